@@ -1,0 +1,202 @@
+"""The vocabulary: what crosses the border between software and an IOMMU, and what came back.
+
+An event is a frozen dataclass. TAGS numbers the kinds; the number is the first member of the
+msgpack array an event is stored as, so it never changes meaning. Fields follow in declaration
+order (see harness.trace.codec). Addresses and sizes are in bytes, integers are unsigned.
+
+Two families share the stream. *Stimuli* are what software or a device did (RegWrite, Store,
+Access...). *Observations* are what the recorded unit was seen doing in answer (Descriptor,
+StatusWrite, FaultRecord, Interrupt); a target must produce the same ones in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class AccessKind(IntEnum):
+    """Name what a DMA request wanted; UNKNOWN when the capture did not say."""
+
+    UNKNOWN = 0
+    READ = 1
+    WRITE = 2
+    EXECUTE = 3
+
+
+class Role(IntEnum):
+    """Say what a captured page is used as by the unit."""
+
+    ROOT = 0
+    CONTEXT = 1
+    SCALABLE_CONTEXT = 2
+    PASID_DIRECTORY = 3
+    PASID_TABLE = 4
+    SECOND_STAGE = 5
+    FIRST_STAGE = 6
+    QUEUE = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Answer a request with an address: the page's base and its mask (size - 1)."""
+
+    address: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Answer a request with a fault reason (VT-d fault reason encodings)."""
+
+    reason: int
+
+
+Outcome = Translation | Fault
+
+
+@dataclass(frozen=True, slots=True)
+class RegWrite:
+    """Write a register of the unit; offset is relative to the register page."""
+
+    offset: int
+    size: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegRead:
+    """Read a register of the unit; value is what came back, None when not captured."""
+
+    offset: int
+    size: int
+    value: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Store 1, 2, 4 or 8 little-endian bytes to a watched page (never crosses a page)."""
+
+    address: int
+    size: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Give the content of a page (4096 bytes) at the moment the unit could first reach it.
+
+    level is the paging level for the two stages (1 = leaf table) and 0 otherwise.
+    """
+
+    address: int
+    role: Role
+    level: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Say that a page is no longer watched: no table reaches it and no cache can hold it."""
+
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Observe one invalidation descriptor being taken from the queue (2 or 4 quadwords).
+
+    A capture of a 256-bit queue may carry only the lower two.
+    """
+
+    words: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Request a translation: 16-bit source id, PASID or None, address, kind, recorded answer."""
+
+    sid: int
+    pasid: int | None
+    iova: int
+    kind: AccessKind
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRecord:
+    """Observe a fault recording register being filled: index, low and high quadword."""
+
+    index: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWrite:
+    """Observe the 32-bit status write of a wait descriptor."""
+
+    address: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Observe a message-signalled interrupt raised by the unit itself."""
+
+    address: int
+    data: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Reset the unit; guest memory survives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Give the time of the events that follow, microseconds since the recording began."""
+
+    microseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Say that the recorder lost something here, and why."""
+
+    reason: str
+
+
+Event = (
+    RegWrite
+    | RegRead
+    | Store
+    | Snapshot
+    | Release
+    | Descriptor
+    | Access
+    | FaultRecord
+    | StatusWrite
+    | Interrupt
+    | Reset
+    | Clock
+    | Gap
+)
+Observation = Descriptor | FaultRecord | StatusWrite | Interrupt
+
+TAGS: dict[int, type[Event]] = {
+    1: RegWrite,
+    2: RegRead,
+    3: Store,
+    4: Snapshot,
+    5: Release,
+    6: Descriptor,
+    7: Access,
+    8: FaultRecord,
+    9: StatusWrite,
+    10: Interrupt,
+    11: Reset,
+    12: Clock,
+    13: Gap,
+}
+"""Tag of each event kind in the stored form; numbers are never reused."""

@@ -1,0 +1,1 @@
+"""Fuzz targets and what runs them. Imports harness and decoders; nothing imports it."""

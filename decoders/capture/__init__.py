@@ -1,0 +1,1 @@
+"""Read recordings made by other programs: each format is one file here."""

@@ -14,28 +14,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from decoders.capture import recorder
-from decoders.capture.qemu_names import VIRTIO_INTERNAL, VTD_INTERNAL
+from decoders.capture.qemu_events import EVENT_LINES, INTERNAL_LINES
 from decoders.events import (
-    Access,
-    AccessKind,
     Clock,
-    Descriptor,
     Event,
-    Fault,
-    FaultRecord,
     Gap,
-    Interrupt,
     RegRead,
     RegWrite,
-    Reset,
-    StatusWrite,
-    Translation,
 )
 
 LINE_LIMIT: Final = 64 * 1024
@@ -61,8 +52,6 @@ _SAMPLE_BYTES: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-Parser = Callable[[bytes], Event | None]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -80,117 +69,7 @@ class Problem:
     text: str
 
 
-def _pattern(text: str) -> Callable[[bytes], re.Match[bytes] | None]:
-    """Compile a format where X stands for a 64-bit hexadecimal number with its 0x."""
-    expression = re.escape(text).replace("X", "0x([0-9a-f]{1,16})").replace("D", "([0-9]{1,9})")
-    return re.compile(expression.encode().replace(rb"\ ", b" ")).fullmatch
-
-
-_reg_write = _pattern("addr X size X value X")
-_reg_read = _pattern("addr X size X")
-_frr_new = _pattern("index D high X low X")
-_irq_generate = _pattern("addr X data X")
-_wait_sw = _pattern("wait invalidate status write addr X data X")
-_dmar_fault = re.compile(
-    rb"sid 0x([0-9a-f]{1,4}) fault ([0-9]{1,3}) addr 0x([0-9a-f]{1,16}) write ([01])"
-).fullmatch
-_inv_desc = re.compile(
-    rb"invalidate desc type [a-z0-9-]+ high 0x([0-9a-f]{1,16}) low 0x([0-9a-f]{1,16})"
-).fullmatch
-_dmar_translate = re.compile(
-    rb"dev ([0-9a-f]{2}):([01][0-9a-f])\.0?([0-7]) iova 0x([0-9a-f]{1,16})"
-    rb" -> gpa 0x([0-9a-f]{1,16}) mask 0x([0-9a-f]{1,16})"
-).fullmatch
 _thread_time = re.compile(rb"[0-9]{1,10}@([0-9]{1,12})\.([0-9]{6})").fullmatch
-_sizes: Final = {b"1": 1, b"2": 2, b"4": 4, b"8": 8}
-
-
-def _parse_reg_write(rest: bytes) -> RegWrite | None:
-    match = _reg_write(rest)
-    if match is None:
-        return None
-    offset, size_digits, value_digits = match.groups()
-    size = _sizes.get(size_digits)
-    value = int(value_digits, 16)
-    if size is None or value >> (size * 8):
-        return None
-    return RegWrite(int(offset, 16), size, value)
-
-
-def _parse_reg_read(rest: bytes) -> RegRead | None:
-    match = _reg_read(rest)
-    if match is None:
-        return None
-    size = _sizes.get(match[2])
-    return None if size is None else RegRead(int(match[1], 16), size, None)
-
-
-def _parse_dmar_translate(rest: bytes) -> Access | None:
-    # The iova printed is the base of the page the answer covers, not the address asked for.
-    match = _dmar_translate(rest)
-    if match is None:
-        return None
-    bus, slot, function, iova, address, mask = match.groups()
-    sid = int(bus, 16) << 8 | int(slot, 16) << 3 | int(function)
-    outcome = Translation(int(address, 16), int(mask, 16))
-    return Access(sid, None, int(iova, 16), AccessKind.UNKNOWN, outcome)
-
-
-def _parse_dmar_fault(rest: bytes) -> Access | None:
-    match = _dmar_fault(rest)
-    if match is None:
-        return None
-    sid, reason, iova, write = match.groups()
-    kind = AccessKind.WRITE if write == b"1" else AccessKind.READ
-    return Access(int(sid, 16), None, int(iova, 16), kind, Fault(int(reason)))
-
-
-def _parse_frr_new(rest: bytes) -> FaultRecord | None:
-    match = _frr_new(rest)
-    if match is None:
-        return None
-    index, high, low = match.groups()
-    return FaultRecord(int(index), int(low, 16), int(high, 16))
-
-
-def _parse_inv_desc(rest: bytes) -> Descriptor | None:
-    # Only 128 bits are printed, of a 256-bit descriptor the lower ones.
-    match = _inv_desc(rest)
-    return None if match is None else Descriptor((int(match[2], 16), int(match[1], 16)))
-
-
-def _parse_wait_sw(rest: bytes) -> StatusWrite | None:
-    match = _wait_sw(rest)
-    if match is None:
-        return None
-    data = int(match[2], 16)
-    return None if data >> 32 else StatusWrite(int(match[1], 16), data)
-
-
-def _parse_irq_generate(rest: bytes) -> Interrupt | None:
-    match = _irq_generate(rest)
-    return None if match is None else Interrupt(int(match[1], 16), int(match[2], 16))
-
-
-def _parse_reset_exit(rest: bytes) -> Reset | None:
-    return None if rest else Reset()
-
-
-EVENT_LINES: Final[dict[bytes, Parser]] = {
-    b"vtd_reg_write": _parse_reg_write,
-    b"vtd_reg_read": _parse_reg_read,
-    b"vtd_dmar_translate": _parse_dmar_translate,
-    b"vtd_dmar_fault": _parse_dmar_fault,
-    b"vtd_frr_new": _parse_frr_new,
-    b"vtd_inv_desc": _parse_inv_desc,
-    b"vtd_inv_desc_wait_sw": _parse_wait_sw,
-    b"vtd_irq_generate": _parse_irq_generate,
-    b"vtd_reset_exit": _parse_reset_exit,
-}
-"""Trace events that become events of a trace, and who parses what follows their name."""
-
-INTERNAL_LINES: Final = VTD_INTERNAL | VIRTIO_INTERNAL
-"""Trace events that are recognised and counted, and become nothing."""
 
 
 def _instant(text: bytes) -> int | None:

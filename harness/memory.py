@@ -1,0 +1,96 @@
+"""Sparse guest-physical memory that remembers who wrote each quadword last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.errors import HarnessError
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+DEFAULT_PAGE_BUDGET = 1 << 18
+"""Pages a trace may touch before it is refused (1 GiB): hostile traces scatter their stores."""
+
+
+class MemoryBudgetError(HarnessError):
+    """Refuse a trace that touches more pages than the budget allows."""
+
+
+class Memory:
+    """Hold 4 KiB pages; bytes nobody wrote read as zero.
+
+    ranges lists (start, length) of the machine's RAM; a read that is not inside one fails. With no
+    ranges everything is readable.
+    """
+
+    def __init__(
+        self, ranges: Sequence[tuple[int, int]] = (), page_budget: int = DEFAULT_PAGE_BUDGET
+    ):
+        self._pages: dict[int, bytearray] = {}
+        self._writers: dict[int, int] = {}
+        self._ranges = tuple((start, start + length) for start, length in ranges)
+        self._budget = page_budget
+
+    def readable(self, address: int, length: int) -> bool:
+        """Say whether all of [address, address + length) is RAM."""
+        if not self._ranges:
+            return True
+        return any(start <= address and address + length <= end for start, end in self._ranges)
+
+    def known(self, address: int) -> bool:
+        """Say whether anything ever wrote to the page that holds address."""
+        return address >> PAGE_SHIFT in self._pages
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return length bytes from address, whether RAM or not."""
+        out = bytearray()
+        while length:
+            offset = address % PAGE_SIZE
+            step = min(length, PAGE_SIZE - offset)
+            page = self._pages.get(address >> PAGE_SHIFT)
+            out += page[offset : offset + step] if page is not None else bytes(step)
+            address += step
+            length -= step
+        return bytes(out)
+
+    def quadword(self, address: int) -> int | None:
+        """Return the little-endian quadword at an aligned address; None is a read error."""
+        if self._ranges and not self.readable(address, 8):
+            return None
+        page = self._pages.get(address >> PAGE_SHIFT)
+        if page is None:
+            return 0
+        offset = address % PAGE_SIZE
+        return int.from_bytes(page[offset : offset + 8], "little")
+
+    def write(self, address: int, data: bytes, event: int | None = None) -> None:
+        """Write data at address; event is the number to remember for the quadwords touched.
+
+        Raise MemoryBudgetError when the write needs more pages than the budget.
+        """
+        position = 0
+        while position < len(data):
+            at = address + position
+            offset = at % PAGE_SIZE
+            step = min(len(data) - position, PAGE_SIZE - offset)
+            self._page(at)[offset : offset + step] = data[position : position + step]
+            position += step
+        if event is not None:
+            for quadword in range(address & ~7, address + len(data), 8):
+                self._writers[quadword] = event
+
+    def last_writer(self, address: int) -> int | None:
+        """Return the number of the event that last wrote the quadword at address, if any did."""
+        return self._writers.get(address & ~7)
+
+    def _page(self, address: int) -> bytearray:
+        number = address >> PAGE_SHIFT
+        page = self._pages.get(number)
+        if page is None:
+            if len(self._pages) >= self._budget:
+                raise MemoryBudgetError(
+                    f"the trace touches more than {self._budget} pages of guest memory; "
+                    "raise --page-budget if it is yours"
+                )
+            page = self._pages[number] = bytearray(PAGE_SIZE)
+        return page

@@ -1,0 +1,1 @@
+"""The readable model of an IOMMU: the authority every other target is compared with."""

@@ -1,0 +1,57 @@
+"""What a unit is built from: its capabilities, the machine's RAM, its dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from decoders.layout import layout
+from decoders.vtd.registers import Capability, ExtendedCapability
+from harness.memory import DEFAULT_PAGE_BUDGET
+from harness.model.dialects import SPECIFICATION, Dialect
+
+_CAP = layout(Capability).fields
+_ECAP = layout(ExtendedCapability).fields
+
+
+@dataclass(frozen=True, slots=True)
+class UnitConfig:
+    """Describe one VT-d unit.
+
+    version, capability and extended_capability are the values of VER, CAP and ECAP;
+    host_address_width is in bits; memory lists (start, length) of RAM, empty when unknown.
+    """
+
+    capability: int
+    extended_capability: int
+    version: int = 0x10
+    host_address_width: int = 46
+    memory: tuple[tuple[int, int], ...] = ()
+    dialect: Dialect = field(default=SPECIFICATION)
+    page_budget: int = DEFAULT_PAGE_BUDGET
+
+    def cap(self, name: str) -> int:
+        """Return a field of CAP by its mnemonic."""
+        return _CAP[name].get((self.capability,))
+
+    def ecap(self, name: str) -> int:
+        """Return a field of ECAP by its mnemonic."""
+        return _ECAP[name].get((self.extended_capability,))
+
+    @property
+    def guest_address_width(self) -> int:
+        """Return MGAW in bits (CAP.MGAW is one less)."""
+        return self.cap("mgaw") + 1
+
+    @property
+    def beyond_host(self) -> int:
+        """Return the address bits (51:HAW) that no pointer may set."""
+        return (1 << 52) - (1 << self.host_address_width)
+
+    def width_supported(self, aw: int) -> bool:
+        """Say whether CAP.SAGAW offers an AW code (1: 39 bits, 2: 48, 3: 57)."""
+        return 1 <= aw <= 3 and bool(self.cap("sagaw") >> aw & 1)
+
+    @property
+    def widest(self) -> int:
+        """Return the largest AW code CAP.SAGAW offers."""
+        return max((aw for aw in (1, 2, 3) if self.width_supported(aw)), default=0)

@@ -1,0 +1,150 @@
+"""What a recorded unit does differently from the specification, as data.
+
+A dialect is named in the header of a trace. The model and the native core take their tables from
+here, so a deviation is written once. Sources: QEMU hw/i386/intel_iommu.c of the version named.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from decoders.vtd.faults import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class EntryReasons:
+    """Name the fault reasons of the root and context lookup."""
+
+    root_read: int
+    root_not_present: int
+    root_reserved: int
+    context_read: int
+    context_not_present: int
+    context_reserved: int
+    context_invalid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStageReasons:
+    """Name the fault reasons of the second-stage walk."""
+
+    root_read: int
+    entry_read: int
+    not_present_read: int
+    not_present_write: int
+    no_read: int
+    no_write: int
+    reserved: int
+    beyond_width: int
+    interrupt_range: int
+
+
+LEGACY_ENTRIES = EntryReasons(
+    root_read=Reason.ROOT_ACCESS,
+    root_not_present=Reason.ROOT_NOT_PRESENT,
+    root_reserved=Reason.ROOT_RESERVED,
+    context_read=Reason.CONTEXT_ACCESS,
+    context_not_present=Reason.CONTEXT_NOT_PRESENT,
+    context_reserved=Reason.CONTEXT_RESERVED,
+    context_invalid=Reason.CONTEXT_INVALID,
+)
+SCALABLE_ENTRIES = EntryReasons(
+    root_read=Reason.SM_ROOT_ACCESS,
+    root_not_present=Reason.SM_ROOT_NOT_PRESENT,
+    root_reserved=Reason.SM_ROOT_RESERVED,
+    context_read=Reason.SM_CONTEXT_ACCESS,
+    context_not_present=Reason.SM_CONTEXT_NOT_PRESENT,
+    context_reserved=Reason.SM_CONTEXT_RESERVED,
+    context_invalid=Reason.SM_CONTEXT_INVALID,
+)
+LEGACY_SECOND_STAGE = SecondStageReasons(
+    root_read=Reason.SECOND_STAGE_ACCESS,
+    entry_read=Reason.SECOND_STAGE_ACCESS,
+    not_present_read=Reason.NO_READ,
+    not_present_write=Reason.NO_WRITE,
+    no_read=Reason.NO_READ,
+    no_write=Reason.NO_WRITE,
+    reserved=Reason.SECOND_STAGE_RESERVED,
+    beyond_width=Reason.ADDRESS_BEYOND_WIDTH,
+    interrupt_range=Reason.INTERRUPT_RANGE,
+)
+SCALABLE_SECOND_STAGE = SecondStageReasons(
+    root_read=Reason.SM_SS_ROOT_ACCESS,
+    entry_read=Reason.SM_SS_ACCESS,
+    not_present_read=Reason.SM_SS_NOT_PRESENT,
+    not_present_write=Reason.SM_SS_NOT_PRESENT,
+    no_read=Reason.SM_NO_READ,
+    no_write=Reason.SM_NO_WRITE,
+    reserved=Reason.SM_SS_RESERVED,
+    beyond_width=Reason.SM_SS_BEYOND_WIDTH,
+    interrupt_range=Reason.SM_INTERRUPT_RANGE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Describe one unit's deviations; the defaults are the specification's behaviour."""
+
+    name: str
+    legacy_entries: EntryReasons = LEGACY_ENTRIES
+    scalable_entries: EntryReasons = SCALABLE_ENTRIES
+    legacy_second_stage: SecondStageReasons = LEGACY_SECOND_STAGE
+    scalable_second_stage: SecondStageReasons = SCALABLE_SECOND_STAGE
+    snoop_bit_in_scalable: bool = False
+    """The SNP bit of a second-stage leaf is tolerated in scalable mode without ECAP.SC."""
+    execute_disable_reserved: bool = True
+    """First-stage bit 63 is reserved while the PASID entry's NXE is 0."""
+    interrupt_range_by_page: bool = False
+    """A leaf whose page merely overlaps 0xFEExxxxx faults, not only an access that hits it."""
+    pasid_type_before_present: bool = False
+    """An unusable PGTT is reported (0x5b) even when the PASID entry is not present."""
+    honours_rid_pasid: bool = False
+    """RID_PASID of the context entry is used although ECAP.RPS is 0."""
+    resumes_after_queue_error: bool = True
+    """Clearing FSTS.IQE restarts the invalidation queue without a new tail write."""
+    untraced_descriptors: frozenset[int] = frozenset()
+    """Descriptor types the recording's source consumes without saying so."""
+    fault_record_ignored: int = 0
+    """Bits of a fault record's upper quadword that the recording's source fills with anything."""
+
+
+SPECIFICATION = Dialect("spec")
+
+_QEMU = Dialect(
+    "qemu",
+    scalable_entries=replace(LEGACY_ENTRIES),
+    legacy_second_stage=replace(LEGACY_SECOND_STAGE, root_read=Reason.CONTEXT_INVALID),
+    scalable_second_stage=replace(
+        LEGACY_SECOND_STAGE,
+        root_read=Reason.CONTEXT_INVALID,
+        interrupt_range=Reason.SM_INTERRUPT_RANGE,
+    ),
+    snoop_bit_in_scalable=True,
+    execute_disable_reserved=False,
+    interrupt_range_by_page=True,
+    pasid_type_before_present=True,
+    resumes_after_queue_error=False,
+)
+
+# PP (31) and PV (59:40) are set from an internal "no PASID" marker up to 10.0 (fixed by
+# dde3f966f0fe); RID_PASID is honoured up to 10.0 (c629b030a2); PASID-cache invalidations are
+# consumed without a trace line up to 10.0 (c9cf33075a).
+_QEMU_10_0 = replace(
+    _QEMU,
+    name="qemu-10.0",
+    honours_rid_pasid=True,
+    untraced_descriptors=frozenset({7}),
+    fault_record_ignored=1 << 31 | 0xFFFFF << 40,
+)
+
+DIALECTS = {dialect.name: dialect for dialect in (SPECIFICATION, _QEMU, _QEMU_10_0)}
+
+
+def dialect_named(name: str) -> Dialect:
+    """Return the dialect a header names; an unknown QEMU version falls back to `qemu`."""
+    found = DIALECTS.get(name)
+    if found is None and name.startswith("qemu-"):
+        version = name.removeprefix("qemu-").split(".")
+        numbers = tuple(int(part) if part.isdigit() else 0 for part in version[:2])
+        found = _QEMU_10_0 if numbers <= (10, 0) else _QEMU
+    return found or SPECIFICATION

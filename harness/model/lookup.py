@@ -1,0 +1,283 @@
+"""From a source id to a paging root: root, context, PASID directory and PASID table entries.
+
+VT-d specification 3.4 and 9; each check names its fault reason. Present is tested before reserved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decoders.events import AccessKind, Role
+from decoders.layout import Layout, layout
+from decoders.vtd.faults import Reason
+from decoders.vtd.tables import (
+    ContextEntry,
+    PasidDirectoryEntry,
+    PasidEntry,
+    RootEntry,
+    ScalableContextEntry,
+    ScalableRootEntry,
+)
+from harness.memory import Memory
+from harness.model.config import UnitConfig
+from harness.model.walk import PagingRoot, Step
+
+ROOT = layout(RootEntry)
+SCALABLE_ROOT = layout(ScalableRootEntry)
+CONTEXT = layout(ContextEntry)
+SCALABLE_CONTEXT = layout(ScalableContextEntry)
+DIRECTORY = layout(PasidDirectoryEntry)
+PASID = layout(PasidEntry)
+
+TTM_LEGACY, TTM_SCALABLE = 0, 1
+TT_UNTRANSLATED, TT_DEVICE_TLB, TT_PASS_THROUGH = 0, 1, 2
+PGTT_FIRST, PGTT_SECOND, PGTT_NESTED, PGTT_PASS_THROUGH = 1, 2, 3, 4
+NO_PASID = -1
+DIRECTORY_SHIFT = 6
+"""PASID bits below the directory index: a PASID table holds 64 entries."""
+DIRECTORY_MINIMUM_BITS = 7
+FIRST_STAGE_LEVELS = {0: 4, 1: 5}
+"""Levels by FSPM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A valid entry and the quadwords that were read to reach it."""
+
+    words: tuple[int, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A lookup that ends in a fault; fault_disable is the FPD bit in force."""
+
+    reason: int
+    fault_disable: bool
+    steps: tuple[Step, ...]
+
+
+def second_stage_levels(aw: int) -> int:
+    """Return the levels an AW code means (1: 3, 2: 4, 3: 5)."""
+    return aw + 2
+
+
+def _read(
+    memory: Memory, address: int, words: int, role: Role
+) -> tuple[tuple[int, ...], tuple[Step, ...]] | None:
+    values: list[int] = []
+    steps: list[Step] = []
+    for at in range(address, address + 8 * words, 8):
+        value = memory.quadword(at)
+        if value is None:
+            return None
+        values.append(value)
+        steps.append(Step(role, 0, at, value))
+    return tuple(values), tuple(steps)
+
+
+def _reserved(shape: Layout, words: tuple[int, ...], pointers: tuple[int, ...], beyond: int) -> bool:
+    """Test reserved bits; pointers lists the quadwords that hold an address."""
+    return any(
+        word & (mask | (beyond if index in pointers else 0))
+        for index, (word, mask) in enumerate(zip(words, shape.reserved, strict=True))
+    )
+
+
+class Lookup:
+    """Read the structures that RTADDR leads to."""
+
+    def __init__(self, config: UnitConfig, memory: Memory):
+        self._config = config
+        self._memory = memory
+        self.root_pointer = 0
+        self.mode = TTM_LEGACY
+
+    def context(self, sid: int) -> Entry | Blocked:
+        """Return the context entry of a source id, or why it blocks the request."""
+        if self.mode == TTM_LEGACY:
+            return self._context(sid)
+        if self.mode == TTM_SCALABLE and self._config.ecap("smts"):
+            return self._context(sid)
+        return Blocked(Reason.ROOT_TABLE_ADDRESS, False, ())
+
+    def _context(self, sid: int) -> Entry | Blocked:
+        scalable = self.mode == TTM_SCALABLE
+        dialect, beyond = self._config.dialect, self._config.beyond_host
+        reasons = dialect.scalable_entries if scalable else dialect.legacy_entries
+        bus, function = sid >> 8, sid & 0xFF
+        found = _read(self._memory, self.root_pointer + 16 * bus, 2, Role.ROOT)
+        if found is None:
+            return Blocked(reasons.root_read, False, ())
+        words, steps = found
+        if scalable:
+            half = "u" if function >> 7 else "l"
+            present = SCALABLE_ROOT.fields[half + "p"].get(words)
+            table = SCALABLE_ROOT.fields[half + "ctp"].address(words)
+            bad = _reserved(SCALABLE_ROOT, words, (0, 1), beyond)
+            role, size = Role.SCALABLE_CONTEXT, SCALABLE_CONTEXT.words
+            function &= 0x7F
+        else:
+            present = ROOT.fields["p"].get(words)
+            table = ROOT.fields["ctp"].address(words)
+            bad = _reserved(ROOT, words, (0,), beyond)
+            role, size = Role.CONTEXT, CONTEXT.words
+        if not present:
+            return Blocked(reasons.root_not_present, False, steps)
+        if bad:
+            return Blocked(reasons.root_reserved, False, steps)
+        found = _read(self._memory, table + 8 * size * function, size, role)
+        if found is None:
+            return Blocked(reasons.context_read, False, steps)
+        words, more = found
+        steps += more
+        shape = SCALABLE_CONTEXT if scalable else CONTEXT
+        disable = bool(shape.fields["fpd"].get(words))
+        if not shape.fields["p"].get(words):
+            return Blocked(reasons.context_not_present, disable, steps)
+        if _reserved(shape, words, (0,), beyond):
+            return Blocked(reasons.context_reserved, disable, steps)
+        if not scalable and not self._legacy_context_valid(words):
+            return Blocked(reasons.context_invalid, disable, steps)
+        return Entry(words, steps)
+
+    def _legacy_context_valid(self, words: tuple[int, ...]) -> bool:
+        aw = CONTEXT.fields["aw"].get(words)
+        if not self._config.width_supported(aw):
+            return False
+        match CONTEXT.fields["tt"].get(words):
+            case 0:
+                return True
+            case 1:
+                return bool(self._config.ecap("dt"))
+            case 2:
+                return bool(self._config.ecap("pt")) and aw == self._config.widest
+            case _:
+                return False
+
+    def legacy_root(self, words: tuple[int, ...]) -> PagingRoot:
+        """Return the paging root a valid legacy context entry describes."""
+        passes = CONTEXT.fields["tt"].get(words) == TT_PASS_THROUGH
+        return PagingRoot(
+            domain=CONTEXT.fields["did"].get(words),
+            pasid=NO_PASID,
+            stage=None if passes else Role.SECOND_STAGE,
+            pointer=CONTEXT.fields["ssptptr"].address(words),
+            levels=second_stage_levels(CONTEXT.fields["aw"].get(words)),
+            fault_disable=bool(CONTEXT.fields["fpd"].get(words)),
+            reasons=self._config.dialect.legacy_second_stage,
+        )
+
+    def effective_pasid(self, context: tuple[int, ...], pasid: int | None) -> int:
+        """Return the PASID a request uses: its own, or RID_PASID where the unit has it."""
+        if pasid is not None:
+            return pasid
+        if self._config.ecap("rps") or self._config.dialect.honours_rid_pasid:
+            return SCALABLE_CONTEXT.fields["rid_pasid"].get(context)
+        return 0
+
+    def pasid(self, context: Entry, pasid: int | None, kind: AccessKind) -> Entry | Blocked:
+        """Return the PASID table entry of a request in scalable mode, or why it blocks it."""
+        fields = SCALABLE_CONTEXT.fields
+        disable = bool(fields["fpd"].get(context.words))
+        steps = context.steps
+        if pasid is not None and not fields["paside"].get(context.words):
+            return Blocked(Reason.SM_PASID_DISABLED, disable, steps)
+        number = self.effective_pasid(context.words, pasid)
+        bits = fields["pdts"].get(context.words) + DIRECTORY_MINIMUM_BITS + DIRECTORY_SHIFT
+        if number >> bits:
+            beyond = Reason.SM_RID_PASID_BEYOND_DIRECTORY if pasid is None else Reason.SM_PASID_BEYOND_DIRECTORY
+            return Blocked(beyond, disable, steps)
+        directory = fields["pasiddirptr"].address(context.words)
+        found = _read(
+            self._memory, directory + 8 * (number >> DIRECTORY_SHIFT), 1, Role.PASID_DIRECTORY
+        )
+        if found is None:
+            return Blocked(Reason.PASID_DIRECTORY_ACCESS, disable, steps)
+        words, more = found
+        steps += more
+        disable = disable or bool(DIRECTORY.fields["fpd"].get(words))
+        if not DIRECTORY.fields["p"].get(words):
+            return Blocked(Reason.PASID_DIRECTORY_NOT_PRESENT, disable, steps)
+        if _reserved(DIRECTORY, words, (0,), self._config.beyond_host):
+            return Blocked(Reason.PASID_DIRECTORY_RESERVED, disable, steps)
+        table = DIRECTORY.fields["smptblptr"].address(words)
+        index = number & (1 << DIRECTORY_SHIFT) - 1
+        found = _read(self._memory, table + 8 * PASID.words * index, PASID.words, Role.PASID_TABLE)
+        if found is None:
+            return Blocked(Reason.PASID_ACCESS, disable, steps)
+        words, more = found
+        steps += more
+        disable = disable or bool(PASID.fields["fpd"].get(words))
+        reason = self._pasid_fault(words, kind)
+        return Blocked(reason, disable, steps) if reason else Entry(words, steps)
+
+    def _pasid_fault(self, words: tuple[int, ...], kind: AccessKind) -> int:
+        fields, config = PASID.fields, self._config
+        if not fields["p"].get(words):
+            early = config.dialect.pasid_type_before_present and not self._type_usable(words)
+            return Reason.PASID_INVALID if early else Reason.PASID_NOT_PRESENT
+        if _reserved(PASID, words, (0, 2), config.beyond_host):
+            return Reason.PASID_RESERVED
+        if not self._type_usable(words):
+            return Reason.PASID_INVALID
+        if kind == AccessKind.EXECUTE and not fields["ere"].get(words):
+            return Reason.PASID_EXECUTE_DISABLED
+        return 0
+
+    def _type_usable(self, words: tuple[int, ...]) -> bool:
+        fields, config = PASID.fields, self._config
+        match fields["pgtt"].get(words):
+            case 1:
+                five_levels = fields["fspm"].get(words)
+                supported = five_levels == 0 or (five_levels == 1 and config.cap("fs5lp"))
+                return bool(config.ecap("fsts") and supported)
+            case 2:
+                dirty = not fields["ssade"].get(words) or config.ecap("ssads")
+                return bool(
+                    config.ecap("ssts")
+                    and config.width_supported(fields["aw"].get(words))
+                    and dirty
+                )
+            case 4:
+                return bool(config.ecap("pt"))
+            case _:
+                # Nested (3) is not modelled yet and answered like a unit without ECAP.NEST.
+                return False
+
+    def scalable_root(
+        self, context: tuple[int, ...], words: tuple[int, ...], pasid: int, disable: bool
+    ) -> PagingRoot:
+        """Return the paging root a valid PASID entry describes."""
+        fields = PASID.fields
+        domain = fields["did"].get(words)
+        disable = disable or bool(fields["fpd"].get(words))
+        disable = disable or bool(SCALABLE_CONTEXT.fields["fpd"].get(context))
+        reasons = self._config.dialect.scalable_second_stage
+        match fields["pgtt"].get(words):
+            case 1:
+                return PagingRoot(
+                    domain,
+                    pasid,
+                    Role.FIRST_STAGE,
+                    fields["fsptptr"].address(words),
+                    FIRST_STAGE_LEVELS[fields["fspm"].get(words)],
+                    disable,
+                    reasons,
+                    extended_accessed=bool(fields["eafe"].get(words)),
+                    no_execute_enable=bool(fields["nxe"].get(words)),
+                )
+            case 2:
+                return PagingRoot(
+                    domain,
+                    NO_PASID,
+                    Role.SECOND_STAGE,
+                    fields["ssptptr"].address(words),
+                    second_stage_levels(fields["aw"].get(words)),
+                    disable,
+                    reasons,
+                    execute_enable=bool(fields["ssee"].get(words)),
+                    accessed_dirty=bool(fields["ssade"].get(words)),
+                )
+            case _:
+                return PagingRoot(domain, NO_PASID, None, 0, 0, disable, reasons)

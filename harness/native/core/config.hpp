@@ -1,0 +1,87 @@
+// What a unit is built from: capabilities, RAM, and its dialect, the deviations of a recorded unit.
+//
+// The dialects' tables are written in harness/model/dialects.py only and handed over at run time.
+#pragma once
+
+#include "layout.hpp"
+#include "memory.hpp"
+
+#include <algorithm>
+#include <vector>
+
+namespace dmarewind {
+
+// Fault reasons of the root and context lookup.
+struct EntryReasons {
+    u8 root_read = 0;
+    u8 root_not_present = 0;
+    u8 root_reserved = 0;
+    u8 context_read = 0;
+    u8 context_not_present = 0;
+    u8 context_reserved = 0;
+    u8 context_invalid = 0;
+};
+
+// Fault reasons of the second-stage walk.
+struct SecondStageReasons {
+    u8 root_read = 0;
+    u8 entry_read = 0;
+    u8 not_present_read = 0;
+    u8 not_present_write = 0;
+    u8 no_read = 0;
+    u8 no_write = 0;
+    u8 reserved = 0;
+    u8 beyond_width = 0;
+    u8 interrupt_range = 0;
+};
+
+struct Dialect {
+    EntryReasons legacy_entries;
+    EntryReasons scalable_entries;
+    SecondStageReasons legacy_second_stage;
+    SecondStageReasons scalable_second_stage;
+    bool snoop_bit_in_scalable = false;
+    bool execute_disable_reserved = true;
+    bool interrupt_range_by_page = false;
+    bool pasid_type_before_present = false;
+    bool honours_rid_pasid = false;
+    bool resumes_after_queue_error = true;
+    u64 untraced_descriptors = 0; // bit n: descriptors of type n
+    u64 fault_record_ignored = 0;
+};
+
+struct UnitConfig {
+    u64 capability = 0;
+    u64 extended_capability = 0;
+    u32 version = 0;
+    unsigned host_address_width = 46;
+    std::vector<Range> ram;
+    Dialect dialect;
+    u64 page_budget = Memory::default_page_budget;
+
+    u64 cap(layout::Field field) const { return field.of(capability); }
+    u64 ecap(layout::Field field) const { return field.of(extended_capability); }
+
+    unsigned guest_address_width() const {
+        return static_cast<unsigned>(cap(layout::Capability::mgaw)) + 1;
+    }
+
+    // The address bits (51:HAW) that no pointer may set.
+    u64 beyond_host() const { return (u64{1} << 52) - (u64{1} << std::min(host_address_width, 52U)); }
+
+    // Whether CAP.SAGAW offers an AW code (1: 39 bits, 2: 48, 3: 57).
+    bool width_supported(u64 aw) const {
+        return aw >= 1 && aw <= 3 && (cap(layout::Capability::sagaw) >> aw & 1) != 0;
+    }
+
+    u64 widest() const {
+        for (u64 aw = 3; aw != 0; --aw)
+            if (width_supported(aw))
+                return aw;
+        return 0;
+    }
+};
+
+constexpr u8 code(layout::Reason reason) { return static_cast<u8>(reason); }
+
+} // namespace dmarewind

@@ -1,0 +1,189 @@
+#include "memory.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include <sys/mman.h>
+
+namespace dmarewind {
+namespace {
+
+// Above this many pages giving the mapping back is cheaper than zeroing page by page.
+constexpr std::size_t zero_by_hand = 4096;
+
+template <class T> T *reserve_mapping(u64 bytes) {
+    void *mapping = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED)
+        return nullptr;
+    // Tables are scattered single pages: huge pages would multiply what they cost by 512.
+    madvise(mapping, bytes, MADV_NOHUGEPAGE);
+    return static_cast<T *>(mapping);
+}
+
+constexpr u64 writers_bytes(u64 window) { return window / sizeof(u64) * sizeof(u64); }
+
+constexpr u64 present_bytes(u64 window) { return window / page_size / 8 + sizeof(u64); }
+
+constexpr u64 page_of(u64 address) { return address & ~(page_size - 1); }
+
+constexpr u64 offset_of(u64 address) { return address & (page_size - 1); }
+
+} // namespace
+
+Memory::Memory(u64 page_budget, u64 window) : page_budget_(page_budget) {
+    // Under a sanitizer every access outside a page we own must be visible: no window.
+#if !defined(DMAREWIND_NO_WINDOW)
+    reserve(page_of(window));
+#else
+    static_cast<void>(window);
+#endif
+}
+
+void Memory::reserve(u64 window) {
+    if (window == 0)
+        return;
+    window_ = window;
+    base_ = reserve_mapping<std::byte>(window);
+    writers_ = reserve_mapping<u64>(writers_bytes(window));
+    present_ = reserve_mapping<u64>(present_bytes(window));
+    if (base_ == nullptr || writers_ == nullptr || present_ == nullptr)
+        unmap();
+}
+
+void Memory::unmap() {
+    if (base_ != nullptr)
+        munmap(base_, window_);
+    if (writers_ != nullptr)
+        munmap(writers_, writers_bytes(window_));
+    if (present_ != nullptr)
+        munmap(present_, present_bytes(window_));
+    base_ = nullptr;
+    writers_ = nullptr;
+    present_ = nullptr;
+    window_ = 0;
+}
+
+Memory::~Memory() { unmap(); }
+
+void Memory::set_ram(std::vector<Range> ranges) { ram_ = std::move(ranges); }
+
+void Memory::charge() {
+    if (pages_ == page_budget_)
+        throw MemoryError("guest memory: more than " + std::to_string(page_budget_) +
+                          " pages written (page_budget)");
+    ++pages_;
+}
+
+const std::byte *Memory::find_far(u64 start) const {
+    const auto found = far_.find(start);
+    return found == far_.end() ? nullptr : found->second->data;
+}
+
+u64 Memory::load_far(u64 address) const {
+    const std::byte *data = find_far(page_of(address));
+    if (data == nullptr)
+        return 0;
+    u64 value;
+    std::memcpy(&value, data + offset_of(address), sizeof value);
+    return value;
+}
+
+std::byte *Memory::writable(u64 address) {
+    const u64 start = page_of(address);
+    if (start < window_) {
+        const u64 page = start >> page_shift;
+        u64 &word = present_[page / 64];
+        const u64 bit = u64{1} << (page % 64);
+        if ((word & bit) == 0) {
+            charge();
+            near_pages_.push_back(start);
+            word |= bit;
+        }
+        return base_ + start;
+    }
+    const auto found = far_.find(start);
+    if (found != far_.end())
+        return found->second->data;
+    charge();
+    return far_.emplace(start, std::make_unique<FarPage>()).first->second->data;
+}
+
+u64 *Memory::writers_of(u64 address) {
+    const u64 start = page_of(address);
+    if (start < window_)
+        return writers_ + start / sizeof(u64);
+    return far_.at(start)->writers;
+}
+
+u64 Memory::writer(u64 address) const {
+    if (address < window_)
+        return writers_[address / sizeof(u64)];
+    const auto found = far_.find(page_of(address));
+    if (found == far_.end())
+        return no_writer;
+    return found->second->writers[offset_of(address) / sizeof(u64)];
+}
+
+void Memory::read(u64 address, std::span<std::byte> out) const {
+    while (!out.empty()) {
+        const u64 offset = offset_of(address);
+        const std::size_t chunk = std::min<std::size_t>(out.size(), page_size - offset);
+        const std::byte *data = page(address);
+        if (data == nullptr)
+            std::memset(out.data(), 0, chunk);
+        else
+            std::memcpy(out.data(), data + offset, chunk);
+        out = out.subspan(chunk);
+        address += chunk;
+    }
+}
+
+void Memory::write(u64 address, std::span<const std::byte> data) {
+    while (!data.empty()) {
+        const u64 offset = offset_of(address);
+        const std::size_t chunk = std::min<std::size_t>(data.size(), page_size - offset);
+        std::memcpy(writable(address) + offset, data.data(), chunk);
+        data = data.subspan(chunk);
+        address += chunk;
+    }
+}
+
+void Memory::store(u64 address, unsigned size, u64 value, u64 writer) {
+    std::byte *data = writable(address);
+    const u64 offset = offset_of(address);
+    u64 *writers = writers_of(address);
+    const u64 inside = std::min<u64>(size, page_size - offset);
+    std::memcpy(data + offset, &value, inside);
+    writers[offset / sizeof(u64)] = writer;
+    writers[(offset + inside - 1) / sizeof(u64)] = writer;
+    if (inside < size)
+        store(address + inside, size - static_cast<unsigned>(inside), value >> (8 * inside), writer);
+}
+
+void Memory::replace_page(u64 address, std::span<const std::byte> data, u64 writer) {
+    const std::size_t size = std::min<std::size_t>(data.size(), page_size);
+    std::byte *bytes = writable(address);
+    std::memcpy(bytes, data.data(), size);
+    std::memset(bytes + size, 0, page_size - size);
+    std::fill_n(writers_of(address), quadwords_per_page, writer);
+}
+
+void Memory::clear() {
+    if (near_pages_.size() > zero_by_hand) {
+        madvise(base_, window_, MADV_DONTNEED);
+        madvise(writers_, writers_bytes(window_), MADV_DONTNEED);
+        madvise(present_, present_bytes(window_), MADV_DONTNEED);
+    } else {
+        for (const u64 start : near_pages_) {
+            std::memset(base_ + start, 0, page_size);
+            std::fill_n(writers_ + start / sizeof(u64), quadwords_per_page, no_writer);
+            present_[(start >> page_shift) / 64] = 0;
+        }
+    }
+    near_pages_.clear();
+    far_.clear();
+    pages_ = 0;
+}
+
+} // namespace dmarewind

@@ -1,0 +1,259 @@
+#include "reader.hpp"
+
+#include "layout.hpp"
+
+#include <limits>
+
+namespace dmarewind {
+
+using layout::Tag;
+
+namespace {
+
+// msgpack's first bytes that the stored form uses.
+constexpr std::uint8_t positive_fixint_last = 0x7f;
+constexpr std::uint8_t fixarray = 0x90;
+constexpr std::uint8_t fixarray_last = 0x9f;
+constexpr std::uint8_t fixstr = 0xa0;
+constexpr std::uint8_t fixstr_last = 0xbf;
+constexpr std::uint8_t nil_byte = 0xc0;
+constexpr std::uint8_t bin8 = 0xc4;
+constexpr std::uint8_t bin32 = 0xc6;
+constexpr std::uint8_t uint8 = 0xcc;
+constexpr std::uint8_t uint64 = 0xcf;
+constexpr std::uint8_t str8 = 0xd9;
+constexpr std::uint8_t str32 = 0xdb;
+constexpr std::uint8_t array16 = 0xdc;
+constexpr std::uint8_t array32 = 0xdd;
+
+constexpr std::uint64_t any = std::numeric_limits<std::uint64_t>::max();
+constexpr std::uint64_t any32 = std::numeric_limits<std::uint32_t>::max();
+constexpr std::size_t gap_limit = 4096;
+constexpr std::size_t snapshot_limit = 4096;
+
+} // namespace
+
+bool EventReader::fail(const char *problem) {
+    problem_ = problem;
+    return false;
+}
+
+bool EventReader::head(std::uint8_t &byte) {
+    if (offset_ == raw_.size())
+        return fail("event runs past the block");
+    byte = static_cast<std::uint8_t>(raw_[offset_]);
+    return true;
+}
+
+// Read a big-endian number of 1, 2, 4 or 8 bytes behind a first byte.
+bool EventReader::big_endian(unsigned bytes, std::uint64_t &value) {
+    if (raw_.size() - offset_ < 1 + std::size_t{bytes})
+        return fail("event runs past the block");
+    value = 0;
+    for (unsigned i = 1; i <= bytes; ++i)
+        value = value << 8 | static_cast<std::uint8_t>(raw_[offset_ + i]);
+    offset_ += 1 + bytes;
+    return true;
+}
+
+bool EventReader::integer(std::uint64_t &value, std::uint64_t limit, const char *problem) {
+    std::uint8_t first;
+    if (!head(first))
+        return false;
+    if (first <= positive_fixint_last) {
+        value = first;
+        ++offset_;
+    } else if (first >= uint8 && first <= uint64) {
+        if (!big_endian(1U << (first - uint8), value))
+            return false;
+    } else {
+        return fail(problem);
+    }
+    return value <= limit || fail(problem);
+}
+
+template <class T> bool EventReader::field(T &value, std::uint64_t limit, const char *problem) {
+    std::uint64_t wide;
+    if (!integer(wide, limit, problem))
+        return false;
+    value = static_cast<T>(wide);
+    return true;
+}
+
+bool EventReader::nil(bool &found) {
+    std::uint8_t first;
+    if (!head(first))
+        return false;
+    found = first == nil_byte;
+    offset_ += found;
+    return true;
+}
+
+bool EventReader::array(std::uint64_t &length) {
+    std::uint8_t first;
+    if (!head(first))
+        return false;
+    if (first >= fixarray && first <= fixarray_last) {
+        length = first - fixarray;
+        ++offset_;
+        return true;
+    }
+    if (first == array16 || first == array32)
+        return big_endian(first == array16 ? 2 : 4, length);
+    return fail("not an array");
+}
+
+bool EventReader::bytes(std::span<const std::byte> &data, std::size_t limit, bool text) {
+    std::uint8_t first;
+    std::uint64_t length;
+    if (!head(first))
+        return false;
+    const std::uint8_t short_form = text ? str8 : bin8;
+    const std::uint8_t long_form = text ? str32 : bin32;
+    if (text && first >= fixstr && first <= fixstr_last) {
+        length = first - fixstr;
+        ++offset_;
+    } else if (first >= short_form && first <= long_form) {
+        if (!big_endian(1U << (first - short_form), length))
+            return false;
+    } else {
+        return fail(text ? "not a string" : "not binary data");
+    }
+    if (length > limit)
+        return fail(text ? "reason is too long" : "page content is longer than a page");
+    if (length > raw_.size() - offset_)
+        return fail("event runs past the block");
+    data = raw_.subspan(offset_, length);
+    offset_ += length;
+    return true;
+}
+
+bool EventReader::outcome(Outcome &out) {
+    bool absent;
+    if (!nil(absent))
+        return false;
+    out = Outcome{};
+    if (absent)
+        return true;
+    std::uint8_t first;
+    if (!head(first))
+        return false;
+    if (first < fixarray || first > fixarray_last) {
+        out.type = OutcomeType::fault;
+        return integer(out.reason, 0xff, "fault reason is not a number below 256");
+    }
+    std::uint64_t length;
+    if (!array(length))
+        return false;
+    if (length != 2)
+        return fail("translation is not [address, mask]");
+    out.type = OutcomeType::translation;
+    return integer(out.address, any, "address is not a 64-bit number") &&
+           integer(out.mask, any, "mask is not a 64-bit number");
+}
+
+bool EventReader::register_access(Event &out, bool may_be_nil) {
+    if (!field(out.address, any32, "register offset is not a number") ||
+        !field(out.size, 8, "register size is not 4 or 8"))
+        return false;
+    if (out.size != 4 && out.size != 8)
+        return fail("register size is not 4 or 8");
+    out.has_value = true;
+    bool absent = false;
+    if (may_be_nil && !nil(absent))
+        return false;
+    if (absent) {
+        out.has_value = false;
+        return true;
+    }
+    return integer(out.value, any, "register value is not a 64-bit number");
+}
+
+bool EventReader::access(Event &out) {
+    bool absent;
+    if (!field(out.sid, 0xffff, "source id is not a 16-bit number") || !nil(absent))
+        return false;
+    out.pasid = no_pasid;
+    if (!absent && !field(out.pasid, 0xf'ffff, "PASID is not a 20-bit number"))
+        return false;
+    return field(out.address, any, "address is not a 64-bit number") &&
+           field(out.kind, 3, "access kind is not known") && outcome(out.outcome);
+}
+
+bool EventReader::descriptor(Event &out) {
+    std::uint64_t length;
+    if (!array(length))
+        return false;
+    if (length != 2 && length != 4)
+        return fail("descriptor does not have 2 or 4 words");
+    out.words = static_cast<std::uint32_t>(length);
+    for (std::uint32_t i = 0; i < out.words; ++i)
+        if (!integer(out.word[i], any, "descriptor word is not a 64-bit number"))
+            return false;
+    return true;
+}
+
+bool EventReader::fields(Event &out, std::uint64_t count) {
+    const auto takes = [&](std::uint64_t expected) {
+        return count == expected || fail("wrong number of fields");
+    };
+    switch (static_cast<Tag>(out.tag)) {
+    case Tag::reg_write:
+        return takes(3) && register_access(out, false);
+    case Tag::reg_read:
+        return takes(3) && register_access(out, true);
+    case Tag::store:
+        if (!takes(3) || !integer(out.address, any, "address is not a 64-bit number") ||
+            !field(out.size, 8, "store size is not 1, 2, 4 or 8") ||
+            !integer(out.value, any, "stored value is not a 64-bit number"))
+            return false;
+        if (out.size == 0 || (out.size & (out.size - 1)) != 0)
+            return fail("store size is not 1, 2, 4 or 8");
+        return true;
+    case Tag::snapshot:
+        return takes(4) && integer(out.address, any, "address is not a 64-bit number") &&
+               field(out.role, 7, "role is not known") &&
+               field(out.level, any32, "level is not a number") &&
+               bytes(out.data, snapshot_limit, false);
+    case Tag::release:
+        return takes(1) && integer(out.address, any, "address is not a 64-bit number");
+    case Tag::descriptor:
+        return takes(1) && descriptor(out);
+    case Tag::access:
+        return takes(5) && access(out);
+    case Tag::fault_record:
+        return takes(3) && integer(out.address, any, "index is not a number") &&
+               integer(out.word[0], any, "low quadword is not a 64-bit number") &&
+               integer(out.word[1], any, "high quadword is not a 64-bit number");
+    case Tag::status_write:
+        return takes(2) && integer(out.address, any, "address is not a 64-bit number") &&
+               integer(out.value, any32, "status is not a 32-bit number");
+    case Tag::interrupt:
+        return takes(2) && integer(out.address, any, "address is not a 64-bit number") &&
+               integer(out.value, any32, "interrupt data is not a 32-bit number");
+    case Tag::reset:
+        return takes(0);
+    case Tag::clock:
+        return takes(1) && integer(out.value, any, "time is not a 64-bit number");
+    case Tag::gap:
+        return takes(1) && bytes(out.data, gap_limit, true);
+    }
+    return fail("tag is not known");
+}
+
+ReadResult EventReader::next(Event &out) {
+    if (offset_ == raw_.size())
+        return ReadResult::end;
+    std::uint64_t length;
+    if (!array(length))
+        return ReadResult::damaged;
+    if (length == 0) {
+        fail("event without a tag");
+        return ReadResult::damaged;
+    }
+    if (!field(out.tag, 0xff, "tag is not known") || !fields(out, length - 1))
+        return ReadResult::damaged;
+    return ReadResult::event;
+}
+
+} // namespace dmarewind

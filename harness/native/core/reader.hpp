@@ -1,0 +1,43 @@
+// Reader of a block's raw content: concatenated msgpack arrays [tag, *fields].
+//
+// It accepts exactly the stored form of the events (docs/design.md, section 3), allocates nothing
+// and never reads past the bytes it was given.
+#pragma once
+
+#include "event.hpp"
+
+namespace dmarewind {
+
+enum class ReadResult { event, end, damaged };
+
+class EventReader {
+  public:
+    explicit EventReader(std::span<const std::byte> raw) : raw_(raw) {}
+
+    // Decode the next event into out; what is wrong, and where, is in problem() and offset().
+    ReadResult next(Event &out);
+
+    const char *problem() const { return problem_; }
+    std::size_t offset() const { return offset_; }
+
+  private:
+    bool fail(const char *problem);
+    bool head(std::uint8_t &byte);
+    bool big_endian(unsigned bytes, std::uint64_t &value);
+    bool integer(std::uint64_t &value, std::uint64_t limit, const char *problem);
+    template <class T> bool field(T &value, std::uint64_t limit, const char *problem);
+    bool nil(bool &found);
+    bool array(std::uint64_t &length);
+    bool bytes(std::span<const std::byte> &data, std::size_t limit, bool text);
+    bool fields(Event &out, std::uint64_t count);
+    bool outcome(Outcome &out);
+    bool register_access(Event &out, bool may_be_nil);
+    bool access(Event &out);
+    bool descriptor(Event &out);
+
+    std::span<const std::byte> raw_;
+    std::size_t offset_ = 0;
+    const char *problem_ = "";
+};
+
+} // namespace dmarewind

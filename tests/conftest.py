@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import HarnessError
+from tools.guest import initramfs, kernel
+
 REQUIRE_ALL = os.environ.get("DMAREWIND_REQUIRE") == "all"
 QEMU_MINIMUM = (9, 1)
 
@@ -42,9 +45,12 @@ def _missing_qemu() -> str | None:
 
 
 def _missing_kernel() -> str | None:
-    # The places where tools/guest leaves or finds an image.
-    images = [*Path("build/guest").glob("**/vmlinuz*"), *Path("/boot").glob("vmlinuz-*")]
-    return None if images else "no Linux image: see tools/guest"
+    try:
+        initramfs.find_busybox()
+        kernel.find(download=False)
+    except HarnessError as error:
+        return str(error)
+    return None
 
 
 def _missing_clang() -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from decoders.fields import Structure, bit_fields, structure_size, word_size
 
@@ -73,9 +72,18 @@ class Layout:
         return sum(field.mask for field in chosen)
 
 
-@cache
+_LAYOUTS: dict[type[Structure], Layout] = {}
+
+
 def layout(cls: type[Structure]) -> Layout:
-    """Return the layout of a Scapy class built by decoders.fields."""
+    """Return the layout of a Scapy class built by decoders.fields; the same one every time."""
+    known = _LAYOUTS.get(cls)
+    if known is None:
+        known = _LAYOUTS[cls] = _derive(cls)
+    return known
+
+
+def _derive(cls: type[Structure]) -> Layout:
     size = word_size(cls)
     count = structure_size(cls) // size
     fields: dict[str, Field] = {}

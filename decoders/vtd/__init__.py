@@ -41,8 +41,7 @@ from decoders.vtd.paging import (
     entry_index,
     page_mask,
 )
-from decoders.vtd.registers import (
-    REGISTERS,
+from decoders.vtd.register_fields import (
     Capability,
     ContextCommand,
     ExtendedCapability,
@@ -55,8 +54,11 @@ from decoders.vtd.registers import (
     Iva,
     Pqa,
     QueueErrorRecord,
-    Register,
     RootTableAddress,
+)
+from decoders.vtd.registers import (
+    REGISTERS,
+    Register,
     fault_record_count,
     fault_record_offset,
     iotlb_offset,

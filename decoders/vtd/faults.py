@@ -1,4 +1,4 @@
-"""Fault recording and fault reasons (VT-d 7.1 to 7.3 and 11.4.14)."""
+"""Fault recording and fault reasons (VT-d chapter 7)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decoders.fields import Structure, quadwords
 
 
 class FaultRecordRegister(Structure):
-    """Hold one fault (VT-d 11.4.14; Linux DMA_FRCD_*).
+    """Hold one fault (VT-d FRCD_REG; Linux dma_frcd_*).
 
     (t1, t2) is 00 write, 01 page request, 10 read, 11 atomic. For an interrupt fault the top 16
     bits of fi are the index. t2 is reserved in older revisions, and Linux still takes it so.
@@ -224,7 +224,7 @@ FAULT_REASONS: dict[int, FaultReason] = {row[0].value: FaultReason(*row) for row
 
 
 class QueueError(IntEnum):
-    """Name the values of IQERCD.IQEI, why the invalidation queue stopped (VT-d 11.4.9.9)."""
+    """Name the values of IQERCD.IQEI, why the invalidation queue stopped (VT-d IQERCD_REG)."""
 
     NONE = 0
     TAIL = 1

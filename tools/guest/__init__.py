@@ -1,0 +1,1 @@
+"""Small Linux guests that drive a VT-d unit, for recordings and tests."""

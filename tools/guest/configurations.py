@@ -1,0 +1,136 @@
+"""Say which machine, kernel options and work make up each named guest."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError
+from tools.guest.kernel import Kernel
+
+BLOCK, NIC, EDU = "00:03.0", "00:04.0", "00:05.0"
+"""Where the guest's devices sit."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Describe a guest.
+
+    iommu: properties of -device intel-iommu; a name may offer alternatives for other versions of
+    QEMU (``x-flts|fsts``). kernel: words for the kernel command line. work: steps of init.sh.
+    """
+
+    summary: str
+    kernel: tuple[str, ...]
+    iommu: tuple[str, ...] = ("caching-mode=on",)
+    work: tuple[str, ...] = ("block", "net")
+    ats: bool = False
+    processors: int = 1
+    edu: bool = False
+
+
+_LEGACY = ("intel_iommu=on,sm_off", "iommu.strict=1")
+
+CONFIGURATIONS = {
+    "legacy-strict": Configuration("second-stage tables, an invalidation for each unmap", _LEGACY),
+    "legacy-device-tlb": Configuration(
+        "the same, and virtio-blk keeps a device TLB (ATS)",
+        _LEGACY,
+        iommu=("caching-mode=on", "device-iotlb=on"),
+        ats=True,
+    ),
+    "scalable-first-stage": Configuration(
+        "scalable mode: PASID tables, first-stage tables, 256-bit descriptors",
+        ("intel_iommu=on,sm_on", "iommu.strict=1"),
+        iommu=("x-scalable-mode|scalable-mode=on", "x-flts|fsts=on"),
+    ),
+    "lazy": Configuration(
+        "invalidations are batched: a device can use what is already unmapped",
+        ("intel_iommu=on,sm_off", "iommu.strict=0"),
+    ),
+    "hot-unplug": Configuration(
+        "devices lose their driver and leave the bus, and come back",
+        _LEGACY,
+        work=("block", "net", "rebind", "block", "net", "hotplug", "block", "net"),
+    ),
+    "faults": Configuration(
+        "devices access addresses that are not mapped; the unit refuses and reports",
+        (*_LEGACY, "iomem=relaxed"),
+        work=("block", "net", "faults", "block"),
+        edu=True,
+    ),
+    "passthrough": Configuration(
+        "context entries in pass-through mode", ("intel_iommu=on,sm_off", "iommu=pt")
+    ),
+    "smp": Configuration("legacy-strict on two processors", _LEGACY, processors=2),
+}
+
+
+@functools.cache
+def iommu_properties(qemu: str) -> frozenset[str]:
+    """Return the names of the properties that this QEMU's intel-iommu device has."""
+    try:
+        shown = subprocess.run(
+            [qemu, "-device", "intel-iommu,help"], capture_output=True, text=True, timeout=60
+        )
+    except OSError as error:
+        raise HarnessError(f"cannot run {qemu}: {error}; install qemu-system-x86") from error
+    return frozenset(re.findall(r"^\s+([\w-]+)=", shown.stdout, re.MULTILINE))
+
+
+def _iommu_device(configuration: Configuration, qemu: str) -> str:
+    chosen = []
+    for wanted in configuration.iommu:
+        names, value = wanted.rsplit("=", 1)
+        known = [name for name in names.split("|") if name in iommu_properties(qemu)]
+        if not known:
+            raise HarnessError(
+                f"{qemu} does not know intel-iommu's property {names.split('|')[-1]}; "
+                "first-stage translation needs QEMU 10.0 or newer"
+            )
+        chosen.append(f"{known[0]}={value}")
+    return ",".join(["intel-iommu", "intremap=on", *chosen])
+
+
+def command_line(
+    configuration: Configuration,
+    kernel: Kernel,
+    initramfs: Path,
+    disk: Path,
+    share: Path,
+    *,
+    qemu: str = "qemu-system-x86_64",
+    memory: str = "512M",
+    mebibytes: int = 2,
+) -> list[str]:
+    """Return the QEMU command line that runs a guest until it has turned itself off.
+
+    disk is a raw image of at least `mebibytes`, share the folder that holds the payload.
+    """
+    words = [
+        "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0",
+        *configuration.kernel,
+        f"dmarewind.work={','.join(configuration.work)}",
+        f"dmarewind.mib={mebibytes}",
+        f"dmarewind.blk={BLOCK} dmarewind.nic={NIC} dmarewind.edu={EDU}",
+    ]
+    # Without iommu_platform a virtio device bypasses the unit, and it needs the modern interface.
+    block = f"virtio-blk-pci,drive=disk,addr={BLOCK[3:]},iommu_platform=on,disable-legacy=on"
+    command = [
+        *(qemu, "-machine", "q35", "-accel", "tcg", "-cpu", "qemu64", "-m", memory),
+        *("-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"),
+        *("-device", _iommu_device(configuration, qemu)),
+        *("-drive", f"if=none,id=disk,format=raw,file={disk}"),
+        *("-device", block + (",ats=on" if configuration.ats else "")),
+        *("-netdev", f"user,id=net,restrict=on,tftp={share}"),
+        *("-device", f"e1000e,netdev=net,addr={NIC[3:]}"),
+        *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", " ".join(words)),
+    ]
+    if configuration.processors > 1:
+        command += ["-smp", str(configuration.processors)]
+    if configuration.edu:
+        command += ["-device", f"edu,addr={EDU[3:]},dma_mask=0xffffffffffffffff"]
+    return command

@@ -1,0 +1,1 @@
+"""Build malformed input, field by field."""

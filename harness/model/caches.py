@@ -67,6 +67,11 @@ class Dropped:
     dropped_by: int
 
 
+def second_stage_tag(domain: int) -> Tag:
+    """Return what second-stage entries of a domain are tagged with."""
+    return (domain, -1, int(Role.SECOND_STAGE))
+
+
 def _insert(ways: list[_Entry], entry: _Entry, same: Callable[[_Entry], bool]) -> bool:
     """Keep entry among ways unless an equal one is there; say whether it was new."""
     if any(same(way) for way in ways):
@@ -189,34 +194,27 @@ class Caches:
         for tag in [tag for tag in self.structures if domain is None or tag[0] == domain]:
             self._drop_structures(tag, list(self.structures[tag]))
 
-    def drop_pages(
-        self, event: int, tags: list[Tag], address: int, mask: int, leaves_only: bool
-    ) -> None:
-        """Forget what covers 2^mask pages from address under the given tags.
+    def drop_pages(self, event: int, tag: Tag, address: int, mask: int, leaves_only: bool) -> None:
+        """Forget what covers 2^mask pages from address under a tag.
 
         leaves_only is the invalidation hint: paging-structure entries may stay.
         """
         address &= ~((1 << PAGE_BITS + mask) - 1)
         last = address + (1 << PAGE_BITS + mask) - 1
-        for tag in tags:
-            leaves = [k for k in self.iotlb.get(tag, ()) if _overlaps(*k, address, last)]
-            self._drop_leaves(tag, leaves, event)
-            if not leaves_only:
-                regions = [
-                    (level, page)
-                    for level, page in self.structures.get(tag, ())
-                    if _overlaps(PAGE_SHIFT[level], page, address, last)
-                ]
-                self._drop_structures(tag, regions)
+        leaves = [key for key in self.iotlb.get(tag, ()) if _overlaps(*key, address, last)]
+        self._drop_leaves(tag, leaves, event)
+        if not leaves_only:
+            regions = [
+                (level, page)
+                for level, page in self.structures.get(tag, ())
+                if _overlaps(PAGE_SHIFT[level], page, address, last)
+            ]
+            self._drop_structures(tag, regions)
 
     def drop_tag(self, event: int, tag: Tag) -> None:
         """Forget all IOTLB and paging-structure entries of one tag."""
         self._drop_leaves(tag, list(self.iotlb.get(tag, ())), event)
         self._drop_structures(tag, list(self.structures.get(tag, ())))
-
-    def second_stage_tags(self, domain: int) -> list[Tag]:
-        """Return the tag second-stage entries of a domain carry."""
-        return [(domain, -1, int(Role.SECOND_STAGE))]
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -43,6 +43,12 @@ IGNORED_WHEN_COMPARING = {
 """Bits the unit itself may set in an entry: no change of the table by software."""
 
 
+PRESENT = {Role.FIRST_STAGE: _FS["p"].mask, Role.SECOND_STAGE: _SS["r"].mask | _SS["w"].mask}
+"""Bits of which one must be set for an entry to lead anywhere."""
+ADDRESS_MASK = _ADDRESS
+"""The address field both stages share."""
+
+
 class Step(NamedTuple):
     """One entry (or one quadword of an entry) that was read on the way."""
 

@@ -1,0 +1,45 @@
+"""What replay reports: an answer outside the permitted set, or one that luck decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from decoders.events import Observation, Outcome
+
+
+class FindingKind(StrEnum):
+    """Classify a finding; docs/design.md section 2 gives each condition."""
+
+    DIVERGENCE = "divergence"
+    STALE_USE = "stale-use"
+    STALE_AFTER_INVALIDATION = "stale-after-invalidation"
+    UNFLUSHED = "unflushed"
+    PAGE_REUSE = "page-reuse"
+
+
+StepTuple = tuple[int, int, int, int]
+"""Role, level, address and value of one entry that was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Report one finding.
+
+    event is the number of the event it is about, subject what was compared there; observed is what
+    the recording says (None: nothing), permitted what the target would have allowed. steps is the
+    walk. cache and domain name the cache entry involved, filled_by, changed_by and covered_by the
+    events that filled it, changed the table under it and invalidated it; -1 where there is none.
+    """
+
+    event: int
+    kind: FindingKind
+    subject: str
+    observed: Outcome | Observation | int | None
+    permitted: tuple[Outcome | Observation | int, ...]
+    steps: tuple[StepTuple, ...] = ()
+    cache: str = ""
+    domain: int = -1
+    filled_by: int = -1
+    changed_by: int = -1
+    covered_by: int = -1

@@ -1,0 +1,274 @@
+"""The invalidation queue: fetch, check, execute (VT-d specification 6.5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from decoders.events import Descriptor, Observation, Role, StatusWrite
+from decoders.layout import layout
+from decoders.vtd import registers as vtd
+from decoders.vtd.descriptors import (
+    DESCRIPTOR_SIZES,
+    DESCRIPTORS,
+    WIDE_ONLY,
+    ContextCacheInvalidation,
+    InvalidationWait,
+    IotlbInvalidation,
+    PasidCacheInvalidation,
+    PasidIotlbInvalidation,
+    descriptor_type,
+)
+from decoders.vtd.faults import QueueError
+from decoders.vtd.registers import (
+    Ics,
+    InvalidationQueueAddress,
+    InvalidationQueueTail,
+    QueueErrorRecord,
+)
+from harness.memory import Memory
+from harness.model.caches import Caches, second_stage_tag
+from harness.model.config import UnitConfig
+from harness.model.faults import FSTS, EventMessage, FaultRecorder
+from harness.model.registers import RegisterFile
+
+IQA = layout(InvalidationQueueAddress)
+IQT = layout(InvalidationQueueTail)
+ICS = layout(Ics)
+IQERCD = layout(QueueErrorRecord)
+CONTEXT_CACHE = layout(ContextCacheInvalidation)
+IOTLB = layout(IotlbInvalidation)
+WAIT = layout(InvalidationWait)
+PASID_CACHE = layout(PasidCacheInvalidation)
+PASID_IOTLB = layout(PasidIotlbInvalidation)
+QUEUE_UNIT = 4096
+"""Bytes of the smallest queue (IQA.QS = 0)."""
+
+Words = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Ring:
+    base: int = 0
+    size: int = 0
+    step: int = DESCRIPTOR_SIZES[0]
+
+
+class InvalidationQueue:
+    """Consume descriptors from memory between head and tail."""
+
+    def __init__(
+        self,
+        config: UnitConfig,
+        memory: Memory,
+        registers: RegisterFile,
+        caches: Caches,
+        faults: FaultRecorder,
+        emit: Callable[[Observation], None],
+        now: Callable[[], int],
+    ):
+        self._config = config
+        self._memory = memory
+        self._registers = registers
+        self._caches = caches
+        self._faults = faults
+        self._emit = emit
+        self._now = now
+        self._ring = _Ring()
+        self.enabled = False
+        self.completion = EventMessage(
+            registers, emit, vtd.IECTL, vtd.IEDATA, vtd.IEADDR, vtd.IEUADDR
+        )
+        self._execute: dict[int, Callable[[Words], QueueError]] = {
+            1: self._context_cache,
+            2: self._iotlb,
+            5: self._wait,
+            6: self._pasid_iotlb,
+            7: self._pasid_cache,
+        }
+
+    def reset(self) -> None:
+        """Stop and forget where the queue was."""
+        self.enabled = False
+        self._ring = _Ring()
+
+    def enable(self, on: bool) -> None:
+        """Follow GCMD.QIE: latch IQA and start at its beginning, or stop."""
+        if on and not self.enabled:
+            words = (self._registers.load(vtd.IQA),)
+            self._ring = _Ring(
+                IQA["iqa"].address(words),
+                QUEUE_UNIT << IQA["qs"].get(words),
+                DESCRIPTOR_SIZES[IQA["dw"].get(words)],
+            )
+        if not on:
+            self._registers.poke(vtd.IQH, 0)
+        self.enabled = on
+        if on:
+            self.run()
+
+    @property
+    def stopped(self) -> bool:
+        """Say whether a queue error (FSTS.IQE) keeps the queue from running."""
+        return bool(self._registers.field(vtd.FSTS, FSTS["iqe"]))
+
+    def run(self) -> None:
+        """Consume descriptors until head meets tail or one is bad."""
+        if not self.enabled or self.stopped:
+            return
+        tail = IQT["qt"].address((self._registers.load(vtd.IQT),))
+        if tail >= self._ring.size:
+            self._fail(QueueError.TAIL)
+            return
+        if tail % self._ring.step:
+            self._fail(QueueError.ALIGNMENT)
+            return
+        if self._ring.step == DESCRIPTOR_SIZES[1] and not self._config.ecap("smts"):
+            self._fail(QueueError.WIDTH)
+            return
+        while (head := self._registers.load(vtd.IQH)) != tail:
+            error = self._one(self._ring.base + head)
+            if error:
+                self._fail(error)
+                return
+            self._advance()
+
+    def _advance(self) -> None:
+        head = self._registers.load(vtd.IQH) + self._ring.step
+        self._registers.poke(vtd.IQH, head % self._ring.size if self._ring.size else 0)
+
+    def _one(self, address: int) -> QueueError:
+        words: list[int] = []
+        for at in range(address, address + self._ring.step, 8):
+            word = self._memory.quadword(at)
+            if word is None:
+                return QueueError.FETCH
+            words.append(word)
+        return self._consume(tuple(words))
+
+    def _consume(self, words: Words) -> QueueError:
+        kind = descriptor_type(words[0])
+        shape = DESCRIPTORS.get(kind)
+        if shape is None:
+            return QueueError.TYPE
+        if kind not in self._config.dialect.untraced_descriptors:
+            self._emit(Descriptor(words))
+        if kind in WIDE_ONLY and self._ring.step != DESCRIPTOR_SIZES[1]:
+            return QueueError.TYPE
+        reserved = list(layout(shape).reserved)
+        if kind == 5 and not self._config.ecap("pds"):
+            reserved[0] |= WAIT["pd"].mask
+        reserved += [(1 << 64) - 1] * (len(words) - len(reserved))
+        if any(word & mask for word, mask in zip(words, reserved, strict=True)):
+            return QueueError.RESERVED
+        execute = self._execute.get(kind)
+        return execute(words) if execute else QueueError.NONE
+
+    def adopt(self, words: Words) -> None:
+        """Execute a descriptor that the recorded unit took and this one did not.
+
+        When this queue had stopped at that very slot it goes on behind it.
+        """
+        if self.enabled and self.stopped:
+            self._registers.put(vtd.FSTS, FSTS["iqe"], 0)
+            self._execute_only(words)
+            self._advance()
+            self.run()
+        else:
+            self._execute_only(words)
+
+    def _execute_only(self, words: Words) -> None:
+        execute = self._execute.get(descriptor_type(words[0]))
+        if execute is not None and execute != self._wait:
+            execute(words)
+
+    def _fail(self, error: QueueError) -> None:
+        before = self._registers.load(vtd.FSTS)
+        self._registers.put(vtd.FSTS, FSTS["iqe"], 1)
+        self._registers.put(vtd.IQERCD, IQERCD["iqei"], int(error))
+        self._faults.raise_event(before)
+
+    # -- descriptors -------------------------------------------------------------------------
+
+    def _context_cache(self, words: Words) -> QueueError:
+        match CONTEXT_CACHE["g"].get(words):
+            case 1:
+                self._caches.drop_contexts()
+            case 2:
+                self._caches.drop_contexts_of_domain(CONTEXT_CACHE["did"].get(words))
+            case 3:
+                self._caches.drop_contexts_of_device(
+                    CONTEXT_CACHE["sid"].get(words), CONTEXT_CACHE["fm"].get(words)
+                )
+            case _:
+                return QueueError.RESERVED
+        return QueueError.NONE
+
+    def _iotlb(self, words: Words) -> QueueError:
+        domain = IOTLB["did"].get(words)
+        match IOTLB["g"].get(words):
+            case 1:
+                self._caches.drop_iotlb(self._now())
+            case 2:
+                self._caches.drop_iotlb(self._now(), domain)
+            case 3:
+                mask = IOTLB["am"].get(words)
+                if mask > self._config.cap("mamv"):
+                    return QueueError.RESERVED
+                self._caches.drop_pages(
+                    self._now(),
+                    second_stage_tag(domain),
+                    IOTLB["addr"].address(words),
+                    mask,
+                    bool(IOTLB["ih"].get(words)),
+                )
+            case _:
+                return QueueError.RESERVED
+        return QueueError.NONE
+
+    def _pasid_iotlb(self, words: Words) -> QueueError:
+        tag = (
+            PASID_IOTLB["did"].get(words),
+            PASID_IOTLB["pasid"].get(words),
+            int(Role.FIRST_STAGE),
+        )
+        match PASID_IOTLB["g"].get(words):
+            case 2:
+                self._caches.drop_tag(self._now(), tag)
+            case 3:
+                mask = PASID_IOTLB["am"].get(words)
+                if mask > self._config.cap("mamv"):
+                    return QueueError.RESERVED
+                self._caches.drop_pages(
+                    self._now(),
+                    tag,
+                    PASID_IOTLB["addr"].address(words),
+                    mask,
+                    bool(PASID_IOTLB["ih"].get(words)),
+                )
+            case _:
+                return QueueError.RESERVED
+        return QueueError.NONE
+
+    def _pasid_cache(self, words: Words) -> QueueError:
+        domain, pasid = PASID_CACHE["did"].get(words), PASID_CACHE["pasid"].get(words)
+        match PASID_CACHE["g"].get(words):
+            case 0:
+                self._caches.drop_pasids(domain)
+            case 1:
+                self._caches.drop_pasids(domain, pasid)
+            case 3:
+                self._caches.drop_pasids()
+            case _:
+                return QueueError.RESERVED
+        return QueueError.NONE
+
+    def _wait(self, words: Words) -> QueueError:
+        if WAIT["sw"].get(words):
+            address, data = WAIT["staddr"].address(words), WAIT["stdata"].get(words)
+            self._memory.write(address, data.to_bytes(4, "little"), self._now())
+            self._emit(StatusWrite(address, data))
+        if WAIT["iflag"].get(words) and not self._registers.field(vtd.ICS, ICS["iwc"]):
+            self._registers.put(vtd.ICS, ICS["iwc"], 1)
+            self.completion.request()
+        return QueueError.NONE

@@ -1,0 +1,311 @@
+"""One VT-d remapping unit: registers, queue, caches, faults and the requests it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decoders.events import (
+    AccessKind,
+    Descriptor,
+    Fault,
+    FaultRecord,
+    Interrupt,
+    Observation,
+    Outcome,
+    Snapshot,
+    StatusWrite,
+)
+from decoders.layout import layout
+from decoders.vtd import registers as vtd
+from decoders.vtd.registers import (
+    LEVEL_COMMANDS,
+    ContextCommand,
+    GlobalCommand,
+    IotlbRegister,
+    Iva,
+    RootTableAddress,
+    iotlb_offset,
+    iva_offset,
+)
+from harness.findings import Finding, FindingKind
+from harness.memory import PAGE_SIZE, Memory
+from harness.model.caches import CachedStructure, Tag, second_stage_tag
+from harness.model.config import UnitConfig
+from harness.model.faults import FaultRecorder
+from harness.model.queue import ICS, InvalidationQueue
+from harness.model.registers import RegisterFile, touches
+from harness.model.translate import Candidate, Request, Translator
+from harness.model.walk import ADDRESS_MASK, PRESENT
+from harness.oracle import judge
+
+GCMD = layout(GlobalCommand)
+RTADDR = layout(RootTableAddress)
+CCMD = layout(ContextCommand)
+IOTLB = layout(IotlbRegister)
+IVA = layout(Iva)
+PAGE_SELECTIVE = 3
+"""Granularity code of IOTLB and its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The permitted outcomes of an access, fresh first, and the one that was taken."""
+
+    permitted: tuple[Candidate, ...]
+    taken: Outcome
+
+
+class VtdUnit:
+    """Answer as a VT-d unit would; `event` is the number the next findings are reported under."""
+
+    name = "model"
+
+    def __init__(self, config: UnitConfig):
+        self.config = config
+        self.event = 0
+        self.memory = Memory(config.memory, config.page_budget)
+        self.registers = RegisterFile(
+            config.version, config.capability, config.extended_capability
+        )
+        self.translator = Translator(config, self.memory)
+        self.caches = self.translator.caches
+        self._emitted: list[Observation] = []
+        self._findings: list[Finding] = []
+        self._reused: set[int] = set()
+        self._tags: dict[tuple[int, int], Tag] = {}
+        self.faults = FaultRecorder(config, self.registers, self._emitted.append)
+        self.queue = InvalidationQueue(
+            config,
+            self.memory,
+            self.registers,
+            self.caches,
+            self.faults,
+            self._emitted.append,
+            lambda: self.event,
+        )
+
+    # -- what replay and tests call ----------------------------------------------------------
+
+    def emitted(self) -> list[Observation]:
+        """Return and forget what the unit was seen doing since the last call."""
+        seen = self._emitted[:]
+        self._emitted.clear()
+        return seen
+
+    def findings(self) -> list[Finding]:
+        """Return and forget the findings since the last call."""
+        found = self._findings[:]
+        self._findings.clear()
+        return found
+
+    def reset(self) -> None:
+        """Return to power-on state; guest memory survives."""
+        self.registers.reset()
+        self.queue.reset()
+        self.faults.reset()
+        self.caches.drop_all(self.event)
+        self.translator.enabled = False
+        self.translator.lookup.root_pointer = 0
+        self.translator.lookup.mode = 0
+
+    def load(self, address: int, length: int) -> bytes:
+        """Return guest memory as the unit sees it."""
+        return self.memory.read(address, length)
+
+    def store(self, address: int, size: int, value: int) -> None:
+        """Store size little-endian bytes, as software does."""
+        data = value.to_bytes(size, "little")
+        if value:
+            self._check_reuse(address & -PAGE_SIZE, address, data)
+        self.memory.write(address, data, self.event)
+
+    def snapshot(self, address: int, data: bytes) -> None:
+        """Learn the content of a page."""
+        page = data.ljust(PAGE_SIZE, b"\0")
+        if page != self.memory.read(address, PAGE_SIZE) and any(page):
+            self._check_reuse(address, address, page)
+        self.memory.write(address, page, self.event)
+
+    def read_register(self, offset: int, size: int) -> int:
+        """Return what software reads from the register page."""
+        return self.registers.read(offset, size)
+
+    def write_register(self, offset: int, size: int, value: int) -> None:
+        """Apply a software write to the register page and what it sets off."""
+        was_stopped = self.queue.stopped
+        if not self.registers.write(offset, size, value):
+            return
+        upper_ccmd = vtd.CCMD.offset + 4
+        upper_iotlb = iotlb_offset(self.config.extended_capability) + 4
+        if touches(offset, size, vtd.GCMD.offset):
+            self._command(self.registers.load(vtd.GCMD))
+        if touches(offset, size, upper_ccmd):
+            self._context_command()
+        if touches(offset, size, upper_iotlb):
+            self._iotlb_command()
+        resumed = was_stopped and not self.queue.stopped
+        if touches(offset, size, vtd.IQT.offset):
+            self.queue.run()
+        self.faults.registers_written(offset, size)
+        if resumed and self.config.dialect.resumes_after_queue_error:
+            self.queue.run()
+        if touches(offset, size, vtd.ICS.offset):
+            if not self.registers.field(vtd.ICS, ICS["iwc"]):
+                self.queue.completion.withdraw()
+        if touches(offset, size, vtd.IECTL.offset):
+            self.queue.completion.send_if_unmasked()
+
+    def access(
+        self,
+        sid: int,
+        pasid: int | None,
+        iova: int,
+        kind: AccessKind,
+        recorded: Outcome | None = None,
+    ) -> Verdict:
+        """Answer a DMA request; with a recorded outcome, judge it and take it over."""
+        request = Request(sid, pasid, iova, kind)
+        permitted, fresh = self.translator.permitted(request)
+        if fresh.root is not None:
+            self._tags[sid, -1 if pasid is None else pasid] = fresh.root.tag
+        taken = permitted[0].outcome
+        finding = None
+        if recorded is not None:
+            tag = self._tags.get((sid, -1 if pasid is None else pasid))
+            dropped = self.caches.dropped_at(tag, iova) if tag else ()
+            finding = judge(self.event, iova, recorded, permitted, dropped)
+            if finding is not None:
+                self._findings.append(finding)
+            taken = recorded
+        if finding is None or finding.kind == FindingKind.UNFLUSHED:
+            self.translator.adopt(request, fresh, self.event)
+        if isinstance(taken, Fault):
+            # A fault that was recorded was not suppressed, whatever FPD says here.
+            disable = permitted[0].fault_disable and recorded is None
+            self.faults.record(request, taken.reason, disable)
+        return Verdict(tuple(permitted), taken)
+
+    def adopt(self, seen: Observation) -> None:
+        """Take over something the recorded unit did and this one did not."""
+        match seen:
+            case Descriptor(words):
+                self.queue.adopt(words)
+            case StatusWrite(address, value):
+                self.memory.write(address, value.to_bytes(4, "little"), self.event)
+            case FaultRecord():
+                self.faults.adopt(seen)
+            case Interrupt():
+                pass
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _command(self, value: int) -> None:
+        words = (value,)
+        before = self.registers.load(vtd.GSTS)
+        changed = before ^ value
+        te, qie = GCMD["te"], GCMD["qie"]
+        if changed & te.mask:
+            self.translator.enabled = bool(te.get(words))
+            if not self.translator.enabled:
+                self.faults.reset()
+        status = before & ~LEVEL_COMMANDS | value & LEVEL_COMMANDS
+        # The status of a one-shot command stays set once it has been done.
+        status |= value & GCMD.mask("srtp", "sirtp", "sfl")
+        self.registers.poke(vtd.GSTS, status)
+        if GCMD["srtp"].get(words):
+            root = (self.registers.load(vtd.RTADDR),)
+            self.translator.lookup.root_pointer = RTADDR["rta"].address(root)
+            self.translator.lookup.mode = RTADDR["ttm"].get(root)
+            if self.config.cap("esrtps"):
+                self.caches.drop_all(self.event)
+        if changed & qie.mask:
+            self.queue.enable(bool(qie.get(words)))
+
+    def _context_command(self) -> None:
+        words = [self.registers.load(vtd.CCMD)]
+        if not CCMD["icc"].get(words) or self.queue.enabled:
+            return
+        granularity = CCMD["cirg"].get(words)
+        match granularity:
+            case 1:
+                self.caches.drop_contexts()
+            case 2:
+                self.caches.drop_contexts_of_domain(CCMD["did"].get(words))
+            case 3:
+                self.caches.drop_contexts_of_device(
+                    CCMD["sid"].get(words), CCMD["fm"].get(words)
+                )
+            case _:
+                pass
+        CCMD["icc"].put(words, 0)
+        CCMD["caig"].put(words, granularity)
+        self.registers.poke(vtd.CCMD, words[0])
+
+    def _iotlb_command(self) -> None:
+        offset = iotlb_offset(self.config.extended_capability)
+        words = [self.registers.load(vtd.IOTLB, offset)]
+        if not IOTLB["ivt"].get(words) or self.queue.enabled:
+            return
+        granularity, domain = IOTLB["iirg"].get(words), IOTLB["did"].get(words)
+        match granularity:
+            case 1:
+                self.caches.drop_iotlb(self.event)
+            case 2:
+                self.caches.drop_iotlb(self.event, domain)
+            case 3:
+                granularity = self._page_command(domain)
+            case _:
+                pass
+        IOTLB["ivt"].put(words, 0)
+        IOTLB["iaig"].put(words, granularity)
+        self.registers.poke(vtd.IOTLB, words[0], offset)
+
+    def _page_command(self, domain: int) -> int:
+        """Do a page-selective IOTLB command; return the granularity done, 0 when refused."""
+        iva = (self.registers.load(vtd.IVA, iva_offset(self.config.extended_capability)),)
+        mask = IVA["am"].get(iva)
+        if mask > self.config.cap("mamv"):
+            return 0
+        self.caches.drop_pages(
+            self.event,
+            second_stage_tag(domain),
+            IVA["addr"].address(iva),
+            mask,
+            bool(IVA["ih"].get(iva)),
+        )
+        return PAGE_SELECTIVE
+
+    def _check_reuse(self, page: int, address: int, data: bytes) -> None:
+        """Report a page that no table links any more but a structure cache may still lead to."""
+        held = self.caches.tables_at(page)
+        if not held:
+            self._reused.discard(page)
+            return
+        if page in self._reused or any(self._linked(way) for _, way in held):
+            return
+        self._reused.add(page)
+        tag, way = held[0]
+        step = way.nonleaf.step
+        writer = self.memory.last_writer(step.address)
+        self._findings.append(
+            Finding(
+                self.event,
+                FindingKind.PAGE_REUSE,
+                "table-page",
+                address,
+                (),
+                ((int(step.role), step.level, step.address, step.value),),
+                "paging-structure",
+                tag[0],
+                way.filled_by,
+                -1 if writer is None else writer,
+            )
+        )
+
+    def _linked(self, way: CachedStructure) -> bool:
+        step, child, _ = way.nonleaf
+        now = self.memory.quadword(step.address)
+        if now is None:
+            return False
+        return bool(now & PRESENT[step.role]) and now & ADDRESS_MASK == child
+

@@ -179,9 +179,12 @@ class Translator:
         for structure in self._stale_structures(root, request.iova, result):
             yield self._through_structure(request, root, steps, structure)
         for leaf in self.caches.translations(root.tag, request.iova):
-            if leaf.outcome != result.outcome and self._allows(leaf, request.kind):
+            outcome = leaf.outcome
+            if isinstance(outcome, Fault):
+                outcome = self._absent(root, request.kind)
+            if outcome != result.outcome and self._allows(leaf, request.kind):
                 yield Candidate(
-                    leaf.outcome,
+                    outcome,
                     leaf.steps,
                     root.fault_disable,
                     "iotlb",
@@ -281,7 +284,6 @@ class Translator:
         for address, value in result.updates:
             self.memory.write(address, value.to_bytes(8, "little"))
         tag: Tag = root.tag
-        kept_steps = result.steps
         if isinstance(result.outcome, Translation):
             for nonleaf in result.nonleaf:
                 self.caches.add_structure(tag, request.iova, CachedStructure(nonleaf, event))
@@ -290,8 +292,18 @@ class Translator:
             shift = PAGE_SHIFT[1]
         else:
             return
-        leaf = CachedTranslation(result.outcome, result.rights, kept_steps, event)
+        outcome = result.outcome
+        if isinstance(outcome, Fault):
+            outcome = self._absent(root, AccessKind.READ)
+        leaf = CachedTranslation(outcome, result.rights, result.steps, event)
         self.caches.add_translation(tag, shift, request.iova, leaf)
+
+    @staticmethod
+    def _absent(root: PagingRoot, kind: AccessKind) -> Fault:
+        """Return the fault a kept not-present entry gives: it depends on who asks."""
+        reasons = root.reasons
+        write = kind == AccessKind.WRITE
+        return Fault(int(reasons.not_present_write if write else reasons.not_present_read))
 
     @staticmethod
     def _not_present(root: PagingRoot, result: WalkResult) -> bool:

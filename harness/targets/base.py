@@ -1,0 +1,74 @@
+"""The protocol of a target, and the registry of those that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import Protocol, cast
+
+from harness.errors import HarnessError
+from harness.findings import Finding
+from harness.model.config import UnitConfig
+from harness.trace import Block
+
+FINDINGS_KEPT = 1000
+"""Findings a replay keeps in full; more are counted only."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Count what a replay compared.
+
+    translations and faults are accesses with a recorded outcome of that kind; agreed and
+    divergences add up the comparisons and the findings (of any kind).
+    """
+
+    events: int = 0
+    translations: int = 0
+    faults: int = 0
+    descriptors: int = 0
+    fault_records: int = 0
+    status_writes: int = 0
+    interrupts: int = 0
+    register_reads: int = 0
+    agreed: int = 0
+    divergences: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counters by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class ReplayTarget(Protocol):
+    """Apply the events of a trace and compare what was recorded."""
+
+    name: str
+
+    def feed(self, block: Block) -> None:
+        """Apply the events of one block."""
+
+    def finish(self) -> None:
+        """Say that the trace has ended: what is still expected is missing."""
+
+    def counters(self) -> Counters:
+        """Return the counts so far."""
+
+    def findings(self) -> list[Finding]:
+        """Return the findings so far, at most FINDINGS_KEPT, in trace order."""
+
+
+_TARGETS = {"model": "harness.targets.model", "native": "harness.targets.native"}
+
+
+def target_names() -> tuple[str, ...]:
+    """Return the names `--target` takes."""
+    return tuple(_TARGETS)
+
+
+def target_named(name: str, config: UnitConfig) -> ReplayTarget:
+    """Build a target; raise HarnessError when there is none of that name or it is not built."""
+    if name not in _TARGETS:
+        raise HarnessError(f"no target {name!r}; there are {', '.join(_TARGETS)}")
+    module = import_module(_TARGETS[name])
+    return cast(Callable[[UnitConfig], ReplayTarget], module.create)(config)

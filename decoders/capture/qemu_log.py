@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -69,6 +70,7 @@ class QemuLogDecoder(LineDecoder):
         super().__init__()
         self.style = "none"
         self.grammar: int | None = None
+        self._recorded = False
         self._held: RegRead | None = None
         self._unconfirmed: deque[tuple[int, RegWrite]] = deque()
 
@@ -131,7 +133,7 @@ class QemuLogDecoder(LineDecoder):
             if type(event) is RegRead:
                 self._held = event
                 continue
-            if type(event) is RegWrite and self.grammar is not None:
+            if type(event) is RegWrite:
                 self._await_confirmation(event)
             out.append(event)
         return out
@@ -173,6 +175,7 @@ class QemuLogDecoder(LineDecoder):
             self._count_malformed(name, line, out)
             return None
         self._count(name)
+        self._recorded = True
         if isinstance(parsed, recorder.RegStore):
             self._confirm(parsed)
             return None
@@ -192,8 +195,18 @@ class QemuLogDecoder(LineDecoder):
     def _await_confirmation(self, write: RegWrite) -> None:
         self._unconfirmed.append((self.lines, write))
         if len(self._unconfirmed) > _UNCONFIRMED_LIMIT:
-            line, old = self._unconfirmed.popleft()
-            self._problem(f"{old} of line {line} was not seen by the recorder")
+            self._give_up(self._unconfirmed.popleft())
+
+    def _give_up(self, waiting: tuple[int, RegWrite]) -> None:
+        if self._recorded:
+            line, write = waiting
+            self._problem(f"{write} of line {line} was not seen by the recorder")
+
+    def _end(self) -> Iterator[Event]:
+        yield from super()._end()
+        # The last write's confirmation may be what the recording was cut off before.
+        while len(self._unconfirmed) > 1:
+            self._give_up(self._unconfirmed.popleft())
 
     def _confirm(self, store: recorder.RegStore) -> None:
         """Strike off the write that store confirms.

@@ -1,0 +1,229 @@
+"""The replay verb: apply traces to targets and compare with what was recorded."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from decoders.errors import DecodeError
+from decoders.events import Event
+from harness.errors import HarnessError
+from harness.explain import explain
+from harness.findings import Finding
+from harness.memory import DEFAULT_PAGE_BUDGET
+from harness.model.config import UnitConfig
+from harness.model.dialects import dialect_named
+from harness.targets import Counters, ReplayTarget, target_named, target_names
+from harness.trace import Header, open_blocks, open_events
+
+FINDINGS_SHOWN = 10
+COLUMNS = ("trace", "target", "events", "translations", "faults", "agreed", "divergences")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `dmarewind replay`."""
+    parser.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help=".trace or text form")
+    parser.add_argument(
+        "--target",
+        action="append",
+        choices=target_names(),
+        help="what to replay on; may be given several times (default: model and native)",
+    )
+    parser.add_argument(
+        "--findings",
+        type=int,
+        default=FINDINGS_SHOWN,
+        metavar="N",
+        help=f"findings to explain per trace (default {FINDINGS_SHOWN})",
+    )
+    parser.add_argument(
+        "--page-budget",
+        type=int,
+        default=DEFAULT_PAGE_BUDGET,
+        metavar="PAGES",
+        help="4 KiB pages of guest memory a trace may touch (default %(default)s)",
+    )
+
+
+def unit_config(header: Header, page_budget: int = DEFAULT_PAGE_BUDGET) -> UnitConfig:
+    """Return the configuration of the VT-d unit a header describes; raise HarnessError if none."""
+    for unit in header.units:
+        if unit.kind == "vtd":
+            return UnitConfig(
+                capability=unit.capability,
+                extended_capability=unit.extended_capability,
+                version=unit.version,
+                host_address_width=unit.host_address_width,
+                memory=header.memory,
+                dialect=dialect_named(header.dialect),
+                page_budget=page_budget,
+            )
+    raise HarnessError(
+        "the trace's header names no VT-d unit; "
+        "`dmarewind convert` takes --capability and --extended-capability to add one"
+    )
+
+
+@dataclasses.dataclass(slots=True)
+class Result:
+    """What one trace gave on one target."""
+
+    trace: Path
+    target: str
+    counters: Counters
+    findings: list[Finding]
+    seconds: float
+
+
+def replay(path: Path, names: list[str], page_budget: int, quiet: bool) -> Iterator[Result]:
+    """Replay one trace on each named target; raise DecodeError after what precedes damage."""
+    damage: DecodeError | None = None
+    spent = dict.fromkeys(names, 0.0)
+    with open_blocks(path) as source:
+        config = unit_config(source.header, page_budget)
+        targets: list[ReplayTarget] = [target_named(name, config) for name in names]
+        with tqdm(
+            desc=path.name, unit=" events", unit_scale=True, delay=1, leave=False,
+            disable=True if quiet else None,
+        ) as bar:  # fmt: skip
+            try:
+                for block in source.blocks():
+                    for target in targets:
+                        start = time.perf_counter()
+                        target.feed(block)
+                        spent[target.name] += time.perf_counter() - start
+                    bar.update(block.events)
+            except DecodeError as error:
+                damage = error
+    for target in targets:
+        target.finish()
+        yield Result(path, target.name, target.counters(), target.findings(), spent[target.name])
+    if damage is not None:
+        raise damage
+
+
+class _Events:
+    """Look events of a trace up by number, for explanations."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._known: dict[int, Event | None] = {}
+
+    def __call__(self, number: int) -> Event | None:
+        if number not in self._known:
+            self._known[number] = self._find(number)
+        return self._known[number]
+
+    def _find(self, number: int) -> Event | None:
+        try:
+            with open_events(self._path) as source:
+                return next(iter(source.events(number, number + 1)), None)
+        except DecodeError:
+            return None
+
+
+def _as_json(finding: Finding) -> dict[str, object]:
+    plain = dataclasses.asdict(finding)
+    plain["kind"] = str(finding.kind)
+    return plain
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay every trace; return 1 when anything diverged or targets disagree, else 0."""
+    names = list(dict.fromkeys(args.target or ["model", "native"]))
+    results: list[Result] = []
+    damage: list[DecodeError] = []
+    disagreements = 0
+    for path in args.traces:
+        found: list[Result] = []
+        try:
+            for result in replay(path, names, args.page_budget, args.quiet):
+                found.append(result)
+        except DecodeError as error:
+            damage.append(error)
+            print(f"error: {path}: {error}", file=sys.stderr)
+        results += found
+        disagreements += _disagree(found)
+        _show_findings(path, found, args)
+    if args.json:
+        for result in results:
+            print(json.dumps({"type": "result", "trace": str(result.trace), "target": result.target,
+                              "seconds": round(result.seconds, 6),
+                              **result.counters.as_dict()}))  # fmt: skip
+    else:
+        rows = [COLUMNS]
+        for result in results:
+            counts = result.counters.as_dict()
+            numbers = (str(counts[name]) for name in COLUMNS[2:])
+            rows.append((result.trace.name, result.target, *numbers))
+        print("\n".join(_table(rows)))
+    _summarise(results, disagreements, args.json)
+    if damage:
+        return 2
+    return 1 if disagreements or any(r.counters.divergences for r in results) else 0
+
+
+def _disagree(found: list[Result]) -> int:
+    """Count the targets whose counts or findings differ from the first one's, and say so."""
+    count = 0
+    for other in found[1:]:
+        first = found[0]
+        same = first.counters == other.counters and first.findings == other.findings
+        if not same:
+            count += 1
+            print(
+                f"{first.trace}: targets {first.target} and {other.target} disagree; "
+                "this is a defect of dmarewind, please report the trace",
+                file=sys.stderr,
+            )
+    return count
+
+
+def _show_findings(path: Path, found: list[Result], args: argparse.Namespace) -> None:
+    event_at = _Events(path)
+    seen: set[Finding] = set()
+    for result in found:
+        for finding in result.findings[: args.findings]:
+            if finding in seen:
+                continue
+            seen.add(finding)
+            if args.json:
+                line = {"type": "finding", "trace": str(path), "target": result.target}
+                print(json.dumps(line | _as_json(finding)))
+            else:
+                print(explain(finding, event_at) + "\n")
+    most = max((result.counters.divergences for result in found), default=0)
+    if most > args.findings and not args.json:
+        print(f"{path.name}: {most - args.findings} more findings (--findings shows more)\n")
+
+
+def _summarise(results: list[Result], disagreements: int, as_json: bool) -> None:
+    total = Counters()
+    for result in results:
+        for name, value in result.counters.as_dict().items():
+            setattr(total, name, getattr(total, name) + value)
+    if as_json:
+        summary = {"type": "summary", "disagreements": disagreements, **total.as_dict()}
+        print(json.dumps(summary))
+        return
+    print(
+        f"replayed {total.events} events: {total.translations} translations, {total.faults} faults, "
+        f"{total.agreed} agreed, {total.divergences} divergences"
+    )

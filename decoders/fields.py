@@ -43,18 +43,14 @@ def _word(index: int, columns: Columns, size: int) -> list[AnyField]:
         low += width
     if low != size * 8:
         raise ValueError(f"word {index} has {low} bits, not {size * 8}")
+    # The first field turns the bytes of the whole word around when read, the last one when built.
+    # Sizes of 1 keep them from turning a part of it as well, which BitField does by default where
+    # a field happens to start or end at a byte.
     fields: list[AnyField] = []
     for place, (name, width) in enumerate(reversed(names)):
-        first, last = place == 0, place == len(names) - 1
-        fields.append(
-            BitField(
-                name,
-                0,
-                width,
-                tot_size=-size if first else 0,
-                end_tot_size=-size if last else 0,
-            )
-        )
+        start = -size if place == 0 else 1
+        end = -size if place == len(names) - 1 else 1
+        fields.append(BitField(name, 0, width, tot_size=start, end_tot_size=end))
     return fields
 
 
@@ -105,6 +101,23 @@ def decode(cls: type[S], data: bytes | Sequence[int], path: str) -> S:
         problem = f"{cls.__name__} takes {size} bytes, {len(data) - size} more follow"
         raise DecodeError(path, problem, size)
     return cls(bytes(data))
+
+
+def build(cls: type[S], **values: int) -> S:
+    """Make a structure from the values of its fields, the others zero.
+
+    Raise ValueError for a value that does not fit, which Scapy would cut.
+    """
+    widths = dict(bit_fields(cls))
+    for name, value in values.items():
+        if name not in widths:
+            raise ValueError(f"{cls.__name__} has no field {name}")
+        if not 0 <= value < 1 << widths[name]:
+            raise ValueError(f"{cls.__name__}.{name}: {value:#x} does not fit {widths[name]} bits")
+    packet = cls()
+    for name, value in values.items():
+        packet.setfieldval(name, value)
+    return packet
 
 
 def encode(packet: Structure) -> bytes:

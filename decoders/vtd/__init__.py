@@ -1,6 +1,6 @@
 """Wire and table formats of Intel VT-d."""
 
-from decoders.fields import decode, encode, words
+from decoders.fields import build, decode, encode, words
 from decoders.vtd.descriptors import (
     DESCRIPTOR_SIZES,
     DESCRIPTORS,
@@ -130,6 +130,7 @@ __all__ = [
     "ScalableContextEntry",
     "ScalableRootEntry",
     "SecondStageEntry",
+    "build",
     "decode",
     "descriptor_type",
     "encode",

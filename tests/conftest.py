@@ -106,4 +106,4 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     report.outcome = "failed"
-    report.longrepr = f"DMAREWIND_REQUIRE=all, but this would have been skipped: {reason}"
+    report.longrepr = f"missing, with DMAREWIND_REQUIRE=all: {reason.removeprefix('Skipped: ')}"

@@ -29,7 +29,7 @@ from decoders.vtd.tables import (
     ScalableRootEntry,
 )
 from harness.findings import Finding, FindingKind, StepTuple
-from harness.trace.text import to_line
+from harness.trace.lines import format_event
 
 _SHAPES: dict[Role, type[Structure]] = {
     Role.ROOT: RootEntry,
@@ -41,7 +41,7 @@ _SHAPES: dict[Role, type[Structure]] = {
     Role.FIRST_STAGE: FirstStageEntry,
 }
 _MISSING = {
-    "context": "a context-cache invalidation of the device, then an IOTLB invalidation of the domain",
+    "context": "a context-cache invalidation of the device, then an IOTLB one of the domain",
     "pasid": "a PASID-cache invalidation, then an invalidation of the PASID's translations",
     "paging-structure": "an IOTLB invalidation of the region without the leaf-only hint (IH = 0)",
 }
@@ -125,7 +125,7 @@ def explain(finding: Finding, event_at: Callable[[int], Event | None]) -> str:
 
     def named(number: int) -> str:
         found = event_at(number)
-        return f"event {number}" + (f": {to_line(found)}" if found is not None else "")
+        return f"event {number}" + (f": {format_event(found)}" if found is not None else "")
 
     lines = [f"{finding.kind}: {named(finding.event)}", f"  {_INTRODUCTION[finding.kind]}"]
     if finding.kind != FindingKind.PAGE_REUSE:

@@ -21,9 +21,14 @@ from harness.memory import DEFAULT_PAGE_BUDGET
 from harness.model.config import UnitConfig
 from harness.model.dialects import dialect_named
 from harness.targets import Counters, ReplayTarget, target_named, target_names
-from harness.trace import Header, open_blocks, open_events
+from harness.trace import Block, Header, TextReader, TraceReader, open_events
+from harness.trace.codec import Encoder
 
 FINDINGS_SHOWN = 10
+DEFAULT_WIDTH = 39
+"""Host address width in bits when a header gives none: QEMU's default."""
+TEXT_BLOCK_EVENTS = 4096
+"""Events of a text form that are encoded and handed on together."""
 COLUMNS = ("trace", "target", "events", "translations", "faults", "agreed", "divergences")
 
 
@@ -55,20 +60,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def unit_config(header: Header, page_budget: int = DEFAULT_PAGE_BUDGET) -> UnitConfig:
     """Return the configuration of the VT-d unit a header describes; raise HarnessError if none."""
     for unit in header.units:
-        if unit.kind == "vtd":
+        if unit.kind == "vtd" and unit.capability:
             return UnitConfig(
                 capability=unit.capability,
                 extended_capability=unit.extended_capability,
                 version=unit.version,
-                host_address_width=unit.host_address_width,
+                host_address_width=unit.host_address_width or DEFAULT_WIDTH,
                 memory=header.memory,
                 dialect=dialect_named(header.dialect),
                 page_budget=page_budget,
             )
     raise HarnessError(
-        "the trace's header names no VT-d unit; "
-        "`dmarewind convert` takes --capability and --extended-capability to add one"
+        "the trace's header names no VT-d unit with its capabilities; "
+        "`dmarewind convert` takes them as --capability and --extended-capability"
     )
+
+
+def _blocks(source: TraceReader | TextReader) -> Iterator[Block]:
+    """Yield stored blocks as they are; a text form's events are encoded into blocks."""
+    if isinstance(source, TraceReader):
+        yield from source.blocks()
+        return
+    encoder = Encoder()
+    first, raw, count = 0, bytearray(), 0
+    damage: DecodeError | None = None
+    events = iter(source)
+    while True:
+        try:
+            event = next(events, None)
+        except DecodeError as error:
+            event, damage = None, error
+        if event is not None:
+            raw += encoder.encode(event)
+            count += 1
+        if count and (event is None or count == TEXT_BLOCK_EVENTS):
+            yield Block(first, count, bytes(raw))
+            first, raw, count = first + count, bytearray(), 0
+        if event is None:
+            break
+    if damage is not None:
+        raise damage
 
 
 @dataclasses.dataclass(slots=True)
@@ -86,7 +117,7 @@ def replay(path: Path, names: list[str], page_budget: int, quiet: bool) -> Itera
     """Replay one trace on each named target; raise DecodeError after what precedes damage."""
     damage: DecodeError | None = None
     spent = dict.fromkeys(names, 0.0)
-    with open_blocks(path) as source:
+    with open_events(path) as source:
         config = unit_config(source.header, page_budget)
         targets: list[ReplayTarget] = [target_named(name, config) for name in names]
         with tqdm(
@@ -94,7 +125,7 @@ def replay(path: Path, names: list[str], page_budget: int, quiet: bool) -> Itera
             disable=True if quiet else None,
         ) as bar:  # fmt: skip
             try:
-                for block in source.blocks():
+                for block in _blocks(source):
                     for target in targets:
                         start = time.perf_counter()
                         target.feed(block)
@@ -168,7 +199,7 @@ def run(args: argparse.Namespace) -> int:
                               "seconds": round(result.seconds, 6),
                               **result.counters.as_dict()}))  # fmt: skip
     else:
-        rows = [COLUMNS]
+        rows: list[tuple[str, ...]] = [COLUMNS]
         for result in results:
             counts = result.counters.as_dict()
             numbers = (str(counts[name]) for name in COLUMNS[2:])
@@ -215,15 +246,15 @@ def _show_findings(path: Path, found: list[Result], args: argparse.Namespace) ->
 
 
 def _summarise(results: list[Result], disagreements: int, as_json: bool) -> None:
-    total = Counters()
-    for result in results:
-        for name, value in result.counters.as_dict().items():
-            setattr(total, name, getattr(total, name) + value)
+    """Print one line over all traces; a trace counts once, with its worst target."""
+    totals = dict.fromkeys(Counters().as_dict(), 0)
+    for trace in dict.fromkeys(result.trace for result in results):
+        each = [result.counters.as_dict() for result in results if result.trace == trace]
+        for name in totals:
+            pick = min if name == "agreed" else max
+            totals[name] += pick(counts[name] for counts in each)
     if as_json:
-        summary = {"type": "summary", "disagreements": disagreements, **total.as_dict()}
-        print(json.dumps(summary))
+        print(json.dumps({"type": "summary", "disagreements": disagreements, **totals}))
         return
-    print(
-        f"replayed {total.events} events: {total.translations} translations, {total.faults} faults, "
-        f"{total.agreed} agreed, {total.divergences} divergences"
-    )
+    numbers = ", ".join(f"{totals[name]} {name}" for name in COLUMNS[2:])
+    print(f"replayed {numbers}")

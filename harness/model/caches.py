@@ -219,9 +219,7 @@ class Caches:
     # -- inside ------------------------------------------------------------------------------
 
     @staticmethod
-    def _keep(
-        store: dict[_Key, list[CachedWords]], key: _Key, ways: list[CachedWords]
-    ) -> None:
+    def _keep(store: dict[_Key, list[CachedWords]], key: _Key, ways: list[CachedWords]) -> None:
         if ways:
             store[key] = ways
         else:

@@ -78,9 +78,7 @@ class FaultRecorder:
         self._emit = emit
         self._count = fault_record_count(config.capability)
         self._next = 0
-        self.event = EventMessage(
-            registers, emit, vtd.FECTL, vtd.FEDATA, vtd.FEADDR, vtd.FEUADDR
-        )
+        self.event = EventMessage(registers, emit, vtd.FECTL, vtd.FEDATA, vtd.FEADDR, vtd.FEUADDR)
 
     def reset(self) -> None:
         """Start with the first register again."""
@@ -88,7 +86,8 @@ class FaultRecorder:
 
     def record(self, request: Request, reason: int, fault_disable: bool) -> None:
         """Record a fault unless FPD suppresses it, a record of the same source is pending, or
-        the registers have overflowed."""
+        the registers have overflowed.
+        """
         known = FAULT_REASONS.get(reason)
         if fault_disable and (known is None or known.qualified):
             return

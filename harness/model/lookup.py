@@ -76,7 +76,9 @@ def _read(
     return tuple(values), tuple(steps)
 
 
-def _reserved(shape: Layout, words: tuple[int, ...], pointers: tuple[int, ...], beyond: int) -> bool:
+def _reserved(
+    shape: Layout, words: tuple[int, ...], pointers: tuple[int, ...], beyond: int
+) -> bool:
     """Test reserved bits; pointers lists the quadwords that hold an address."""
     return any(
         word & (mask | (beyond if index in pointers else 0))
@@ -186,7 +188,11 @@ class Lookup:
         number = self.effective_pasid(context.words, pasid)
         bits = fields["pdts"].get(context.words) + DIRECTORY_MINIMUM_BITS + DIRECTORY_SHIFT
         if number >> bits:
-            beyond = Reason.SM_RID_PASID_BEYOND_DIRECTORY if pasid is None else Reason.SM_PASID_BEYOND_DIRECTORY
+            beyond = (
+                Reason.SM_RID_PASID_BEYOND_DIRECTORY
+                if pasid is None
+                else Reason.SM_PASID_BEYOND_DIRECTORY
+            )
             return Blocked(beyond, disable, steps)
         directory = fields["pasiddirptr"].address(context.words)
         found = _read(

@@ -75,9 +75,7 @@ class RegisterFile:
         """Return one field of a register."""
         return field.get((self.load(register, offset),))
 
-    def put(
-        self, register: Register, field: Field, value: int, offset: int | None = None
-    ) -> None:
+    def put(self, register: Register, field: Field, value: int, offset: int | None = None) -> None:
         """Set one field of a register from inside the unit."""
         words = [self.load(register, offset)]
         field.put(words, value)

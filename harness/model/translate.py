@@ -199,7 +199,9 @@ class Translator:
         outcome: Outcome = self._identity()
         if request.iova >> self.config.host_address_width:
             legacy = self.lookup.mode == TTM_LEGACY
-            outcome = Fault(int(Reason.ADDRESS_BEYOND_WIDTH if legacy else Reason.PASS_THROUGH_BEYOND_WIDTH))
+            outcome = Fault(
+                int(Reason.ADDRESS_BEYOND_WIDTH if legacy else Reason.PASS_THROUGH_BEYOND_WIDTH)
+            )
         return Candidate(outcome, steps, root.fault_disable, "", root.domain)
 
     def _stale_structures(
@@ -311,4 +313,3 @@ class Translator:
         if root.stage != Role.SECOND_STAGE or not result.steps:
             return False
         return result.steps[-1].value & 0b11 == 0
-

@@ -12,7 +12,6 @@ from decoders.events import (
     Interrupt,
     Observation,
     Outcome,
-    Snapshot,
     StatusWrite,
 )
 from decoders.layout import layout
@@ -64,9 +63,7 @@ class VtdUnit:
         self.config = config
         self.event = 0
         self.memory = Memory(config.memory, config.page_budget)
-        self.registers = RegisterFile(
-            config.version, config.capability, config.extended_capability
-        )
+        self.registers = RegisterFile(config.version, config.capability, config.extended_capability)
         self.translator = Translator(config, self.memory)
         self.caches = self.translator.caches
         self._emitted: list[Observation] = []
@@ -232,9 +229,7 @@ class VtdUnit:
             case 2:
                 self.caches.drop_contexts_of_domain(CCMD["did"].get(words))
             case 3:
-                self.caches.drop_contexts_of_device(
-                    CCMD["sid"].get(words), CCMD["fm"].get(words)
-                )
+                self.caches.drop_contexts_of_device(CCMD["sid"].get(words), CCMD["fm"].get(words))
             case _:
                 pass
         CCMD["icc"].put(words, 0)
@@ -308,4 +303,3 @@ class VtdUnit:
         if now is None:
             return False
         return bool(now & PRESENT[step.role]) and now & ADDRESS_MASK == child
-

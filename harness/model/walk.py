@@ -17,7 +17,6 @@ from decoders.vtd.paging import (
     INDEX_BITS,
     LARGEST_LEAF,
     PAGE_BITS,
-    PAGE_SHIFT,
     RESERVED_FIRST_STAGE,
     RESERVED_SECOND_STAGE,
     SNP_MASK,
@@ -211,11 +210,7 @@ class _FirstStage:
             return Reason.FS_USER
         if kind == AccessKind.WRITE and not entry & _FS["rw"].mask:
             return Reason.SM_NO_WRITE
-        if (
-            kind == AccessKind.EXECUTE
-            and self._root.no_execute_enable
-            and entry & _FS["xd"].mask
-        ):
+        if kind == AccessKind.EXECUTE and self._root.no_execute_enable and entry & _FS["xd"].mask:
             return Reason.SM_NO_EXECUTE
         return Reason.FS_RESERVED if entry & self._reserved(level, leaf) else 0
 
@@ -255,9 +250,7 @@ def walk(
     resume gives (level, table address, rights so far) to continue from a cached entry.
     """
     rules: _Rules = (
-        _FirstStage(config, root)
-        if root.stage == Role.FIRST_STAGE
-        else _SecondStage(config, root)
+        _FirstStage(config, root) if root.stage == Role.FIRST_STAGE else _SecondStage(config, root)
     )
     assert root.stage is not None
     steps: list[Step] = []
@@ -292,9 +285,7 @@ def walk(
     page = entry & _ADDRESS & ~mask
     if _hits_interrupt_range(config, page, mask, iova):
         return blocked(rules.interrupt_range)
-    return WalkResult(
-        Translation(page, mask), rights, tuple(steps), tuple(nonleaf), tuple(updates)
-    )
+    return WalkResult(Translation(page, mask), rights, tuple(steps), tuple(nonleaf), tuple(updates))
 
 
 def _hits_interrupt_range(config: UnitConfig, page: int, mask: int, iova: int) -> bool:

@@ -30,7 +30,8 @@ from harness.findings import Finding, FindingKind
 from harness.model.config import UnitConfig
 from harness.model.unit import VtdUnit
 from harness.targets.base import FINDINGS_KEPT, Counters
-from harness.trace import Block, decode_block
+from harness.trace import Block
+from harness.trace.codec import decode
 
 _F = layout(FaultRecordRegister)["f"].mask
 SUBJECTS = {
@@ -56,7 +57,7 @@ class ModelReplay:
 
     def feed(self, block: Block) -> None:
         """Apply the events of one block."""
-        for event in decode_block(block):
+        for event in decode(block.raw, "trace", block.first_event):
             self.apply(event)
 
     def finish(self) -> None:

@@ -97,6 +97,7 @@ def _parse_frr_new(rest: bytes) -> FaultRecord | None:
     match = _frr_new(rest)
     if match is None:
         return None
+    # Printed before the unit sets F, the top bit, which is therefore clear here.
     index, high, low = match.groups()
     return FaultRecord(int(index), int(low, 16), int(high, 16))
 

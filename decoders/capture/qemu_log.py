@@ -29,6 +29,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 _thread_prefix = re.compile(rb"[0-9]{1,10}@([0-9]{1,12})\.([0-9]{6}):(.*)", re.DOTALL).fullmatch
+_fraction = re.compile(rb"\.([0-9]{6})Z").fullmatch
 
 
 def _instant(text: bytes) -> int | None:
@@ -70,6 +71,8 @@ class QemuLogDecoder(LineDecoder):
         super().__init__()
         self.style = "none"
         self.grammar: int | None = None
+        self._second = b""
+        self._second_start = 0
         self._recorded = False
         self._held: RegRead | None = None
         self._unconfirmed: deque[tuple[int, RegWrite]] = deque()
@@ -143,12 +146,19 @@ class QemuLogDecoder(LineDecoder):
         if not line or line == b"\r":
             self.blank += 1
             return None
-        split = _split_prefix(name, rest) if line[:1].isdigit() else None
-        if split is None:
-            self._count_unknown(first_word(line), line)
-            return None
-        style, moment, name, rest = split
-        if not _is_known(name):
+        # Consecutive lines mostly share their second: only its fraction is read again.
+        if name[:19] == self._second and (fraction := _fraction(name[19:])) is not None:
+            style, moment = "iso", self._second_start + int(fraction[1])
+            name, _, rest = rest.partition(b" ")
+        else:
+            split = _split_prefix(name, rest) if line[:1].isdigit() else None
+            if split is None:
+                self._count_unknown(first_word(line), line)
+                return None
+            if split[0] == "iso" and (fraction := _fraction(name[19:])) is not None:
+                self._second, self._second_start = name[:19], split[1] - int(fraction[1])
+            style, moment, name, rest = split
+        if name not in INTERNAL_LINES and name not in EVENT_LINES and name != b"dmr":
             self._count_unknown(first_word(name), line)
             return None
         if self.style != style:

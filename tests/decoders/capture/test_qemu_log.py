@@ -414,7 +414,11 @@ REAL = {
         "Clock": 4,
     },
 }
-"""What the samples hold, counted with grep."""
+"""What the samples hold, counted with grep.
+
+The first three are excerpts, joined where no register access is under way, of recorded boots of
+Linux 6.12 on QEMU 10.0.2; qemu-thread-times.log and qtest.log are the logs of vm.record().
+"""
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -44,8 +44,13 @@ class UnitConfig:
 
     @property
     def beyond_host(self) -> int:
-        """Return the address bits (51:HAW) that no pointer may set."""
-        return (1 << 52) - (1 << self.host_address_width)
+        """Return the address bits (51:HAW) that no paging entry may set; 63:52 are not address."""
+        return (1 << 52) - (1 << min(self.host_address_width, 52))
+
+    @property
+    def beyond_host_pointer(self) -> int:
+        """Return the bits (63:HAW) that no pointer in a root, context or PASID entry may set."""
+        return (1 << 64) - (1 << min(self.host_address_width, 64))
 
     def width_supported(self, aw: int) -> bool:
         """Say whether CAP.SAGAW offers an AW code (1: 39 bits, 2: 48, 3: 57)."""

@@ -105,7 +105,7 @@ class Lookup:
 
     def _context(self, sid: int) -> Entry | Blocked:
         scalable = self.mode == TTM_SCALABLE
-        dialect, beyond = self._config.dialect, self._config.beyond_host
+        dialect, beyond = self._config.dialect, self._config.beyond_host_pointer
         reasons = dialect.scalable_entries if scalable else dialect.legacy_entries
         bus, function = sid >> 8, sid & 0xFF
         found = _read(self._memory, self.root_pointer + 16 * bus, 2, Role.ROOT)
@@ -205,7 +205,7 @@ class Lookup:
         disable = disable or bool(DIRECTORY.fields["fpd"].get(words))
         if not DIRECTORY.fields["p"].get(words):
             return Blocked(Reason.PASID_DIRECTORY_NOT_PRESENT, disable, steps)
-        if _reserved(DIRECTORY, words, (0,), self._config.beyond_host):
+        if _reserved(DIRECTORY, words, (0,), self._config.beyond_host_pointer):
             return Blocked(Reason.PASID_DIRECTORY_RESERVED, disable, steps)
         table = DIRECTORY.fields["smptblptr"].address(words)
         index = number & (1 << DIRECTORY_SHIFT) - 1
@@ -223,7 +223,7 @@ class Lookup:
         if not fields["p"].get(words):
             early = config.dialect.pasid_type_before_present and not self._type_usable(words)
             return Reason.PASID_INVALID if early else Reason.PASID_NOT_PRESENT
-        if _reserved(PASID, words, (0, 2), config.beyond_host):
+        if _reserved(PASID, words, (0, 2), config.beyond_host_pointer):
             return Reason.PASID_RESERVED
         if not self._type_usable(words):
             return Reason.PASID_INVALID

@@ -17,7 +17,15 @@ from harness.model.caches import (
     Tag,
 )
 from harness.model.config import UnitConfig
-from harness.model.lookup import NO_PASID, TTM_LEGACY, Blocked, Entry, Lookup
+from harness.model.lookup import (
+    CONTEXT,
+    NO_PASID,
+    SCALABLE_CONTEXT,
+    TTM_LEGACY,
+    Blocked,
+    Entry,
+    Lookup,
+)
 from harness.model.walk import (
     IGNORED_WHEN_COMPARING,
     INTERRUPT_FIRST,
@@ -114,7 +122,11 @@ class Translator:
         else:
             fresh.context = context
             yield from self._through_context(request, context, fresh, None)
+        # An entry of the other mode (software switched it without invalidating) means nothing here.
+        shape = CONTEXT if self.lookup.mode == TTM_LEGACY else SCALABLE_CONTEXT
         for way in self.caches.contexts.get(request.sid, ()):
+            if len(way.words) != shape.words:
+                continue
             if isinstance(context, Blocked) or way.words != context.words:
                 stale = Entry(way.words, way.steps)
                 yield from self._through_context(request, stale, None, way)

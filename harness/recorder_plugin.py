@@ -50,7 +50,7 @@ def build(compiler: str, folder: Path) -> Path:
     flags = ["-std=gnu11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
     with replacing(plugin) as draft:
         done = subprocess.run(
-            [compiler, *flags, "-o", str(draft), str(_SOURCES / "plugin.c")],
+            [compiler, *flags, "-o", str(draft), *map(str, sorted(_SOURCES.glob("*.c")))],
             capture_output=True,
             text=True,
             check=False,

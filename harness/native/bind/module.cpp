@@ -1,7 +1,228 @@
 // The Python module harness.native._core; _core.pyi documents what it offers.
 #include "buffer.hpp"
+#include "convert.hpp"
 
-namespace nb = nanobind;
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+
+namespace dmarewind::bind {
+namespace {
+
+// Fault reasons come as bytes, in the order the dialect declares them.
+template <class Reasons> Reasons reasons_from(nb::bytes codes) {
+    static_assert(std::is_trivially_copyable_v<Reasons> && alignof(Reasons) == 1);
+    if (codes.size() != sizeof(Reasons))
+        throw nb::value_error("wrong number of fault reasons");
+    Reasons reasons;
+    std::memcpy(&reasons, codes.data(), sizeof reasons);
+    return reasons;
+}
+
+UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
+                       unsigned host_address_width, std::vector<std::pair<u64, u64>> memory,
+                       u64 page_budget, nb::bytes legacy_entries, nb::bytes scalable_entries,
+                       nb::bytes legacy_second_stage, nb::bytes scalable_second_stage,
+                       nb::tuple switches, u64 untraced_descriptors, u64 fault_record_ignored) {
+    UnitConfig config;
+    config.capability = capability;
+    config.extended_capability = extended_capability;
+    config.version = version;
+    config.host_address_width = host_address_width;
+    config.page_budget = page_budget;
+    for (const auto &[start, length] : memory)
+        if (length != 0)
+            config.ram.push_back({start, start + (length - 1)});
+    Dialect &dialect = config.dialect;
+    dialect.legacy_entries = reasons_from<EntryReasons>(legacy_entries);
+    dialect.scalable_entries = reasons_from<EntryReasons>(scalable_entries);
+    dialect.legacy_second_stage = reasons_from<SecondStageReasons>(legacy_second_stage);
+    dialect.scalable_second_stage = reasons_from<SecondStageReasons>(scalable_second_stage);
+    bool *const flags[] = {&dialect.snoop_bit_in_scalable,   &dialect.execute_disable_reserved,
+                           &dialect.interrupt_range_by_page, &dialect.pasid_type_before_present,
+                           &dialect.honours_rid_pasid,       &dialect.resumes_after_queue_error};
+    if (switches.size() != std::size(flags))
+        throw nb::value_error("wrong number of dialect switches");
+    for (std::size_t i = 0; i < std::size(flags); ++i)
+        *flags[i] = nb::cast<bool>(switches[i]);
+    dialect.untraced_descriptors = untraced_descriptors;
+    dialect.fault_record_ignored = fault_record_ignored;
+    return config;
+}
+
+u32 pasid_from(std::optional<u32> pasid) {
+    if (pasid.has_value() && *pasid >= (1U << layout::PasidIotlbInvalidation::pasid.width))
+        throw nb::value_error("a PASID has 20 bits");
+    return pasid.value_or(no_pasid);
+}
+
+AccessKind kind_from(unsigned kind) {
+    if (kind > static_cast<unsigned>(AccessKind::execute))
+        throw nb::value_error("access kind is not known");
+    return static_cast<AccessKind>(kind);
+}
+
+void check_size(unsigned size) {
+    if (size == 0 || size > sizeof(u64) || (size & (size - 1)) != 0)
+        throw nb::value_error("size is not 1, 2, 4 or 8");
+}
+
+nb::tuple take_findings(Unit &unit) {
+    nb::list found;
+    for (const Finding &finding : unit.findings)
+        found.append(from_finding(finding));
+    unit.findings.clear();
+    return nb::tuple(found);
+}
+
+nb::tuple take_emitted(Unit &unit) {
+    nb::list seen;
+    for (const Observation &observation : unit.emitted)
+        seen.append(from_observation(observation));
+    unit.emitted.clear();
+    return nb::tuple(seen);
+}
+
+nb::tuple access(Unit &unit, u16 sid, std::optional<u32> pasid, u64 iova, unsigned kind,
+                 nb::object recorded) {
+    const Request request{sid, pasid_from(pasid), iova, kind_from(kind)};
+    const Permitted &permitted = unit.access(request, to_outcome(recorded));
+    nb::list candidates;
+    for (const Candidate &candidate : permitted.candidates())
+        candidates.append(from_candidate(candidate));
+    return nb::tuple(candidates);
+}
+
+void bind_unit(nb::module_ &m) {
+    nb::class_<UnitConfig>(m, "Config")
+        .def(
+            "__init__",
+            [](UnitConfig *self, u64 capability, u64 extended_capability, u32 version,
+               unsigned host_address_width, std::vector<std::pair<u64, u64>> memory,
+               u64 page_budget, nb::bytes legacy_entries, nb::bytes scalable_entries,
+               nb::bytes legacy_second_stage, nb::bytes scalable_second_stage, nb::tuple switches,
+               u64 untraced_descriptors, u64 fault_record_ignored) {
+                new (self) UnitConfig(make_config(
+                    capability, extended_capability, version, host_address_width, std::move(memory),
+                    page_budget, legacy_entries, scalable_entries, legacy_second_stage,
+                    scalable_second_stage, switches, untraced_descriptors, fault_record_ignored));
+            },
+            nb::kw_only(), nb::arg("capability"), nb::arg("extended_capability"),
+            nb::arg("version"), nb::arg("host_address_width"), nb::arg("memory"),
+            nb::arg("page_budget"), nb::arg("legacy_entries"), nb::arg("scalable_entries"),
+            nb::arg("legacy_second_stage"), nb::arg("scalable_second_stage"), nb::arg("switches"),
+            nb::arg("untraced_descriptors"), nb::arg("fault_record_ignored"));
+
+    nb::class_<Unit>(m, "Unit")
+        .def(nb::init<UnitConfig>(), nb::arg("config"))
+        .def_rw("event", &Unit::event)
+        .def("reset", &Unit::reset)
+        .def("store",
+             [](Unit &unit, u64 address, unsigned size, u64 value) {
+                 check_size(size);
+                 unit.store(address, size, value);
+             })
+        .def("snapshot",
+             [](Unit &unit, u64 address, Buffer<const u8> data) {
+                 if (address % page_size != 0 || data.size() > page_size)
+                     throw nb::value_error("a snapshot is one page");
+                 unit.snapshot(address, std::as_bytes(data.span()));
+             })
+        .def("load",
+             [](const Unit &unit, u64 address, std::size_t length) {
+                 std::vector<std::byte> out(length);
+                 unit.load(address, out);
+                 return nb::bytes(out.data(), out.size());
+             })
+        .def("last_writer",
+             [](const Unit &unit, u64 address) -> nb::object {
+                 const u64 writer = unit.memory().writer(address);
+                 if (writer == Memory::no_writer)
+                     return nb::none();
+                 return nb::int_(writer - 1);
+             })
+        .def("read_register", &Unit::read_register)
+        .def("write_register", &Unit::write_register)
+        .def("access", &access, nb::arg("sid"), nb::arg("pasid").none(), nb::arg("iova"),
+             nb::arg("kind"), nb::arg("recorded").none() = nb::none())
+        .def("adopt", [](Unit &unit, nb::object seen) { unit.adopt(to_observation(seen)); })
+        .def("emitted", &take_emitted)
+        .def("findings", &take_findings);
+}
+
+// A replay that says no when a second thread enters it while the first runs without the GIL.
+class GuardedReplay {
+  public:
+    GuardedReplay(UnitConfig config, std::size_t findings_kept)
+        : replay_(std::move(config), findings_kept) {}
+
+    nb::object feed(Buffer<const u8> raw) {
+        if (busy_.exchange(true))
+            throw nb::value_error("this replay is being fed by another thread");
+        std::optional<Damage> damage;
+        try {
+            const nb::gil_scoped_release released;
+            damage = replay_.feed(std::as_bytes(raw.span()));
+        } catch (...) {
+            busy_ = false;
+            throw;
+        }
+        busy_ = false;
+        if (!damage.has_value())
+            return nb::none();
+        return tuple(damage->event, damage->offset, damage->problem);
+    }
+
+    Replay &get() {
+        if (busy_)
+            throw nb::value_error("this replay is being fed by another thread");
+        return replay_;
+    }
+
+  private:
+    Replay replay_;
+    std::atomic<bool> busy_ = false;
+};
+
+nb::dict counters(GuardedReplay &replay) {
+    const Counters &counts = replay.get().counters();
+    nb::dict out;
+    out["events"] = counts.events;
+    out["translations"] = counts.translations;
+    out["faults"] = counts.faults;
+    out["descriptors"] = counts.descriptors;
+    out["fault_records"] = counts.fault_records;
+    out["status_writes"] = counts.status_writes;
+    out["interrupts"] = counts.interrupts;
+    out["register_reads"] = counts.register_reads;
+    out["agreed"] = counts.agreed;
+    out["divergences"] = counts.divergences;
+    return out;
+}
+
+void bind_replay(nb::module_ &m) {
+    nb::class_<GuardedReplay>(m, "Replay")
+        .def(nb::init<UnitConfig, std::size_t>(), nb::arg("config"), nb::arg("findings_kept"))
+        .def("feed", &GuardedReplay::feed, nb::arg("raw"))
+        .def("finish", [](GuardedReplay &replay) { replay.get().finish(); })
+        .def("counters", &counters)
+        .def(
+            "findings",
+            [](GuardedReplay &replay, std::size_t start) {
+                const std::vector<Finding> &findings = replay.get().findings();
+                nb::list found;
+                for (std::size_t i = start; i < findings.size(); ++i)
+                    found.append(from_finding(findings[i]));
+                return nb::tuple(found);
+            },
+            nb::arg("start") = 0);
+}
+
+} // namespace
+} // namespace dmarewind::bind
 
 NB_MODULE(_core, m) {
 #if defined(DMAREWIND_INSTRUMENTED)
@@ -9,4 +230,7 @@ NB_MODULE(_core, m) {
 #else
     m.attr("instrumented") = false;
 #endif
+    nanobind::exception<dmarewind::MemoryError>(m, "MemoryError", PyExc_MemoryError);
+    dmarewind::bind::bind_unit(m);
+    dmarewind::bind::bind_replay(m);
 }

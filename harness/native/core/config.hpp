@@ -66,8 +66,15 @@ struct UnitConfig {
         return static_cast<unsigned>(cap(layout::Capability::mgaw)) + 1;
     }
 
-    // The address bits (51:HAW) that no pointer may set.
-    u64 beyond_host() const { return (u64{1} << 52) - (u64{1} << std::min(host_address_width, 52U)); }
+    // The address bits (51:HAW) that no paging entry may set; 63:52 are not address.
+    u64 beyond_host() const {
+        return (u64{1} << 52) - (u64{1} << std::min(host_address_width, 52U));
+    }
+
+    // The bits (63:HAW) that no pointer in a root, context or PASID entry may set.
+    u64 beyond_host_pointer() const {
+        return host_address_width >= 64 ? 0 : ~u64{0} << host_address_width;
+    }
 
     // Whether CAP.SAGAW offers an AW code (1: 39 bits, 2: 48, 3: 57).
     bool width_supported(u64 aw) const {
@@ -82,6 +89,8 @@ struct UnitConfig {
     }
 };
 
-constexpr u8 code(layout::Reason reason) { return static_cast<u8>(reason); }
+constexpr u8 code(layout::Reason reason) {
+    return static_cast<u8>(reason);
+}
 
 } // namespace dmarewind

@@ -25,19 +25,19 @@ struct Outcome {
 // The members an event's tag does not name hold whatever the event before left in them.
 struct Event {
     std::uint8_t tag = 0;
-    bool has_value = false;     // RegRead: the value was captured
-    std::uint8_t role = 0;      // Snapshot
-    std::uint8_t kind = 0;      // Access
-    std::uint32_t size = 0;     // RegWrite, RegRead, Store
-    std::uint32_t level = 0;    // Snapshot
-    std::uint32_t sid = 0;      // Access
-    std::uint32_t pasid = 0;    // Access
-    std::uint64_t address = 0;  // Store, Snapshot, Release, StatusWrite, Interrupt
-                                // RegWrite, RegRead: offset; Access: IOVA; FaultRecord: index
-    std::uint64_t value = 0;    // RegWrite, RegRead, Store, StatusWrite, Interrupt, Clock
-    std::uint32_t words = 0;    // Descriptor: 2 or 4
-    std::uint64_t word[4] = {}; // Descriptor; FaultRecord: low and high quadword
-    Outcome outcome;            // Access
+    bool has_value = false;          // RegRead: the value was captured
+    std::uint8_t role = 0;           // Snapshot
+    std::uint8_t kind = 0;           // Access
+    std::uint32_t size = 0;          // RegWrite, RegRead, Store
+    std::uint32_t level = 0;         // Snapshot
+    std::uint32_t sid = 0;           // Access
+    std::uint32_t pasid = 0;         // Access
+    std::uint64_t address = 0;       // Store, Snapshot, Release, StatusWrite, Interrupt
+                                     // RegWrite, RegRead: offset; Access: IOVA; FaultRecord: index
+    std::uint64_t value = 0;         // RegWrite, RegRead, Store, StatusWrite, Interrupt, Clock
+    std::uint32_t words = 0;         // Descriptor: 2 or 4
+    std::uint64_t word[4] = {};      // Descriptor; FaultRecord: low and high quadword
+    Outcome outcome;                 // Access
     std::span<const std::byte> data; // Snapshot: content; Gap: reason
 };
 

@@ -21,13 +21,21 @@ template <class T> T *reserve_mapping(u64 bytes) {
     return static_cast<T *>(mapping);
 }
 
-constexpr u64 writers_bytes(u64 window) { return window / sizeof(u64) * sizeof(u64); }
+constexpr u64 writers_bytes(u64 window) {
+    return window / sizeof(u64) * sizeof(u64);
+}
 
-constexpr u64 present_bytes(u64 window) { return window / page_size / 8 + sizeof(u64); }
+constexpr u64 present_bytes(u64 window) {
+    return window / page_size / 8 + sizeof(u64);
+}
 
-constexpr u64 page_of(u64 address) { return address & ~(page_size - 1); }
+constexpr u64 page_of(u64 address) {
+    return address & ~(page_size - 1);
+}
 
-constexpr u64 offset_of(u64 address) { return address & (page_size - 1); }
+constexpr u64 offset_of(u64 address) {
+    return address & (page_size - 1);
+}
 
 } // namespace
 
@@ -64,14 +72,18 @@ void Memory::unmap() {
     window_ = 0;
 }
 
-Memory::~Memory() { unmap(); }
+Memory::~Memory() {
+    unmap();
+}
 
-void Memory::set_ram(std::vector<Range> ranges) { ram_ = std::move(ranges); }
+void Memory::set_ram(std::vector<Range> ranges) {
+    ram_ = std::move(ranges);
+}
 
 void Memory::charge() {
     if (pages_ == page_budget_)
-        throw MemoryError("guest memory: more than " + std::to_string(page_budget_) +
-                          " pages written (page_budget)");
+        throw MemoryError("the trace touches more than " + std::to_string(page_budget_) +
+                          " pages of guest memory; raise --page-budget if it is yours");
     ++pages_;
 }
 
@@ -139,34 +151,19 @@ void Memory::read(u64 address, std::span<std::byte> out) const {
     }
 }
 
-void Memory::write(u64 address, std::span<const std::byte> data) {
+void Memory::write(u64 address, std::span<const std::byte> data, u64 writer) {
     while (!data.empty()) {
         const u64 offset = offset_of(address);
         const std::size_t chunk = std::min<std::size_t>(data.size(), page_size - offset);
         std::memcpy(writable(address) + offset, data.data(), chunk);
+        if (writer != no_writer) {
+            u64 *writers = writers_of(address);
+            std::fill(writers + offset / sizeof(u64),
+                      writers + (offset + chunk - 1) / sizeof(u64) + 1, writer);
+        }
         data = data.subspan(chunk);
         address += chunk;
     }
-}
-
-void Memory::store(u64 address, unsigned size, u64 value, u64 writer) {
-    std::byte *data = writable(address);
-    const u64 offset = offset_of(address);
-    u64 *writers = writers_of(address);
-    const u64 inside = std::min<u64>(size, page_size - offset);
-    std::memcpy(data + offset, &value, inside);
-    writers[offset / sizeof(u64)] = writer;
-    writers[(offset + inside - 1) / sizeof(u64)] = writer;
-    if (inside < size)
-        store(address + inside, size - static_cast<unsigned>(inside), value >> (8 * inside), writer);
-}
-
-void Memory::replace_page(u64 address, std::span<const std::byte> data, u64 writer) {
-    const std::size_t size = std::min<std::size_t>(data.size(), page_size);
-    std::byte *bytes = writable(address);
-    std::memcpy(bytes, data.data(), size);
-    std::memset(bytes + size, 0, page_size - size);
-    std::fill_n(writers_of(address), quadwords_per_page, writer);
 }
 
 void Memory::clear() {

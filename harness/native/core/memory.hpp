@@ -91,8 +91,7 @@ class Memory {
         if (ram_.empty()) [[likely]]
             return true;
         for (const Range &range : ram_)
-            if (address >= range.first && address <= range.last &&
-                size - 1 <= range.last - address)
+            if (address >= range.first && address <= range.last && size - 1 <= range.last - address)
                 return true;
         return false;
     }
@@ -108,16 +107,16 @@ class Memory {
 
     void read(u64 address, std::span<std::byte> out) const;
 
-    // Write bytes; MemoryError when this would exceed the page budget.
-    void write(u64 address, std::span<const std::byte> data);
+    // Write bytes; writer is remembered for the quadwords touched unless it is no_writer.
+    // MemoryError when this would exceed the page budget.
+    void write(u64 address, std::span<const std::byte> data, u64 writer = no_writer);
 
-    // Store 1, 2, 4 or 8 little-endian bytes and remember which event did it.
-    void store(u64 address, unsigned size, u64 value, u64 writer);
+    // Store 1, 2, 4 or 8 little-endian bytes.
+    void store(u64 address, unsigned size, u64 value, u64 writer = no_writer) {
+        write(address, std::as_bytes(std::span(&value, 1)).first(size), writer);
+    }
 
-    // Replace a page by data, padded with zeros, on behalf of event writer.
-    void replace_page(u64 address, std::span<const std::byte> data, u64 writer);
-
-    // Writer of a quadword: the number given with the last store, or no_writer.
+    // The number given with the last write that touched a quadword, or no_writer.
     u64 writer(u64 address) const;
 
     View view() const { return View(*this); }

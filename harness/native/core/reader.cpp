@@ -21,6 +21,8 @@ constexpr std::uint8_t bin8 = 0xc4;
 constexpr std::uint8_t bin32 = 0xc6;
 constexpr std::uint8_t uint8 = 0xcc;
 constexpr std::uint8_t uint64 = 0xcf;
+constexpr std::uint8_t int8 = 0xd0;
+constexpr std::uint8_t int64 = 0xd3;
 constexpr std::uint8_t str8 = 0xd9;
 constexpr std::uint8_t str32 = 0xdb;
 constexpr std::uint8_t array16 = 0xdc;
@@ -28,8 +30,34 @@ constexpr std::uint8_t array32 = 0xdd;
 
 constexpr std::uint64_t any = std::numeric_limits<std::uint64_t>::max();
 constexpr std::uint64_t any32 = std::numeric_limits<std::uint32_t>::max();
-constexpr std::size_t gap_limit = 4096;
-constexpr std::size_t snapshot_limit = 4096;
+constexpr std::uint64_t page = 4096;
+constexpr std::size_t gap_limit = 4096; // bytes of a reason
+
+// Whether data is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+bool is_utf8(std::span<const std::byte> data) {
+    const auto at = [&](std::size_t index) { return static_cast<std::uint32_t>(data[index]); };
+    for (std::size_t i = 0; i < data.size();) {
+        const std::uint32_t first = at(i);
+        const unsigned more = first < 0x80 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
+        if ((first >= 0x80 && first < 0xc2) || first > 0xf4 || data.size() - i <= more)
+            return false;
+        std::uint32_t code = more == 0 ? first : first & (0x3fU >> more);
+        for (unsigned k = 1; k <= more; ++k) {
+            if ((at(i + k) & 0xc0) != 0x80)
+                return false;
+            code = code << 6 | (at(i + k) & 0x3f);
+        }
+        constexpr std::uint32_t smallest[] = {0, 0x80, 0x800, 0x1'0000};
+        if (code < smallest[more] || code > 0x10'ffff || (code >= 0xd800 && code < 0xe000))
+            return false;
+        i += 1 + more;
+    }
+    return true;
+}
+
+bool fits(std::uint64_t value, std::uint32_t size) {
+    return size == 8 || value >> (8 * size) == 0;
+}
 
 } // namespace
 
@@ -66,6 +94,13 @@ bool EventReader::integer(std::uint64_t &value, std::uint64_t limit, const char 
     } else if (first >= uint8 && first <= uint64) {
         if (!big_endian(1U << (first - uint8), value))
             return false;
+    } else if (first >= int8 && first <= int64) {
+        // No writer of ours stores a number as signed, but it means the same when it is positive.
+        const unsigned bytes = 1U << (first - int8);
+        if (!big_endian(bytes, value))
+            return false;
+        if ((value >> (8 * bytes - 1)) != 0)
+            return fail(problem);
     } else {
         return fail(problem);
     }
@@ -152,21 +187,34 @@ bool EventReader::outcome(Outcome &out) {
            integer(out.mask, any, "mask is not a 64-bit number");
 }
 
-bool EventReader::register_access(Event &out, bool may_be_nil) {
-    if (!field(out.address, any32, "register offset is not a number") ||
-        !field(out.size, 8, "register size is not 4 or 8"))
+bool EventReader::sized(Event &out) {
+    if (!size(out))
         return false;
-    if (out.size != 4 && out.size != 8)
-        return fail("register size is not 4 or 8");
-    out.has_value = true;
-    bool absent = false;
-    if (may_be_nil && !nil(absent))
+    return integer(out.value, any, "value is not a 64-bit number") &&
+           (fits(out.value, out.size) || fail("value does not fit into its size"));
+}
+
+bool EventReader::size(Event &out) {
+    constexpr const char *problem = "size is not 1, 2, 4 or 8";
+    if (!field(out.size, 8, problem))
         return false;
-    if (absent) {
-        out.has_value = false;
-        return true;
-    }
-    return integer(out.value, any, "register value is not a 64-bit number");
+    return (out.size != 0 && (out.size & (out.size - 1)) == 0) || fail(problem);
+}
+
+bool EventReader::page_address(Event &out) {
+    return integer(out.address, any, "address is not a 64-bit number") &&
+           (out.address % page == 0 || fail("address is not the start of a page"));
+}
+
+bool EventReader::register_read(Event &out) {
+    if (!field(out.address, any32, "register offset is not a 32-bit number") || !size(out))
+        return false;
+    bool absent;
+    if (!nil(absent))
+        return false;
+    out.has_value = !absent;
+    return absent || (integer(out.value, any, "value is not a 64-bit number") &&
+                      (fits(out.value, out.size) || fail("value does not fit into its size")));
 }
 
 bool EventReader::access(Event &out) {
@@ -199,24 +247,19 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
     };
     switch (static_cast<Tag>(out.tag)) {
     case Tag::reg_write:
-        return takes(3) && register_access(out, false);
+        return takes(3) && field(out.address, any32, "register offset is not a 32-bit number") &&
+               sized(out);
     case Tag::reg_read:
-        return takes(3) && register_access(out, true);
+        return takes(3) && register_read(out);
     case Tag::store:
-        if (!takes(3) || !integer(out.address, any, "address is not a 64-bit number") ||
-            !field(out.size, 8, "store size is not 1, 2, 4 or 8") ||
-            !integer(out.value, any, "stored value is not a 64-bit number"))
-            return false;
-        if (out.size == 0 || (out.size & (out.size - 1)) != 0)
-            return fail("store size is not 1, 2, 4 or 8");
-        return true;
+        return takes(3) && integer(out.address, any, "address is not a 64-bit number") &&
+               sized(out) &&
+               (out.address % page + out.size <= page || fail("store crosses a page"));
     case Tag::snapshot:
-        return takes(4) && integer(out.address, any, "address is not a 64-bit number") &&
-               field(out.role, 7, "role is not known") &&
-               field(out.level, any32, "level is not a number") &&
-               bytes(out.data, snapshot_limit, false);
+        return takes(4) && page_address(out) && field(out.role, 7, "role is not known") &&
+               field(out.level, 7, "level is not within 0..7") && bytes(out.data, page, false);
     case Tag::release:
-        return takes(1) && integer(out.address, any, "address is not a 64-bit number");
+        return takes(1) && page_address(out);
     case Tag::descriptor:
         return takes(1) && descriptor(out);
     case Tag::access:
@@ -236,7 +279,8 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
     case Tag::clock:
         return takes(1) && integer(out.value, any, "time is not a 64-bit number");
     case Tag::gap:
-        return takes(1) && bytes(out.data, gap_limit, true);
+        return takes(1) && bytes(out.data, gap_limit, true) &&
+               (is_utf8(out.data) || fail("reason is not text"));
     }
     return fail("tag is not known");
 }

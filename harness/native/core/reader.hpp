@@ -31,7 +31,10 @@ class EventReader {
     bool bytes(std::span<const std::byte> &data, std::size_t limit, bool text);
     bool fields(Event &out, std::uint64_t count);
     bool outcome(Outcome &out);
-    bool register_access(Event &out, bool may_be_nil);
+    bool size(Event &out);
+    bool sized(Event &out);
+    bool page_address(Event &out);
+    bool register_read(Event &out);
     bool access(Event &out);
     bool descriptor(Event &out);
 

@@ -9,7 +9,9 @@ using layout::Reason;
 
 constexpr unsigned large_leaf_first = 2;
 
-constexpr unsigned at(AccessKind kind) { return static_cast<unsigned>(kind); }
+constexpr unsigned at(AccessKind kind) {
+    return static_cast<unsigned>(kind);
+}
 
 // Levels where PS makes a leaf, and the level of 4 KiB pages, where everything is one.
 template <class Entry> void set_leaf_bits(WalkRules &rules) {
@@ -49,7 +51,8 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
             mask = layout::reserved_second_stage[level][leaf] | config.beyond_host();
             if (!leaf || !snoop_control)
                 mask |= layout::snp_mask;
-            if (leaf && rules.leaf_bit[level] != 0 && (large >> (level - large_leaf_first) & 1) == 0)
+            if (leaf && rules.leaf_bit[level] != 0 &&
+                (large >> (level - large_leaf_first) & 1) == 0)
                 mask |= SecondStage::ps.mask();
         }
     if (accessed_dirty) {

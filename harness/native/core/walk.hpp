@@ -91,6 +91,11 @@ struct WalkRules {
         return bits & ~entry;
     }
 
+    // Why an entry without any right is refused: the first check there is.
+    u8 not_present(AccessKind kind) const {
+        return kinds[static_cast<unsigned>(kind)].checks[0].reason;
+    }
+
     // Why an entry that failed the combined test is refused.
     u8 refusal(u64 entry, AccessKind kind) const {
         for (const Check &check : kinds[static_cast<unsigned>(kind)].checks)

@@ -22,8 +22,8 @@ void behaves_the_same_near_and_far() {
         EXPECT(memory.writer(base) == Memory::no_writer);
         EXPECT(memory.pages() == 1);
 
-        const std::array<std::byte, 8> content{std::byte{1}};
-        memory.replace_page(base, content, 9);
+        const std::array<std::byte, page_size> content{std::byte{1}};
+        memory.write(base, content, 9);
         EXPECT(memory.load_quadword(base) == 1);
         EXPECT(memory.load_quadword(base + 8) == 0);
         EXPECT(memory.writer(base + 4088) == 9);

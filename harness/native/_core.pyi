@@ -1,0 +1,144 @@
+"""The native core. It speaks in plain values; harness.native turns them into dataclasses.
+
+Outcomes are ("translation", address, mask) or ("fault", reason); None is no outcome. Observations
+are ("descriptor", words), ("fault-record", index, low, high), ("status-write", address, value) or
+("interrupt", address, data). Steps are (role, level, address, value). Numbers of events and
+domains are -1 where there is none. Addresses, sizes and masks are unsigned 64-bit.
+
+Methods that write guest memory raise MemoryError when they would touch more pages than the
+configuration's page budget. Buffers are any object with the buffer protocol; width and signedness
+of its elements must match, or the call raises TypeError.
+"""
+
+import builtins
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from typing_extensions import Buffer
+
+Outcome: TypeAlias = tuple[str, int, int] | tuple[str, int]
+Step: TypeAlias = tuple[int, int, int, int]
+Observation: TypeAlias = (
+    tuple[str, tuple[int, ...]] | tuple[str, int, int] | tuple[str, int, int, int]
+)
+Candidate: TypeAlias = tuple[Outcome, tuple[Step, ...], bool, str, int, int, int]
+"""outcome, steps, fault_disable, cache ("" for the fresh one), domain, filled_by, changed_by."""
+Finding: TypeAlias = tuple[
+    int,
+    str,
+    str,
+    Outcome | Observation | int | None,
+    tuple[Outcome | Observation | int, ...],
+    tuple[Step, ...],
+    str,
+    int,
+    int,
+    int,
+    int,
+]
+"""The members of harness.findings.Finding, in their order."""
+
+instrumented: bool
+"""Whether the core was built for libFuzzer: coverage, address and undefined sanitizers."""
+
+class MemoryError(builtins.MemoryError):  # noqa: A001
+    """The page budget of guest memory is used up."""
+
+class Config:
+    """What a unit is built from.
+
+    memory lists (start, length) of RAM. The four tables of fault reasons are one byte per member,
+    in the order harness.model.dialects declares them; switches are the dialect's flags likewise.
+    Bit n of untraced_descriptors stands for descriptors of type n.
+    """
+
+    def __init__(
+        self,
+        *,
+        capability: int,
+        extended_capability: int,
+        version: int,
+        host_address_width: int,
+        memory: Sequence[tuple[int, int]],
+        page_budget: int,
+        legacy_entries: bytes,
+        scalable_entries: bytes,
+        legacy_second_stage: bytes,
+        scalable_second_stage: bytes,
+        switches: tuple[bool, ...],
+        untraced_descriptors: int,
+        fault_record_ignored: int,
+    ) -> None: ...
+
+class Unit:
+    """One VT-d unit, as harness.model.unit.VtdUnit describes it."""
+
+    event: int
+    """The number the next findings are reported under."""
+
+    def __init__(self, config: Config) -> None: ...
+    def reset(self) -> None:
+        """Return to power-on state; guest memory survives."""
+
+    def store(self, address: int, size: int, value: int, /) -> None:
+        """Store 1, 2, 4 or 8 little-endian bytes."""
+
+    def snapshot(self, address: int, data: Buffer, /) -> None:
+        """Learn a page's content; bytes that data lacks are zero."""
+
+    def load(self, address: int, length: int, /) -> bytes:
+        """Return guest memory."""
+
+    def last_writer(self, address: int, /) -> int | None:
+        """Return the event that last wrote the quadword at address."""
+
+    def read_register(self, offset: int, size: int, /) -> int:
+        """Return what software reads from the register page."""
+
+    def write_register(self, offset: int, size: int, value: int, /) -> None:
+        """Apply a software write and what it sets off."""
+
+    def access(
+        self,
+        sid: int,
+        pasid: int | None,
+        iova: int,
+        kind: int,
+        recorded: Outcome | None = None,
+    ) -> tuple[Candidate, ...]:
+        """Answer a DMA request with what is permitted, the fresh outcome first.
+
+        With a recorded outcome, judge it and take it over.
+        """
+
+    def adopt(self, seen: Observation, /) -> None:
+        """Take over something the recorded unit did and this one did not."""
+
+    def emitted(self) -> tuple[Observation, ...]:
+        """Return and forget what the unit was seen doing."""
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return and forget the findings."""
+
+class Replay:
+    """Replay the raw content of blocks without entering Python for each event.
+
+    One thread at a time; the GIL is released while events are applied.
+    """
+
+    def __init__(self, config: Config, findings_kept: int) -> None: ...
+    def feed(self, raw: Buffer) -> tuple[int, int, str] | None:
+        """Apply the events of a block.
+
+        Damage ends it, after the events before: the number of the event (counted over all that
+        were fed), its offset in raw and the problem.
+        """
+
+    def finish(self) -> None:
+        """Say that the trace has ended: what is still expected is missing."""
+
+    def counters(self) -> dict[str, int]:
+        """Return the counts, by the names of harness.targets.Counters."""
+
+    def findings(self, start: int = 0) -> tuple[Finding, ...]:
+        """Return the findings kept so far, from the one numbered start on."""

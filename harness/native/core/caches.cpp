@@ -1,0 +1,353 @@
+#include "caches.hpp"
+
+namespace dmarewind {
+namespace {
+
+// Put entry behind the others; returns the one that had to go, or none.
+u32 push(Ways &ways, u32 entry, u32 none) {
+    u32 oldest = none;
+    if (ways.count == max_ways) {
+        oldest = ways.entry[0];
+        std::copy(ways.entry + 1, ways.entry + max_ways, ways.entry);
+        --ways.count;
+    }
+    ways.entry[ways.count++] = entry;
+    return oldest;
+}
+
+} // namespace
+
+// -- filling --------------------------------------------------------------------------------------
+
+void Caches::add_words(Ways &ways, const WordsView &view) {
+    const u64 *words = view.entry.words;
+    for (u32 i = 0; i < ways.count; ++i) {
+        const CachedWords &way = words_[ways.entry[i]];
+        if (way.count == view.entry.count && std::equal(way.words, way.words + way.count, words))
+            return;
+    }
+    const u32 number = words_.take();
+    CachedWords &entry = words_[number];
+    entry.filled_by = view.filled_by;
+    entry.domain = view.domain;
+    entry.count = view.entry.count;
+    std::copy_n(words, entry.count, entry.words);
+    entry.trail.count = 0;
+    entry.trail.append(view.trail.steps.data(), view.steps);
+    if (const u32 oldest = push(ways, number, none); oldest != none)
+        words_.release(oldest);
+}
+
+void Caches::add_context(u32 sid, const WordsView &entry) {
+    add_words(contexts_[sid], entry);
+}
+
+void Caches::add_pasid(u32 sid, u32 pasid, const WordsView &entry) {
+    add_words(pasids_[pasid_key(sid, pasid)], entry);
+}
+
+Caches::Store &Caches::store_of(CacheTag tag) {
+    if (Store *found = find(tag))
+        return *found;
+    const u32 number = stores_.take();
+    tags_[tag.packed()] = number;
+    last_tag_ = tag.packed();
+    last_store_ = &stores_[number];
+    return *last_store_;
+}
+
+void Caches::add_structure(CacheTag tag, u64 iova, const NonLeaf &nonleaf, u64 event) {
+    Store &store = store_of(tag);
+    const unsigned level = nonleaf.step.level;
+    const u64 key = structure_key(level, iova);
+    Ways &ways = store.structures[key];
+    for (u32 i = 0; i < ways.count; ++i) {
+        const NonLeaf &kept = structures_[ways.entry[i]].nonleaf;
+        if (kept.child == nonleaf.child && kept.rights == nonleaf.rights)
+            return;
+    }
+    if (ways.count == 0)
+        ++store.of_level[level];
+    const u32 number = structures_.take();
+    structures_[number] = {nonleaf, event};
+    remember_table(nonleaf.child, tag, key);
+    // The model looks at the oldest way even when it stays.
+    const u32 oldest = ways.count != 0 ? ways.entry[0] : number;
+    const u64 oldest_child = structures_[oldest].nonleaf.child;
+    const u32 gone = push(ways, number, none);
+    if (gone == none)
+        return;
+    structures_.release(gone);
+    for (u32 i = 0; i < ways.count; ++i)
+        if (structures_[ways.entry[i]].nonleaf.child == oldest_child)
+            return;
+    forget_table(oldest_child, tag, key);
+}
+
+void Caches::add_translation(CacheTag tag, unsigned shift, u64 iova, const Outcome &outcome,
+                             const WalkResult &result, u64 event) {
+    Store &store = store_of(tag);
+    const unsigned level = (shift - layout::page_bits) / layout::index_bits + 1;
+    Ways &ways = store.leaves[leaf_key(level, iova)];
+    for (u32 i = 0; i < ways.count; ++i) {
+        const CachedTranslation &kept = translations_[ways.entry[i]];
+        if (kept.outcome == outcome && kept.rights == result.rights)
+            return;
+    }
+    if (store.leaves.size() == 1 && ways.count == 0)
+        store.first_leaf = ++births_;
+    if (ways.count == 0)
+        ++store.of_leaf[level];
+    const u32 number = translations_.take();
+    CachedTranslation &entry = translations_[number];
+    entry.outcome = outcome;
+    entry.rights = result.rights;
+    entry.filled_by = event;
+    entry.steps_count = result.steps_count;
+    std::copy_n(result.steps, result.steps_count, entry.steps);
+    if (const u32 oldest = push(ways, number, none); oldest != none)
+        translations_.release(oldest);
+}
+
+// -- table pages ----------------------------------------------------------------------------------
+
+void Caches::remember_table(u64 page, CacheTag tag, u64 key) {
+    TableUsers &users = tables_[page];
+    for (u32 at = users.first; at != none; at = table_users_[at].next)
+        if (table_users_[at].tag == tag.packed() && table_users_[at].key == key)
+            return;
+    const u32 number = table_users_.take();
+    table_users_[number] = {tag.packed(), key, users.first};
+    users.first = number;
+}
+
+void Caches::forget_table(u64 page, CacheTag tag, u64 key) {
+    TableUsers *users = tables_.find(page);
+    if (users == nullptr)
+        return;
+    for (u32 *link = &users->first; *link != none; link = &table_users_[*link].next) {
+        const u32 at = *link;
+        if (table_users_[at].tag == tag.packed() && table_users_[at].key == key) {
+            *link = table_users_[at].next;
+            table_users_.release(at);
+            break;
+        }
+    }
+    if (users->first == none)
+        tables_.erase(page);
+}
+
+void Caches::tables_at(u64 page,
+                       std::vector<std::pair<CacheTag, const CachedStructure *>> &out) const {
+    out.clear();
+    const TableUsers *users = tables_.find(page);
+    if (users == nullptr)
+        return;
+    std::vector<std::pair<u64, u64>> order;
+    for (u32 at = users->first; at != none; at = table_users_[at].next)
+        order.emplace_back(table_users_[at].tag, table_users_[at].key);
+    std::sort(order.begin(), order.end());
+    for (const auto &[packed, key] : order) {
+        const CacheTag tag = CacheTag::unpack(packed);
+        const Store *store = find(tag);
+        const Ways *ways = store == nullptr ? nullptr : store->structures.find(key);
+        if (ways == nullptr)
+            continue;
+        for (u32 i = 0; i < ways->count; ++i) {
+            const CachedStructure &way = structures_[ways->entry[i]];
+            if (way.nonleaf.child == page)
+                out.emplace_back(tag, &way);
+        }
+    }
+}
+
+// -- invalidation ---------------------------------------------------------------------------------
+
+void Caches::drop_words(FlatMap<Ways> &map) {
+    map.for_each([&](u64, Ways &ways) {
+        for (u32 i = 0; i < ways.count; ++i)
+            words_.release(ways.entry[i]);
+    });
+    map.clear();
+}
+
+// Keep the entries keep(key, entry) wants.
+template <class Keep> void Caches::drop_words_unless(FlatMap<Ways> &map, Keep keep) {
+    keys_.clear();
+    map.for_each([&](u64 key, Ways &ways) {
+        u32 kept = 0;
+        for (u32 i = 0; i < ways.count; ++i)
+            if (keep(key, words_[ways.entry[i]]))
+                ways.entry[kept++] = ways.entry[i];
+            else
+                words_.release(ways.entry[i]);
+        ways.count = kept;
+        if (kept == 0)
+            keys_.push_back(key);
+    });
+    for (const u64 key : keys_)
+        map.erase(key);
+}
+
+void Caches::drop_all(u64 event) {
+    drop_words(contexts_);
+    drop_words(pasids_);
+    drop_iotlb(event);
+}
+
+void Caches::drop_contexts() {
+    drop_words(contexts_);
+}
+
+void Caches::drop_contexts_of_domain(u32 domain) {
+    // Scalable context entries carry no domain, and all of them go.
+    drop_words_unless(contexts_, [&](u64, const CachedWords &entry) {
+        return entry.domain != domain && entry.domain != -1;
+    });
+}
+
+void Caches::drop_contexts_of_device(u32 sid, u64 function_mask) {
+    // FM 0 compares all function bits, 1 ignores bit 2, 2 bits 2:1, 3 bits 2:0.
+    constexpr u64 ignored_bits[] = {0, 4, 6, 7};
+    const u64 ignored = ignored_bits[function_mask & 3];
+    drop_words_unless(
+        contexts_, [&](u64 other, const CachedWords &) { return ((other ^ sid) & ~ignored) != 0; });
+}
+
+void Caches::drop_pasids() {
+    drop_words(pasids_);
+}
+
+void Caches::drop_pasids_of_domain(u32 domain) {
+    drop_words_unless(pasids_,
+                      [&](u64, const CachedWords &entry) { return entry.domain != domain; });
+}
+
+void Caches::drop_pasid(u32 domain, u32 pasid) {
+    drop_words_unless(pasids_, [&](u64 key, const CachedWords &entry) {
+        return static_cast<u32>(key) != pasid || entry.domain != domain;
+    });
+}
+
+void Caches::drop_leaves(Store &store, CacheTag tag, const std::vector<u64> &keys, u64 event) {
+    if (keys.empty())
+        return;
+    // The limit is applied to whole invalidations so that it does not depend on their order.
+    if (dropped_.size() + keys.size() > dropped_limit)
+        dropped_.clear();
+    for (const u64 key : keys) {
+        const Ways ways = *store.leaves.find(key);
+        store.leaves.erase(key);
+        --store.of_leaf[key_level(key)];
+        const CachedTranslation &newest = translations_[ways.entry[ways.count - 1]];
+        if (keys.size() <= dropped_limit)
+            dropped_[{tag.packed(), key}] = {newest.outcome, newest.filled_by, event};
+        for (u32 i = 0; i < ways.count; ++i)
+            translations_.release(ways.entry[i]);
+    }
+}
+
+void Caches::drop_structures(Store &store, CacheTag tag, const std::vector<u64> &keys) {
+    for (const u64 key : keys) {
+        const Ways ways = *store.structures.find(key);
+        store.structures.erase(key);
+        --store.of_level[key_level(key)];
+        for (u32 i = 0; i < ways.count; ++i) {
+            forget_table(structures_[ways.entry[i]].nonleaf.child, tag, key);
+            structures_.release(ways.entry[i]);
+        }
+    }
+}
+
+void Caches::discard_if_empty(CacheTag tag, const Store &store) {
+    if (!store.leaves.empty() || !store.structures.empty())
+        return;
+    const u32 *number = tags_.find(tag.packed());
+    stores_.release(*number);
+    tags_.erase(tag.packed());
+    last_store_ = nullptr;
+}
+
+void Caches::drop_tag(u64 event, CacheTag tag) {
+    Store *store = find(tag);
+    if (store == nullptr)
+        return;
+    keys_.clear();
+    store->leaves.for_each([&](u64 key, Ways &) { keys_.push_back(key); });
+    drop_leaves(*store, tag, keys_, event);
+    keys_.clear();
+    store->structures.for_each([&](u64 key, Ways &) { keys_.push_back(key); });
+    drop_structures(*store, tag, keys_);
+    discard_if_empty(tag, *store);
+}
+
+// Drop the stores of the chosen tags in the order their first leaf came in: the limit on
+// remembered entries makes the order visible.
+template <class Chosen> void Caches::drop_tags(u64 event, Chosen chosen) {
+    std::vector<std::pair<u64, u64>> order;
+    tags_.for_each([&](u64 packed, u32 &number) {
+        if (chosen(CacheTag::unpack(packed)))
+            order.emplace_back(stores_[number].first_leaf, packed);
+    });
+    std::sort(order.begin(), order.end());
+    for (const auto &[birth, packed] : order)
+        drop_tag(event, CacheTag::unpack(packed));
+}
+
+void Caches::drop_iotlb(u64 event) {
+    drop_tags(event, [](CacheTag) { return true; });
+}
+
+void Caches::drop_iotlb_of_domain(u64 event, u32 domain) {
+    drop_tags(event, [&](CacheTag tag) { return tag.domain() == domain; });
+}
+
+// List the keys whose page touches [first, last], by asking for each or by looking at all.
+void Caches::collect(FlatMap<Ways> &map, u64 first, u64 last, std::vector<u64> &keys,
+                     const u32 *of_level, unsigned lowest, unsigned highest) {
+    keys.clear();
+    u64 probes = 0;
+    for (unsigned level = lowest; level <= highest; ++level)
+        if (of_level[level] != 0) {
+            const unsigned shift = layout::page_shift[level];
+            probes += (last >> shift) - (first >> shift) + 1;
+        }
+    if (probes > map.size()) {
+        map.for_each([&](u64 key, Ways &) {
+            const unsigned shift = layout::page_shift[key_level(key)];
+            const u64 page = key_page(key);
+            if (page >= first >> shift && page <= last >> shift)
+                keys.push_back(key);
+        });
+        return;
+    }
+    for (unsigned level = lowest; level <= highest; ++level) {
+        if (of_level[level] == 0)
+            continue;
+        const unsigned shift = layout::page_shift[level];
+        for (u64 page = first >> shift; page <= last >> shift; ++page) {
+            const u64 key = u64{level} << level_shift | page;
+            if (map.find(key) != nullptr)
+                keys.push_back(key);
+        }
+    }
+}
+
+void Caches::drop_pages(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only) {
+    Store *store = find(tag);
+    if (store == nullptr)
+        return;
+    const u64 bits = layout::page_bits + mask;
+    const u64 low = bits >= 64 ? ~u64{0} : (u64{1} << bits) - 1;
+    const u64 first = address & ~low;
+    const u64 last = first | low;
+    collect(store->leaves, first, last, keys_, store->of_leaf, 1, layout::largest_leaf);
+    drop_leaves(*store, tag, keys_, event);
+    if (!leaves_only) {
+        collect(store->structures, first, last, keys_, store->of_level, 2, max_levels);
+        drop_structures(*store, tag, keys_);
+    }
+    discard_if_empty(tag, *store);
+}
+
+} // namespace dmarewind

@@ -1,0 +1,275 @@
+// Every entry a unit could have kept: context, PASID, paging-structure and IOTLB caches.
+//
+// The caches have no capacity: what was used and not invalidated since may still be in use. Up to
+// max_ways different entries are kept under one key, the oldest goes first.
+#pragma once
+
+#include "flat_map.hpp"
+#include "lookup.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace dmarewind {
+
+inline constexpr unsigned max_ways = 4;
+// Dropped IOTLB entries remembered to explain a unit that serves them still.
+inline constexpr std::size_t dropped_limit = std::size_t{1} << 16;
+
+// What IOTLB and paging-structure entries are tagged with, packed into one number.
+class CacheTag {
+  public:
+    constexpr CacheTag() = default;
+    constexpr CacheTag(u32 domain, u32 pasid, u8 stage)
+        : packed_(u64{domain} << 32 | u64{pasid == no_pasid ? 0 : pasid + 1} << 8 | stage) {}
+    explicit CacheTag(const PagingRoot &root) : CacheTag(root.domain, root.pasid, root.stage()) {}
+    static constexpr CacheTag second_stage(u32 domain) {
+        return {domain, no_pasid, static_cast<u8>(Role::second_stage)};
+    }
+    static constexpr CacheTag first_stage(u32 domain, u32 pasid) {
+        return {domain, pasid, static_cast<u8>(Role::first_stage)};
+    }
+
+    static constexpr CacheTag unpack(u64 packed) {
+        CacheTag tag;
+        tag.packed_ = packed;
+        return tag;
+    }
+
+    constexpr u32 domain() const { return static_cast<u32>(packed_ >> 32); }
+    constexpr u64 packed() const { return packed_; } // its order is (domain, PASID, stage)
+    constexpr bool operator==(const CacheTag &) const = default;
+
+  private:
+    u64 packed_ = 0;
+};
+
+// The quadwords read on the way to an answer.
+struct Trail {
+    static constexpr unsigned capacity =
+        layout::RootEntry::words + layout::ScalableContextEntry::words +
+        layout::PasidDirectoryEntry::words + layout::PasidEntry::words + max_levels + 1;
+
+    unsigned count = 0;
+    std::array<Step, capacity> steps; // those from count on are not initialised
+
+    Trail() {}
+    Trail(const Trail &other) { append(other); }
+    Trail &operator=(const Trail &other) {
+        count = 0;
+        append(other);
+        return *this;
+    }
+
+    void add(const Step &step) { steps[count++] = step; }
+    void append(const Trail &other) { append(other.steps.data(), other.count); }
+    void append(const Step *first, unsigned number) {
+        std::copy_n(first, number, steps.data() + count);
+        count += number;
+    }
+
+    // As an observer of a lookup.
+    void entry(Role role, unsigned level, u64 address, u64 value) {
+        add({address, value, role, static_cast<u8>(level)});
+    }
+};
+
+// A context or PASID entry as it was when an access used it.
+struct CachedWords {
+    u64 filled_by = 0;
+    std::int64_t domain = -1;
+    u32 count = 0;
+    u64 words[layout::PasidEntry::words] = {};
+    Trail trail;
+};
+
+// The same, as an access has it at hand.
+struct WordsView {
+    const EntryResult &entry;
+    const Trail &trail;
+    unsigned steps; // of the trail
+    u64 filled_by;
+    std::int64_t domain;
+};
+
+// A non-leaf entry: what it said and the table it led to.
+struct CachedStructure {
+    NonLeaf nonleaf;
+    u64 filled_by;
+};
+
+// A leaf, or in caching mode a not-present outcome.
+struct CachedTranslation {
+    Outcome outcome;
+    Rights rights;
+    u8 steps_count;
+    u64 filled_by;
+    Step steps[max_levels];
+};
+
+// An IOTLB entry that the invalidation of event dropped_by covered.
+struct Dropped {
+    Outcome outcome;
+    u64 filled_by = 0;
+    u64 dropped_by = 0;
+};
+
+// The entries under one key, oldest first, as numbers in a pool.
+struct Ways {
+    u32 count = 0;
+    u32 entry[max_ways] = {};
+};
+
+class Caches {
+  public:
+    // entry is built only when it is a new one.
+    void add_context(u32 sid, const WordsView &entry);
+    void add_pasid(u32 sid, u32 pasid, const WordsView &entry);
+    void add_structure(CacheTag tag, u64 iova, const NonLeaf &nonleaf, u64 event);
+    // outcome stands in for that of the walk.
+    void add_translation(CacheTag tag, unsigned shift, u64 iova, const Outcome &outcome,
+                         const WalkResult &result, u64 event);
+
+    // Call function with each kept entry, oldest first.
+    template <class Function> void contexts(u32 sid, Function function) const {
+        if (const Ways *ways = contexts_.find(sid))
+            for (u32 i = 0; i < ways->count; ++i)
+                function(words_[ways->entry[i]]);
+    }
+    template <class Function> void pasids(u32 sid, u32 pasid, Function function) const {
+        if (const Ways *ways = pasids_.find(pasid_key(sid, pasid)))
+            for (u32 i = 0; i < ways->count; ++i)
+                function(words_[ways->entry[i]]);
+    }
+
+    // The kept non-leaf entries of a level that serve iova, oldest first.
+    template <class Function>
+    void structures(CacheTag tag, unsigned level, u64 iova, Function function) const {
+        const Store *store = find(tag);
+        if (store == nullptr || store->of_level[level] == 0)
+            return;
+        if (const Ways *ways = store->structures.find(structure_key(level, iova)))
+            for (u32 i = 0; i < ways->count; ++i)
+                function(structures_[ways->entry[i]]);
+    }
+
+    // Every kept leaf that covers iova, small pages first, oldest first.
+    template <class Function> void translations(CacheTag tag, u64 iova, Function function) const {
+        const Store *store = find(tag);
+        if (store == nullptr)
+            return;
+        for (unsigned level = 1; level <= layout::largest_leaf; ++level) {
+            if (store->of_leaf[level] == 0)
+                continue;
+            if (const Ways *ways = store->leaves.find(leaf_key(level, iova)))
+                for (u32 i = 0; i < ways->count; ++i)
+                    function(translations_[ways->entry[i]]);
+        }
+    }
+
+    // The kept non-leaf entries that lead to a table page, ordered by tag, level and region.
+    void tables_at(u64 page, std::vector<std::pair<CacheTag, const CachedStructure *>> &out) const;
+
+    // The remembered invalidated entries that covered iova, small pages first.
+    template <class Function> void dropped_at(CacheTag tag, u64 iova, Function function) const {
+        for (unsigned level = 1; level <= layout::largest_leaf; ++level) {
+            const auto found = dropped_.find({tag.packed(), leaf_key(level, iova)});
+            if (found != dropped_.end())
+                function(found->second);
+        }
+    }
+
+    // Invalidation (VT-d specification 6.5); event is the number of the one that asked for it.
+    void drop_all(u64 event);
+    void drop_contexts();
+    void drop_contexts_of_domain(u32 domain);
+    void drop_contexts_of_device(u32 sid, u64 function_mask);
+    void drop_pasids();
+    void drop_pasids_of_domain(u32 domain);
+    void drop_pasid(u32 domain, u32 pasid);
+    void drop_iotlb(u64 event);
+    void drop_iotlb_of_domain(u64 event, u32 domain);
+    void drop_pages(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only);
+    void drop_tag(u64 event, CacheTag tag);
+
+  private:
+    // The entries of one tag.
+    struct Store {
+        u64 first_leaf = 0; // when it last became non-empty: the order domains are dropped in
+        u32 of_leaf[layout::largest_leaf + 1] = {};
+        u32 of_level[max_levels + 1] = {};
+        FlatMap<Ways> leaves;
+        FlatMap<Ways> structures;
+    };
+    struct DroppedKey {
+        u64 tag;
+        u64 leaf;
+        bool operator==(const DroppedKey &) const = default;
+    };
+    struct DroppedHash {
+        std::size_t operator()(const DroppedKey &key) const {
+            return (key.tag * 0x9e37'79b9'7f4a'7c15) ^ (key.leaf * 0xc2b2'ae3d'27d4'eb4f);
+        }
+    };
+    // Who may still lead to a table page: (tag, structure key), in one list per page.
+    struct TableUser {
+        u64 tag;
+        u64 key;
+        u32 next;
+    };
+    struct TableUsers {
+        u32 first = none;
+    };
+    static constexpr u32 none = ~u32{0};
+
+    // Keys hold the level in their upper bits, so their order is that of (level, page).
+    static constexpr unsigned level_shift = 60;
+    static u64 leaf_key(unsigned level, u64 iova) {
+        return u64{level} << level_shift | iova >> layout::page_shift[level];
+    }
+    static u64 structure_key(unsigned level, u64 iova) { return leaf_key(level, iova); }
+    static unsigned key_level(u64 key) { return static_cast<unsigned>(key >> level_shift); }
+    static u64 key_page(u64 key) { return key & ((u64{1} << level_shift) - 1); }
+    static u64 pasid_key(u32 sid, u32 pasid) { return u64{sid} << 32 | pasid; }
+
+    const Store *find(CacheTag tag) const { return const_cast<Caches *>(this)->find(tag); }
+    Store *find(CacheTag tag) {
+        if (tag.packed() == last_tag_ && last_store_ != nullptr)
+            return last_store_;
+        const u32 *number = tags_.find(tag.packed());
+        if (number == nullptr)
+            return nullptr;
+        last_tag_ = tag.packed();
+        last_store_ = &stores_[*number];
+        return last_store_;
+    }
+    Store &store_of(CacheTag tag);
+    void add_words(Ways &ways, const WordsView &view);
+    void drop_words(FlatMap<Ways> &map);
+    template <class Keep> void drop_words_unless(FlatMap<Ways> &map, Keep keep);
+    void drop_leaves(Store &store, CacheTag tag, const std::vector<u64> &keys, u64 event);
+    void drop_structures(Store &store, CacheTag tag, const std::vector<u64> &keys);
+    template <class Chosen> void drop_tags(u64 event, Chosen chosen);
+    void forget_table(u64 page, CacheTag tag, u64 key);
+    void remember_table(u64 page, CacheTag tag, u64 key);
+    void discard_if_empty(CacheTag tag, const Store &store);
+    static void collect(FlatMap<Ways> &map, u64 first, u64 last, std::vector<u64> &keys,
+                        const u32 *of_level, unsigned lowest, unsigned highest);
+
+    FlatMap<Ways> contexts_;
+    FlatMap<Ways> pasids_;
+    Pool<CachedWords> words_;
+    FlatMap<u32> tags_;
+    Pool<Store> stores_;
+    u64 last_tag_ = 0;
+    Store *last_store_ = nullptr;
+    u64 births_ = 0;
+    Pool<CachedTranslation> translations_;
+    Pool<CachedStructure> structures_;
+    FlatMap<TableUsers> tables_;
+    Pool<TableUser> table_users_;
+    std::unordered_map<DroppedKey, Dropped, DroppedHash> dropped_;
+    std::vector<u64> keys_; // scratch
+};
+
+} // namespace dmarewind

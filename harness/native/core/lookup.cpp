@@ -1,0 +1,43 @@
+#include "lookup.hpp"
+
+namespace dmarewind {
+
+Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
+    : rules_(&rules), legacy_reasons_(config.dialect.legacy_entries),
+      scalable_reasons_(config.dialect.scalable_entries), beyond_(config.beyond_host_pointer()) {
+    using Cap = layout::Capability;
+    using Ecap = layout::ExtendedCapability;
+    const bool pass_through = config.ecap(Ecap::pt) != 0;
+
+    // What the unit supports, asked once: bit n says that the combination n is usable.
+    context_types_ = 0;
+    second_stage_ = 0;
+    for (u32 aw = 0; aw < 8; ++aw) {
+        if (!config.width_supported(aw))
+            continue;
+        // TT 0 untranslated requests, 1 also with a device TLB, 2 pass-through, 3 reserved.
+        context_types_ |= 1U << (4 * aw);
+        if (config.ecap(Ecap::dt) != 0)
+            context_types_ |= 1U << (4 * aw + 1);
+        if (pass_through && aw == config.widest())
+            context_types_ |= 1U << (4 * aw + 2);
+        second_stage_ |= 1U << (2 * aw);
+        if (config.ecap(Ecap::ssads) != 0)
+            second_stage_ |= 1U << (2 * aw + 1);
+    }
+    // PGTT 1 first stage, 2 second, 4 pass-through. Nested (3) is answered like a unit without
+    // ECAP.NEST.
+    pasid_types_ = 0;
+    if (config.ecap(Ecap::fsts) != 0)
+        pasid_types_ |= 1U << 1;
+    if (config.ecap(Ecap::ssts) != 0)
+        pasid_types_ |= 1U << 2;
+    if (pass_through)
+        pasid_types_ |= 1U << 4;
+    first_stage_modes_ = 1U | (config.cap(Cap::fs5lp) != 0 ? 2U : 0U);
+    scalable_ = config.ecap(Ecap::smts) != 0;
+    rid_pasid_ = config.ecap(Ecap::rps) != 0 || config.dialect.honours_rid_pasid;
+    type_before_present_ = config.dialect.pasid_type_before_present;
+}
+
+} // namespace dmarewind

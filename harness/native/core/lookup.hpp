@@ -1,0 +1,290 @@
+// From a source id to a paging root: root, context, PASID directory and PASID table entries.
+//
+// VT-d specification 3.4 and 9; each check names its fault reason. Present is tested before
+// reserved.
+#pragma once
+
+#include "walk.hpp"
+
+namespace dmarewind {
+
+// RTADDR.TTM
+inline constexpr u64 legacy_mode = 0;
+inline constexpr u64 scalable_mode = 1;
+
+// A valid context or PASID entry, or why the lookup ended.
+struct EntryResult {
+    u8 reason = 0; // 0: valid
+    bool fault_disable = false;
+    u8 count = 0;
+    u64 words[layout::PasidEntry::words] = {};
+};
+
+class Lookup {
+  public:
+    Lookup(const UnitConfig &config, const RuleBook &rules);
+
+    // What RTADDR said when it was last latched.
+    void set_root(u64 pointer, u64 mode) {
+        root_pointer_ = pointer;
+        mode_ = mode;
+    }
+    u64 mode() const { return mode_; }
+    u64 root_pointer() const { return root_pointer_; }
+    bool legacy() const { return mode_ == legacy_mode; }
+
+    // Find the context entry of a source id. The observer sees each quadword read.
+    template <class Observer>
+    void context(const Memory::View &view, u32 sid, EntryResult &out, Observer &observer) const;
+
+    // Find the PASID table entry of a request through a valid scalable context entry.
+    template <class Observer>
+    void pasid(const Memory::View &view, const u64 *context, u32 pasid, AccessKind kind,
+               EntryResult &out, Observer &observer) const;
+
+    // The PASID a request uses: its own, or RID_PASID where the unit has it.
+    u32 effective_pasid(const u64 *context, u32 pasid) const {
+        if (pasid != no_pasid)
+            return pasid;
+        return rid_pasid_ ? static_cast<u32>(layout::ScalableContextEntry::rid_pasid.get(context))
+                          : 0;
+    }
+
+    // The paging root a valid entry describes.
+    PagingRoot legacy_root(const u64 *context) const;
+    PagingRoot scalable_root(const u64 *context, const u64 *entry, u32 pasid) const;
+
+  private:
+    template <unsigned Words, class Observer>
+    bool read(const Memory::View &view, u64 address, Role role, u64 *words,
+              Observer &observer) const;
+    bool legacy_context_valid(const u64 *words) const;
+    bool type_usable(const u64 *words) const;
+    u8 pasid_fault(const u64 *words, AccessKind kind) const;
+
+    const RuleBook *rules_;
+    EntryReasons legacy_reasons_;
+    EntryReasons scalable_reasons_;
+    u64 beyond_;
+    u64 root_pointer_ = 0;
+    u64 mode_ = legacy_mode;
+    u32 context_types_;     // bit 4 * AW + TT: a legacy context entry may say so
+    u32 pasid_types_;       // bit PGTT
+    u32 second_stage_;      // bit 2 * AW + SSADE: PGTT 2 may say so
+    u32 first_stage_modes_; // bit FSPM
+    bool scalable_;         // ECAP.SMTS
+    bool rid_pasid_;
+    bool type_before_present_;
+};
+
+namespace detail {
+
+inline constexpr u32 directory_shift = 6; // a PASID table holds 64 entries
+inline constexpr u64 directory_minimum_bits = 7;
+
+template <class Shape, unsigned... Pointers>
+inline bool reserved_clear(const u64 *words, u64 beyond) {
+    u64 bad = 0;
+    for (unsigned i = 0; i < Shape::words; ++i)
+        bad |= words[i] & Shape::reserved[i];
+    ((bad |= words[Pointers] & beyond), ...);
+    return bad == 0;
+}
+
+} // namespace detail
+
+template <unsigned Words, class Observer>
+inline bool Lookup::read(const Memory::View &view, u64 address, Role role, u64 *words,
+                         Observer &observer) const {
+    // All or nothing: an entry that is partly outside the RAM leaves no steps.
+    for (unsigned i = 0; i < Words; ++i)
+        if (!view.load(address + sizeof(u64) * i, words[i])) [[unlikely]]
+            return false;
+    for (unsigned i = 0; i < Words; ++i)
+        observer.entry(role, 0, address + sizeof(u64) * i, words[i]);
+    return true;
+}
+
+template <class Observer>
+inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
+                            Observer &observer) const {
+    using namespace layout;
+    const bool scalable = mode_ == scalable_mode;
+    out.fault_disable = false;
+    if (mode_ > scalable_mode || (scalable && !scalable_)) [[unlikely]] {
+        out.reason = code(Reason::root_table_address);
+        return;
+    }
+    const EntryReasons &reasons = scalable ? scalable_reasons_ : legacy_reasons_;
+    const u32 bus = sid >> 8;
+    u32 function = sid & 0xff;
+    u64 root[RootEntry::words];
+    if (!read<RootEntry::words>(view, root_pointer_ + RootEntry::size * u64{bus}, Role::root, root,
+                                observer)) [[unlikely]] {
+        out.reason = reasons.root_read;
+        return;
+    }
+    bool present;
+    bool good;
+    u64 table;
+    if (scalable) {
+        const bool upper = function >> 7 != 0;
+        present = (upper ? ScalableRootEntry::up : ScalableRootEntry::lp).get(root) != 0;
+        table = (upper ? ScalableRootEntry::uctp : ScalableRootEntry::lctp).address(root);
+        good = detail::reserved_clear<ScalableRootEntry, 0, 1>(root, beyond_);
+        function &= 0x7f;
+    } else {
+        present = RootEntry::p.get(root) != 0;
+        table = RootEntry::ctp.address(root);
+        good = detail::reserved_clear<RootEntry, 0>(root, beyond_);
+    }
+    if (!present || !good) [[unlikely]] {
+        out.reason = present ? reasons.root_reserved : reasons.root_not_present;
+        return;
+    }
+    u64 *words = out.words;
+    bool read_it;
+    if (scalable) {
+        constexpr unsigned count = ScalableContextEntry::words;
+        out.count = count;
+        read_it = read<count>(view, table + u64{ScalableContextEntry::size} * function,
+                              Role::scalable_context, words, observer);
+    } else {
+        constexpr unsigned count = ContextEntry::words;
+        out.count = count;
+        read_it = read<count>(view, table + u64{ContextEntry::size} * function, Role::context,
+                              words, observer);
+    }
+    if (!read_it) [[unlikely]] {
+        out.reason = reasons.context_read;
+        return;
+    }
+    static_assert(ContextEntry::p.mask() == ScalableContextEntry::p.mask() &&
+                  ContextEntry::fpd.mask() == ScalableContextEntry::fpd.mask());
+    out.fault_disable = ContextEntry::fpd.get(words) != 0;
+    out.reason = 0;
+    if (ContextEntry::p.get(words) == 0) [[unlikely]]
+        out.reason = reasons.context_not_present;
+    else if (!(scalable ? detail::reserved_clear<ScalableContextEntry, 0>(words, beyond_)
+                        : detail::reserved_clear<ContextEntry, 0>(words, beyond_))) [[unlikely]]
+        out.reason = reasons.context_reserved;
+    else if (!scalable && !legacy_context_valid(words)) [[unlikely]]
+        out.reason = reasons.context_invalid;
+}
+
+inline bool Lookup::legacy_context_valid(const u64 *words) const {
+    using Entry = layout::ContextEntry;
+    const u64 aw = Entry::aw.get(words);
+    return (context_types_ >> (Entry::tt.get(words) + 4 * aw) & 1) != 0;
+}
+
+inline bool Lookup::type_usable(const u64 *words) const {
+    using Entry = layout::PasidEntry;
+    const u64 type = Entry::pgtt.get(words);
+    if ((pasid_types_ >> type & 1) == 0)
+        return false;
+    if (type == 1)
+        return (first_stage_modes_ >> Entry::fspm.get(words) & 1) != 0;
+    if (type == 2)
+        return (second_stage_ >> (2 * Entry::aw.get(words) + Entry::ssade.get(words)) & 1) != 0;
+    return true;
+}
+
+inline u8 Lookup::pasid_fault(const u64 *words, AccessKind kind) const {
+    using namespace layout;
+    if (PasidEntry::p.get(words) == 0) [[unlikely]]
+        return code(type_before_present_ && !type_usable(words) ? Reason::pasid_invalid
+                                                                : Reason::pasid_not_present);
+    if (!detail::reserved_clear<PasidEntry, 0, 2>(words, beyond_)) [[unlikely]]
+        return code(Reason::pasid_reserved);
+    if (!type_usable(words)) [[unlikely]]
+        return code(Reason::pasid_invalid);
+    if (kind == AccessKind::execute && PasidEntry::ere.get(words) == 0)
+        return code(Reason::pasid_execute_disabled);
+    return 0;
+}
+
+template <class Observer>
+inline void Lookup::pasid(const Memory::View &view, const u64 *context, u32 pasid, AccessKind kind,
+                          EntryResult &out, Observer &observer) const {
+    using namespace layout;
+    out.fault_disable = ScalableContextEntry::fpd.get(context) != 0;
+    if (pasid != no_pasid && ScalableContextEntry::paside.get(context) == 0) [[unlikely]] {
+        out.reason = code(Reason::sm_pasid_disabled);
+        return;
+    }
+    const u32 number = effective_pasid(context, pasid);
+    const u64 bits = ScalableContextEntry::pdts.get(context) + detail::directory_minimum_bits +
+                     detail::directory_shift;
+    if (u64{number} >> bits != 0) [[unlikely]] {
+        out.reason = code(pasid == no_pasid ? Reason::sm_rid_pasid_beyond_directory
+                                            : Reason::sm_pasid_beyond_directory);
+        return;
+    }
+    const u64 directory = ScalableContextEntry::pasiddirptr.address(context) +
+                          u64{PasidDirectoryEntry::size} * (number >> detail::directory_shift);
+    u64 pointer[PasidDirectoryEntry::words];
+    if (!read<PasidDirectoryEntry::words>(view, directory, Role::pasid_directory, pointer,
+                                          observer)) [[unlikely]] {
+        out.reason = code(Reason::pasid_directory_access);
+        return;
+    }
+    out.fault_disable |= PasidDirectoryEntry::fpd.get(pointer) != 0;
+    if (PasidDirectoryEntry::p.get(pointer) == 0) [[unlikely]] {
+        out.reason = code(Reason::pasid_directory_not_present);
+        return;
+    }
+    if (!detail::reserved_clear<PasidDirectoryEntry, 0>(pointer, beyond_)) [[unlikely]] {
+        out.reason = code(Reason::pasid_directory_reserved);
+        return;
+    }
+    const u32 index = number & ((1U << detail::directory_shift) - 1);
+    const u64 table =
+        PasidDirectoryEntry::smptblptr.address(pointer) + u64{PasidEntry::size} * index;
+    out.count = PasidEntry::words;
+    if (!read<PasidEntry::words>(view, table, Role::pasid_table, out.words, observer))
+        [[unlikely]] {
+        out.reason = code(Reason::pasid_access);
+        return;
+    }
+    out.fault_disable |= PasidEntry::fpd.get(out.words) != 0;
+    out.reason = pasid_fault(out.words, kind);
+}
+
+inline PagingRoot Lookup::legacy_root(const u64 *context) const {
+    using Entry = layout::ContextEntry;
+    constexpr u64 pass_through = 2;
+    PagingRoot root;
+    root.domain = static_cast<u32>(Entry::did.get(context));
+    root.rules = Entry::tt.get(context) == pass_through ? nullptr : rules_->legacy_second_stage();
+    root.pointer = Entry::ssptptr.address(context);
+    root.levels = static_cast<u8>(Entry::aw.get(context) + 2);
+    root.fault_disable = Entry::fpd.get(context) != 0;
+    return root;
+}
+
+inline PagingRoot Lookup::scalable_root(const u64 *context, const u64 *entry, u32 pasid) const {
+    using Entry = layout::PasidEntry;
+    PagingRoot root;
+    root.domain = static_cast<u32>(Entry::did.get(entry));
+    root.fault_disable = (Entry::fpd.get(entry) | layout::ScalableContextEntry::fpd.get(context));
+    switch (Entry::pgtt.get(entry)) {
+    case 1:
+        root.rules = rules_->first_stage(Entry::nxe.get(entry) != 0, Entry::eafe.get(entry) != 0);
+        root.pasid = pasid;
+        root.pointer = Entry::fsptptr.address(entry);
+        root.levels = static_cast<u8>(4 + Entry::fspm.get(entry));
+        break;
+    case 2:
+        root.rules =
+            rules_->second_stage(Entry::ssee.get(entry) != 0, Entry::ssade.get(entry) != 0);
+        root.pointer = Entry::ssptptr.address(entry);
+        root.levels = static_cast<u8>(Entry::aw.get(entry) + 2);
+        break;
+    default:
+        break;
+    }
+    return root;
+}
+
+} // namespace dmarewind

@@ -1,0 +1,101 @@
+// What a unit is seen doing in answer to software, and what replay reports about it.
+#pragma once
+
+#include "event.hpp"
+#include "layout.hpp"
+#include "translator.hpp"
+
+#include <algorithm>
+#include <vector>
+
+namespace dmarewind {
+
+// A Descriptor, FaultRecord, StatusWrite or Interrupt.
+struct Observation {
+    layout::Tag kind = layout::Tag::reset;
+    u32 words = 0;    // Descriptor: 2 or 4
+    u64 word[4] = {}; // Descriptor; FaultRecord: low and high quadword
+    u64 address = 0;  // StatusWrite, Interrupt; FaultRecord: index
+    u64 value = 0;    // StatusWrite; Interrupt: data
+
+    bool operator==(const Observation &) const = default;
+
+    static Observation descriptor(const u64 *word, u32 words) {
+        Observation seen;
+        seen.kind = layout::Tag::descriptor;
+        seen.words = words;
+        std::copy_n(word, words, seen.word);
+        return seen;
+    }
+    static Observation fault_record(u64 index, u64 low, u64 high) {
+        Observation seen;
+        seen.kind = layout::Tag::fault_record;
+        seen.address = index;
+        seen.word[0] = low;
+        seen.word[1] = high;
+        return seen;
+    }
+    static Observation status_write(u64 address, u64 value) {
+        return message(layout::Tag::status_write, address, value);
+    }
+    static Observation interrupt(u64 address, u64 data) {
+        return message(layout::Tag::interrupt, address, data);
+    }
+
+  private:
+    static Observation message(layout::Tag kind, u64 address, u64 value) {
+        Observation seen;
+        seen.kind = kind;
+        seen.address = address;
+        seen.value = value;
+        return seen;
+    }
+};
+
+using Observations = std::vector<Observation>;
+
+enum class FindingKind : u8 {
+    divergence,
+    stale_use,
+    stale_after_invalidation,
+    unflushed,
+    page_reuse
+};
+
+constexpr const char *text(FindingKind kind) {
+    constexpr const char *texts[] = {"divergence", "stale-use", "stale-after-invalidation",
+                                     "unflushed", "page-reuse"};
+    return texts[static_cast<unsigned>(kind)];
+}
+
+// Something compared: an outcome, an observation, a register's value, or nothing.
+struct Compared {
+    enum class Type : u8 { none, outcome, observation, number };
+
+    Type type = Type::none;
+    Outcome outcome;
+    Observation observation;
+    u64 number = 0;
+
+    Compared() = default;
+    explicit Compared(const Outcome &value) : type(Type::outcome), outcome(value) {}
+    explicit Compared(const Observation &value) : type(Type::observation), observation(value) {}
+    explicit Compared(u64 value) : type(Type::number), number(value) {}
+};
+
+// One finding, with the members the model's Finding has.
+struct Finding {
+    Number event = 0;
+    FindingKind kind = FindingKind::divergence;
+    const char *subject = "";
+    Compared observed;
+    std::vector<Compared> permitted;
+    std::vector<Step> steps;
+    const char *cache = "";
+    Number domain = -1;
+    Number filled_by = -1;
+    Number changed_by = -1;
+    Number covered_by = -1;
+};
+
+} // namespace dmarewind

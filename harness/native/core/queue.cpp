@@ -1,0 +1,240 @@
+#include "queue.hpp"
+
+namespace dmarewind {
+
+namespace reg = layout::reg;
+using layout::DescriptorType;
+
+namespace {
+
+// Bytes of the smallest queue (IQA.QS = 0), and of a descriptor by IQA.DW.
+constexpr u64 queue_unit = 4096;
+constexpr u32 narrow_step = 16;
+constexpr u32 wide_step = 32;
+
+u64 descriptor_type(u64 low) {
+    using Any = layout::InvalidationWait;
+    return Any::type.of(low) | Any::type_high.of(low) << Any::type.width;
+}
+
+} // namespace
+
+InvalidationQueue::InvalidationQueue(const UnitConfig &config, Memory &memory,
+                                     RegisterFile &registers, Caches &caches, FaultRecorder &faults,
+                                     Observations &emitted, const u64 &event)
+    : completion(registers, emitted, reg::iectl, reg::iedata, reg::ieaddr, reg::ieuaddr),
+      config_(config), memory_(memory), registers_(registers), caches_(caches), faults_(faults),
+      emitted_(emitted), event_(event), step_(narrow_step) {}
+
+void InvalidationQueue::reset() {
+    enabled_ = false;
+    base_ = size_ = 0;
+    step_ = narrow_step;
+}
+
+void InvalidationQueue::enable(bool on) {
+    using Address = layout::InvalidationQueueAddress;
+    if (on && !enabled_) {
+        const u64 address = registers_.load(reg::iqa);
+        base_ = Address::iqa.address(&address);
+        size_ = queue_unit << Address::qs.of(address);
+        step_ = Address::dw.of(address) != 0 ? wide_step : narrow_step;
+    }
+    if (!on)
+        registers_.poke(reg::iqh, 0);
+    enabled_ = on;
+    if (on)
+        run();
+}
+
+bool InvalidationQueue::stopped() const {
+    return registers_.field(reg::fsts, layout::FaultStatus::iqe) != 0;
+}
+
+void InvalidationQueue::run() {
+    if (!enabled_ || stopped())
+        return;
+    const u64 written = registers_.load(reg::iqt);
+    const u64 tail = layout::InvalidationQueueTail::qt.address(&written);
+    if (tail >= size_)
+        return fail(Error::tail);
+    if (tail % step_ != 0)
+        return fail(Error::alignment);
+    if (step_ == wide_step && config_.ecap(layout::ExtendedCapability::smts) == 0)
+        return fail(Error::width);
+    for (u64 head = registers_.load(reg::iqh); head != tail; head = registers_.load(reg::iqh)) {
+        const Error error = fetch(base_ + head);
+        if (error != Error::none)
+            return fail(error);
+        advance();
+    }
+}
+
+void InvalidationQueue::advance() {
+    const u64 head = registers_.load(reg::iqh) + step_;
+    registers_.poke(reg::iqh, size_ == 0 ? 0 : head % size_);
+}
+
+InvalidationQueue::Error InvalidationQueue::fetch(u64 address) {
+    const Memory::View view = memory_.view();
+    u64 words[wide_step / sizeof(u64)];
+    const u32 count = step_ / static_cast<u32>(sizeof(u64));
+    for (u32 i = 0; i < count; ++i)
+        if (!view.load(address + sizeof(u64) * i, words[i]))
+            return Error::fetch;
+    return consume(words, count);
+}
+
+InvalidationQueue::Error InvalidationQueue::consume(const u64 *words, u32 count) {
+    const u64 type = descriptor_type(words[0]);
+    if (type == 0 || type >= layout::descriptor_types)
+        return Error::type;
+    if ((config_.dialect.untraced_descriptors >> type & 1) == 0)
+        emitted_.push_back(Observation::descriptor(words, count));
+    if ((layout::wide_only >> type & 1) != 0 && step_ != wide_step)
+        return Error::type;
+    u64 reserved[4] = {layout::descriptor_reserved[type][0], layout::descriptor_reserved[type][1],
+                       ~u64{0}, ~u64{0}};
+    if (type == static_cast<u64>(DescriptorType::invalidation_wait) &&
+        config_.ecap(layout::ExtendedCapability::pds) == 0)
+        reserved[0] |= layout::InvalidationWait::pd.mask();
+    for (u32 i = 0; i < count; ++i)
+        if ((words[i] & reserved[i]) != 0)
+            return Error::reserved;
+    return execute(type, words, true);
+}
+
+void InvalidationQueue::adopt(const Observation &seen) {
+    const u64 type = descriptor_type(seen.word[0]);
+    if (enabled_ && stopped()) {
+        registers_.put(reg::fsts, layout::FaultStatus::iqe, 0);
+        execute(type, seen.word, false);
+        advance();
+        run();
+    } else {
+        execute(type, seen.word, false);
+    }
+}
+
+void InvalidationQueue::fail(Error error) {
+    const u64 before = registers_.load(reg::fsts);
+    registers_.put(reg::fsts, layout::FaultStatus::iqe, 1);
+    registers_.put(reg::iqercd, layout::QueueErrorRecord::iqei, static_cast<u64>(error));
+    faults_.raise_event(before);
+}
+
+// -- descriptors ----------------------------------------------------------------------------------
+
+InvalidationQueue::Error InvalidationQueue::execute(u64 type, const u64 *words, bool waits) {
+    switch (static_cast<DescriptorType>(type)) {
+    case DescriptorType::context_cache_invalidation:
+        return context_cache(words);
+    case DescriptorType::iotlb_invalidation:
+        return iotlb(words);
+    case DescriptorType::invalidation_wait:
+        if (waits)
+            wait(words);
+        return Error::none;
+    case DescriptorType::pasid_iotlb_invalidation:
+        return pasid_iotlb(words);
+    case DescriptorType::pasid_cache_invalidation:
+        return pasid_cache(words);
+    default:
+        // Device TLBs, interrupt entries and page responses: nothing here holds those.
+        return Error::none;
+    }
+}
+
+InvalidationQueue::Error InvalidationQueue::context_cache(const u64 *words) {
+    using Descriptor = layout::ContextCacheInvalidation;
+    switch (Descriptor::g.get(words)) {
+    case 1:
+        caches_.drop_contexts();
+        return Error::none;
+    case 2:
+        caches_.drop_contexts_of_domain(static_cast<u32>(Descriptor::did.get(words)));
+        return Error::none;
+    case 3:
+        caches_.drop_contexts_of_device(static_cast<u32>(Descriptor::sid.get(words)),
+                                        Descriptor::fm.get(words));
+        return Error::none;
+    default:
+        return Error::reserved;
+    }
+}
+
+InvalidationQueue::Error InvalidationQueue::iotlb(const u64 *words) {
+    using Descriptor = layout::IotlbInvalidation;
+    const auto domain = static_cast<u32>(Descriptor::did.get(words));
+    const u64 mask = Descriptor::am.get(words);
+    switch (Descriptor::g.get(words)) {
+    case 1:
+        caches_.drop_iotlb(event_);
+        return Error::none;
+    case 2:
+        caches_.drop_iotlb_of_domain(event_, domain);
+        return Error::none;
+    case 3:
+        if (mask > config_.cap(layout::Capability::mamv))
+            return Error::reserved;
+        caches_.drop_pages(event_, CacheTag::second_stage(domain), Descriptor::addr.address(words),
+                           mask, Descriptor::ih.get(words) != 0);
+        return Error::none;
+    default:
+        return Error::reserved;
+    }
+}
+
+InvalidationQueue::Error InvalidationQueue::pasid_iotlb(const u64 *words) {
+    using Descriptor = layout::PasidIotlbInvalidation;
+    const CacheTag tag = CacheTag::first_stage(static_cast<u32>(Descriptor::did.get(words)),
+                                               static_cast<u32>(Descriptor::pasid.get(words)));
+    const u64 mask = Descriptor::am.get(words);
+    switch (Descriptor::g.get(words)) {
+    case 2:
+        caches_.drop_tag(event_, tag);
+        return Error::none;
+    case 3:
+        if (mask > config_.cap(layout::Capability::mamv))
+            return Error::reserved;
+        caches_.drop_pages(event_, tag, Descriptor::addr.address(words), mask,
+                           Descriptor::ih.get(words) != 0);
+        return Error::none;
+    default:
+        return Error::reserved;
+    }
+}
+
+InvalidationQueue::Error InvalidationQueue::pasid_cache(const u64 *words) {
+    using Descriptor = layout::PasidCacheInvalidation;
+    const auto domain = static_cast<u32>(Descriptor::did.get(words));
+    switch (Descriptor::g.get(words)) {
+    case 0:
+        caches_.drop_pasids_of_domain(domain);
+        return Error::none;
+    case 1:
+        caches_.drop_pasid(domain, static_cast<u32>(Descriptor::pasid.get(words)));
+        return Error::none;
+    case 3:
+        caches_.drop_pasids();
+        return Error::none;
+    default:
+        return Error::reserved;
+    }
+}
+
+void InvalidationQueue::wait(const u64 *words) {
+    using Descriptor = layout::InvalidationWait;
+    if (Descriptor::sw.get(words) != 0) {
+        const u64 address = Descriptor::staddr.address(words);
+        const u64 data = Descriptor::stdata.get(words);
+        memory_.store(address, sizeof(u32), data, event_ + 1);
+        emitted_.push_back(Observation::status_write(address, data));
+    }
+    if (Descriptor::iflag.get(words) != 0 && registers_.field(reg::ics, layout::Ics::iwc) == 0) {
+        registers_.put(reg::ics, layout::Ics::iwc, 1);
+        completion.request();
+    }
+}
+
+} // namespace dmarewind

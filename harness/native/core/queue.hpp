@@ -1,0 +1,61 @@
+// The invalidation queue: fetch, check, execute (VT-d specification 6.5.2).
+#pragma once
+
+#include "faults.hpp"
+
+namespace dmarewind {
+
+class InvalidationQueue {
+  public:
+    // event is the number the unit is at: it names who invalidated or wrote.
+    InvalidationQueue(const UnitConfig &config, Memory &memory, RegisterFile &registers,
+                      Caches &caches, FaultRecorder &faults, Observations &emitted,
+                      const u64 &event);
+
+    // Stop and forget where the queue was.
+    void reset();
+
+    // Follow GCMD.QIE: latch IQA and start at its beginning, or stop.
+    void enable(bool on);
+    bool enabled() const { return enabled_; }
+
+    // Whether a queue error (FSTS.IQE) keeps the queue from running.
+    bool stopped() const;
+
+    // Consume descriptors until head meets tail or one is bad.
+    void run();
+
+    // Execute a descriptor that the recorded unit took and this one did not. When this queue had
+    // stopped at that very slot it goes on behind it.
+    void adopt(const Observation &seen);
+
+    EventMessage completion;
+
+  private:
+    using Error = layout::QueueError;
+
+    Error fetch(u64 address);
+    Error consume(const u64 *words, u32 count);
+    Error execute(u64 type, const u64 *words, bool waits);
+    Error context_cache(const u64 *words);
+    Error iotlb(const u64 *words);
+    Error pasid_iotlb(const u64 *words);
+    Error pasid_cache(const u64 *words);
+    void wait(const u64 *words);
+    void advance();
+    void fail(Error error);
+
+    const UnitConfig &config_;
+    Memory &memory_;
+    RegisterFile &registers_;
+    Caches &caches_;
+    FaultRecorder &faults_;
+    Observations &emitted_;
+    const u64 &event_;
+    bool enabled_ = false;
+    u64 base_ = 0;
+    u64 size_ = 0;
+    u32 step_;
+};
+
+} // namespace dmarewind

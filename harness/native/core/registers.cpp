@@ -1,0 +1,78 @@
+#include "registers.hpp"
+
+namespace dmarewind {
+
+namespace reg = layout::reg;
+
+RegisterFile::RegisterFile(const UnitConfig &config)
+    : version_(config.version), capability_(config.capability),
+      extended_capability_(config.extended_capability),
+      iro_(static_cast<u32>(config.ecap(layout::ExtendedCapability::iro) * 16)),
+      fro_(static_cast<u32>(config.cap(layout::Capability::fro) * 16)),
+      fault_records_(static_cast<u32>(config.cap(layout::Capability::nfr)) + 1), bytes_(page_bytes),
+      writable_(page_bytes), clear_(page_bytes), hidden_(page_bytes) {
+    each([&](const Register &which, u32 at) {
+        put(writable_, at, which.size, which.writable);
+        put(clear_, at, which.size, which.w1c);
+        put(hidden_, at, which.size, which.write_only);
+    });
+    reset();
+}
+
+// Call function with every register and its offset; where two collide the fixed one wins.
+template <class Function> void RegisterFile::each(Function function) const {
+    const auto placed = [&](const Register &which, u32 at) {
+        for (const Register &fixed : layout::registers)
+            if (fixed.offset == at)
+                return;
+        function(which, at);
+    };
+    placed(reg::iva, iva());
+    placed(reg::iotlb, iotlb());
+    for (u32 index = 0; index < fault_records_; ++index) {
+        placed(reg::frcd_low, fault_record(index));
+        placed(reg::frcd_high, fault_record(index) + reg::frcd_high.offset);
+    }
+    for (const Register &which : layout::registers)
+        function(which, which.offset);
+}
+
+void RegisterFile::reset() {
+    std::fill(bytes_.begin(), bytes_.end(), u8{0});
+    each([&](const Register &which, u32 at) {
+        u64 value = which.reset;
+        if (at == reg::ver.offset)
+            value = version_;
+        else if (at == reg::cap.offset)
+            value = capability_;
+        else if (at == reg::ecap.offset)
+            value = extended_capability_;
+        put(bytes_, at, which.size, value);
+    });
+}
+
+bool RegisterFile::write(u32 offset, u32 size, u64 value) {
+    if (!takes(offset, size))
+        return false;
+    const u64 writable = get(writable_, offset, size);
+    const u64 cleared = value & get(clear_, offset, size);
+    const u64 kept = get(bytes_, offset, size) & ~writable & ~cleared;
+    put(bytes_, offset, size, kept | (value & writable));
+    return true;
+}
+
+u64 RegisterFile::read(u32 offset, u32 size) const {
+    if (!takes(offset, size))
+        return size >= 8 ? ~u64{0} : (u64{1} << (8 * size)) - 1;
+    return get(bytes_, offset, size) & ~get(hidden_, offset, size);
+}
+
+u64 RegisterFile::load(const Register &which, u32 at) const {
+    return get(bytes_, at, which.size);
+}
+
+void RegisterFile::poke(const Register &which, u64 value, u32 at) {
+    put(bytes_, at, which.size, value);
+}
+
+} // namespace dmarewind

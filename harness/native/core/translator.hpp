@@ -1,0 +1,118 @@
+// The permitted set of a request: the fresh outcome, and what stale cache entries would give.
+#pragma once
+
+#include "caches.hpp"
+
+namespace dmarewind {
+
+// One DMA request as it arrives at the unit.
+struct Request {
+    u32 sid;
+    u32 pasid; // or no_pasid
+    u64 iova;
+    AccessKind kind;
+};
+
+// The cache whose entry differs from memory and gives an outcome.
+enum class CacheName : u8 { none, context, pasid, paging_structure, iotlb };
+
+constexpr const char *text(CacheName name) {
+    constexpr const char *texts[] = {"", "context", "pasid", "paging-structure", "iotlb"};
+    return texts[static_cast<unsigned>(name)];
+}
+
+// Numbers of events and domains in reports; -1 where there is none.
+using Number = std::int64_t;
+
+// One permitted outcome and where it comes from. filled_by is the event that put the stale entry
+// there, changed_by the store that made it differ from memory.
+struct Candidate {
+    Outcome outcome;
+    bool fault_disable = false;
+    CacheName cache = CacheName::none;
+    Number domain = -1;
+    Number filled_by = -1;
+    Number changed_by = -1;
+    Trail trail;
+};
+
+// What the fresh path saw, for filling the caches once its outcome is adopted. The steps of the
+// entries are the first ones of the fresh candidate's trail.
+struct Fresh {
+    bool has_context = false;
+    bool has_pasid = false;
+    bool has_root = false;
+    bool has_result = false;
+    unsigned context_steps = 0;
+    unsigned pasid_steps = 0;
+    Number context_domain = -1;
+    u32 pasid_number = 0;
+    EntryResult context;
+    EntryResult pasid;
+    PagingRoot root;
+    WalkResult result;
+};
+
+// The permitted outcomes, the fresh one first, none twice.
+class Permitted {
+  public:
+    const Candidate &fresh_candidate() const { return candidates_[0]; }
+    std::span<const Candidate> candidates() const { return {candidates_.data(), count_}; }
+
+    Fresh fresh;
+
+  private:
+    friend class Translator;
+    std::vector<Candidate> candidates_; // reused: only the first count_ mean anything
+    std::size_t count_ = 0;
+};
+
+class Translator {
+  public:
+    Translator(const UnitConfig &config, Memory &memory);
+
+    // Compute the permitted set; it stays valid until the next call.
+    Permitted &permitted(const Request &request);
+
+    // Fill the caches with what the fresh path used and make its A/D updates.
+    void adopt(const Request &request, const Permitted &permitted, u64 event);
+
+    Lookup &lookup() { return lookup_; }
+    const Lookup &lookup() const { return lookup_; }
+    Caches &caches() { return caches_; }
+    bool enabled = false;
+
+  private:
+    // How a path differs from the fresh one.
+    struct Stale {
+        CacheName cache = CacheName::none;
+        const CachedWords *way = nullptr;
+    };
+
+    void compute(const Request &request, Permitted &out);
+    void through_context(const Request &request, const EntryResult &context, Trail &trail,
+                         bool fresh, Stale stale, Permitted &out);
+    void through_root(const Request &request, const PagingRoot &root, Trail &trail, bool fresh,
+                      Stale stale, Permitted &out);
+    void through_structure(const Request &request, const PagingRoot &root, const Trail &trail,
+                           const CachedStructure &structure, Permitted &out);
+    Candidate &next(Permitted &out) const;
+    void finish(Permitted &out) const;
+    void stamp(Candidate &candidate, Stale stale) const;
+    Outcome identity() const;
+    Outcome pass_through(const Request &request) const;
+    Number changed_by(const Step *first, unsigned count) const;
+    static bool allows(const CachedTranslation &leaf, AccessKind kind);
+
+    const UnitConfig &config_;
+    Memory &memory_;
+    RuleBook rules_;
+    Lookup lookup_;
+    Caches caches_;
+    Permitted first_;
+    Permitted second_;
+    Trail scratch_;
+    WalkResult stale_result_;
+};
+
+} // namespace dmarewind

@@ -1,0 +1,241 @@
+#include "unit.hpp"
+
+namespace dmarewind {
+
+namespace reg = layout::reg;
+
+namespace {
+
+// Granularity code of a page-selective IOTLB command, and its answer.
+constexpr u64 page_selective = 3;
+
+u64 request_key(const Request &request) {
+    return u64{request.sid} << 32 | request.pasid;
+}
+
+} // namespace
+
+Unit::Unit(UnitConfig config)
+    : config_(std::move(config)), memory_(config_.page_budget), registers_(config_),
+      translator_(config_, memory_), faults_(registers_, emitted),
+      queue_(config_, memory_, registers_, translator_.caches(), faults_, emitted, event) {
+    memory_.set_ram(config_.ram);
+}
+
+void Unit::reset() {
+    registers_.reset();
+    queue_.reset();
+    faults_.reset();
+    translator_.caches().drop_all(event);
+    translator_.enabled = false;
+    translator_.lookup().set_root(0, legacy_mode);
+}
+
+// -- memory ---------------------------------------------------------------------------------------
+
+void Unit::store(u64 address, unsigned size, u64 value) {
+    if (value != 0)
+        check_reuse(address & ~(page_size - 1), address);
+    memory_.store(address, size, value, event + 1);
+}
+
+void Unit::snapshot(u64 address, std::span<const std::byte> data) {
+    std::byte page[page_size] = {};
+    std::copy(data.begin(), data.end(), page);
+    std::byte now[page_size];
+    memory_.read(address, now);
+    const bool any =
+        std::any_of(data.begin(), data.end(), [](std::byte b) { return b != std::byte{0}; });
+    if (any && std::memcmp(page, now, page_size) != 0)
+        check_reuse(address, address);
+    memory_.write(address, page, event + 1);
+}
+
+// Report a page that no table links any more but a structure cache may still lead to.
+void Unit::check_reuse(u64 page, u64 address) {
+    translator_.caches().tables_at(page, tables_at_);
+    if (tables_at_.empty()) {
+        if (!reused_.empty())
+            reused_.erase(page);
+        return;
+    }
+    if (reused_.contains(page))
+        return;
+    for (const auto &[tag, way] : tables_at_)
+        if (linked(*way))
+            return;
+    reused_.insert(page);
+    const auto &[tag, way] = tables_at_.front();
+    const Step &step = way->nonleaf.step;
+    Finding found;
+    found.event = static_cast<Number>(event);
+    found.kind = FindingKind::page_reuse;
+    found.subject = "table-page";
+    found.observed = Compared(address);
+    found.steps.push_back(step);
+    found.cache = text(CacheName::paging_structure);
+    found.domain = tag.domain();
+    found.filled_by = static_cast<Number>(way->filled_by);
+    found.changed_by = static_cast<Number>(memory_.writer(step.address)) - 1;
+    findings.push_back(std::move(found));
+}
+
+bool Unit::linked(const CachedStructure &way) const {
+    const Step &step = way.nonleaf.step;
+    u64 now;
+    if (!memory_.view().load(step.address, now))
+        return false;
+    const u64 present = step.role == Role::first_stage ? layout::FirstStageEntry::p.mask()
+                                                       : layout::SecondStageEntry::r.mask() |
+                                                             layout::SecondStageEntry::w.mask();
+    return (now & present) != 0 &&
+           (now & layout::SecondStageEntry::addr.mask()) == way.nonleaf.child;
+}
+
+// -- requests -------------------------------------------------------------------------------------
+
+const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
+    const Permitted &permitted = translator_.permitted(request);
+    const Candidate &fresh = permitted.fresh_candidate();
+    if (permitted.fresh.has_root)
+        tags_[request_key(request)] = CacheTag(permitted.fresh.root).packed();
+    Outcome taken = fresh.outcome;
+    bool adopts = true;
+    if (recorded.type != OutcomeType::none) {
+        dropped_.clear();
+        if (const u64 *tag = tags_.find(request_key(request)))
+            translator_.caches().dropped_at(
+                CacheTag::unpack(*tag), request.iova,
+                [&](const Dropped &entry) { dropped_.push_back(entry); });
+        if (auto found = judge(event, request.iova, recorded, permitted.candidates(), dropped_)) {
+            adopts = found->kind == FindingKind::unflushed;
+            findings.push_back(std::move(*found));
+        }
+        taken = recorded;
+    }
+    if (adopts)
+        translator_.adopt(request, permitted, event);
+    if (taken.type == OutcomeType::fault) {
+        // A fault that was recorded was not suppressed, whatever FPD says here.
+        const bool disable = fresh.fault_disable && recorded.type == OutcomeType::none;
+        faults_.record(request, taken.reason, disable);
+    }
+    return permitted;
+}
+
+void Unit::adopt(const Observation &seen) {
+    switch (seen.kind) {
+    case layout::Tag::descriptor:
+        queue_.adopt(seen);
+        break;
+    case layout::Tag::status_write:
+        memory_.store(seen.address, sizeof(u32), seen.value, event + 1);
+        break;
+    case layout::Tag::fault_record:
+        faults_.adopt(seen);
+        break;
+    default:
+        break;
+    }
+}
+
+// -- registers ------------------------------------------------------------------------------------
+
+void Unit::write_register(u32 offset, u32 size, u64 value) {
+    const bool was_stopped = queue_.stopped();
+    if (!registers_.write(offset, size, value))
+        return;
+    if (touches(offset, size, reg::gcmd.offset))
+        command();
+    // The bits that start CCMD and IOTLB are in their upper halves.
+    if (touches(offset, size, reg::ccmd.offset + 4))
+        context_command();
+    if (touches(offset, size, registers_.iotlb() + 4))
+        iotlb_command();
+    const bool resumed = was_stopped && !queue_.stopped();
+    if (touches(offset, size, reg::iqt.offset))
+        queue_.run();
+    faults_.registers_written(offset, size);
+    if (resumed && config_.dialect.resumes_after_queue_error)
+        queue_.run();
+    if (touches(offset, size, reg::ics.offset) && registers_.field(reg::ics, layout::Ics::iwc) == 0)
+        queue_.completion.withdraw();
+    if (touches(offset, size, reg::iectl.offset))
+        queue_.completion.send_if_unmasked();
+}
+
+void Unit::command() {
+    using Command = layout::GlobalCommand;
+    const u64 value = registers_.load(reg::gcmd);
+    const u64 before = registers_.load(reg::gsts);
+    const u64 changed = before ^ value;
+    if ((changed & Command::te.mask()) != 0) {
+        translator_.enabled = Command::te.of(value) != 0;
+        if (!translator_.enabled)
+            faults_.reset();
+    }
+    u64 status = (before & ~layout::level_commands) | (value & layout::level_commands);
+    // The status of a one-shot command stays set once it has been done.
+    status |= value & (Command::srtp.mask() | Command::sirtp.mask() | Command::sfl.mask());
+    registers_.poke(reg::gsts, status);
+    if (Command::srtp.of(value) != 0) {
+        const u64 root = registers_.load(reg::rtaddr);
+        translator_.lookup().set_root(layout::RootTableAddress::rta.address(&root),
+                                      layout::RootTableAddress::ttm.of(root));
+        if (config_.cap(layout::Capability::esrtps) != 0)
+            translator_.caches().drop_all(event);
+    }
+    if ((changed & Command::qie.mask()) != 0)
+        queue_.enable(Command::qie.of(value) != 0);
+}
+
+void Unit::context_command() {
+    using Command = layout::ContextCommand;
+    u64 value = registers_.load(reg::ccmd);
+    if (Command::icc.of(value) == 0 || queue_.enabled())
+        return;
+    Caches &caches = translator_.caches();
+    const u64 granularity = Command::cirg.of(value);
+    if (granularity == 1)
+        caches.drop_contexts();
+    else if (granularity == 2)
+        caches.drop_contexts_of_domain(static_cast<u32>(Command::did.of(value)));
+    else if (granularity == 3)
+        caches.drop_contexts_of_device(static_cast<u32>(Command::sid.of(value)),
+                                       Command::fm.of(value));
+    Command::icc.put(&value, 0);
+    Command::caig.put(&value, granularity);
+    registers_.poke(reg::ccmd, value);
+}
+
+void Unit::iotlb_command() {
+    using Command = layout::IotlbRegister;
+    u64 value = registers_.load(reg::iotlb, registers_.iotlb());
+    if (Command::ivt.of(value) == 0 || queue_.enabled())
+        return;
+    u64 granularity = Command::iirg.of(value);
+    const auto domain = static_cast<u32>(Command::did.of(value));
+    if (granularity == 1)
+        translator_.caches().drop_iotlb(event);
+    else if (granularity == 2)
+        translator_.caches().drop_iotlb_of_domain(event, domain);
+    else if (granularity == page_selective)
+        granularity = page_command(domain);
+    Command::ivt.put(&value, 0);
+    Command::iaig.put(&value, granularity);
+    registers_.poke(reg::iotlb, value, registers_.iotlb());
+}
+
+// Do a page-selective IOTLB command; the granularity done, 0 when refused.
+u64 Unit::page_command(u32 domain) {
+    using Address = layout::Iva;
+    const u64 iva = registers_.load(reg::iva, registers_.iva());
+    const u64 mask = Address::am.of(iva);
+    if (mask > config_.cap(layout::Capability::mamv))
+        return 0;
+    translator_.caches().drop_pages(event, CacheTag::second_stage(domain),
+                                    Address::addr.address(&iva), mask, Address::ih.of(iva) != 0);
+    return page_selective;
+}
+
+} // namespace dmarewind

@@ -1,0 +1,71 @@
+// One VT-d remapping unit: registers, queue, caches, faults and the requests it answers.
+#pragma once
+
+#include "oracle.hpp"
+#include "queue.hpp"
+
+#include <unordered_set>
+
+namespace dmarewind {
+
+class Unit {
+  public:
+    explicit Unit(UnitConfig config);
+    Unit(const Unit &) = delete;
+    Unit &operator=(const Unit &) = delete;
+
+    // The number the next findings are reported under.
+    u64 event = 0;
+
+    // Return to power-on state; guest memory survives.
+    void reset();
+
+    // Guest memory as the unit sees it.
+    void load(u64 address, std::span<std::byte> out) const { memory_.read(address, out); }
+    // Store 1, 2, 4 or 8 little-endian bytes, as software does.
+    void store(u64 address, unsigned size, u64 value);
+    // Learn the content of a page; what data lacks of it is zero.
+    void snapshot(u64 address, std::span<const std::byte> data);
+
+    u64 read_register(u32 offset, u32 size) const { return registers_.read(offset, size); }
+    // Apply a software write to the register page and what it sets off.
+    void write_register(u32 offset, u32 size, u64 value);
+
+    // Answer a DMA request; with a recorded outcome, judge it and take it over. The result stays
+    // valid until the next access. Findings are what this access and stores before it gave.
+    const Permitted &access(const Request &request, const Outcome &recorded);
+
+    // Take over something the recorded unit did and this one did not.
+    void adopt(const Observation &seen);
+
+    // What the unit did and found since the caller last cleared these.
+    Observations emitted;
+    std::vector<Finding> findings;
+
+    const UnitConfig &config() const { return config_; }
+    const Memory &memory() const { return memory_; }
+    Memory &memory() { return memory_; }
+    const InvalidationQueue &queue() const { return queue_; }
+    const Translator &translator() const { return translator_; }
+
+  private:
+    void command();
+    void context_command();
+    void iotlb_command();
+    u64 page_command(u32 domain);
+    void check_reuse(u64 page, u64 address);
+    bool linked(const CachedStructure &way) const;
+
+    UnitConfig config_;
+    Memory memory_;
+    RegisterFile registers_;
+    Translator translator_;
+    FaultRecorder faults_;
+    InvalidationQueue queue_;
+    FlatMap<u64> tags_; // (source id, PASID) to the packed tag its last walk had
+    std::unordered_set<u64> reused_;
+    std::vector<Dropped> dropped_;                                        // scratch
+    std::vector<std::pair<CacheTag, const CachedStructure *>> tables_at_; // scratch
+};
+
+} // namespace dmarewind

@@ -1,0 +1,88 @@
+"""The core's plain tuples and the project's dataclasses, one into the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from decoders.events import (
+    Descriptor,
+    Fault,
+    FaultRecord,
+    Interrupt,
+    Observation,
+    Outcome,
+    Role,
+    StatusWrite,
+    Translation,
+)
+from harness.findings import Finding, FindingKind
+from harness.model.translate import Candidate
+from harness.model.walk import Step
+
+
+def plain_outcome(outcome: Outcome | None) -> tuple[Any, ...] | None:
+    """Return an outcome as the core takes it."""
+    match outcome:
+        case Translation(address, mask):
+            return ("translation", address, mask)
+        case Fault(reason):
+            return ("fault", reason)
+        case None:
+            return None
+
+
+def plain_observation(seen: Observation) -> tuple[Any, ...]:
+    """Return an observation as the core takes it."""
+    match seen:
+        case Descriptor(words):
+            return ("descriptor", words)
+        case FaultRecord(index, low, high):
+            return ("fault-record", index, low, high)
+        case StatusWrite(address, value):
+            return ("status-write", address, value)
+        case Interrupt(address, data):
+            return ("interrupt", address, data)
+
+
+_KINDS: dict[str, Callable[..., Outcome | Observation]] = {
+    "translation": Translation,
+    "fault": Fault,
+    "descriptor": Descriptor,
+    "fault-record": FaultRecord,
+    "status-write": StatusWrite,
+    "interrupt": Interrupt,
+}
+
+
+def _compared(plain: Any) -> Any:
+    return _KINDS[plain[0]](*plain[1:]) if isinstance(plain, tuple) else plain
+
+
+def observation(plain: tuple[Any, ...]) -> Observation:
+    """Return the observation the core's tuple stands for."""
+    return cast(Observation, _compared(plain))
+
+
+def finding(plain: tuple[Any, ...]) -> Finding:
+    """Return the finding the core's tuple stands for."""
+    event, kind, subject, observed, permitted, steps, *rest = plain
+    return Finding(
+        event,
+        FindingKind(kind),
+        subject,
+        _compared(observed),
+        tuple(_compared(one) for one in permitted),
+        steps,
+        *rest,
+    )
+
+
+def candidate(plain: tuple[Any, ...]) -> Candidate:
+    """Return the permitted outcome the core's tuple stands for."""
+    outcome, steps, *rest = plain
+    return Candidate(cast(Outcome, _compared(outcome)), _steps(steps), *rest)
+
+
+def _steps(plain: Sequence[tuple[int, int, int, int]]) -> tuple[Step, ...]:
+    return tuple(Step(Role(role), *place) for role, *place in plain)

@@ -98,6 +98,18 @@ class Dialect:
     """A leaf whose page merely overlaps 0xFEExxxxx faults, not only an access that hits it."""
     pasid_type_before_present: bool = False
     """An unusable PGTT is reported (0x5b) even when the PASID entry is not present."""
+    pasid_structures_checked: bool = True
+    """PASIDE, PDTS and the reserved and unsupported bits of PASID structures are checked."""
+    root_pointer_checked: bool = True
+    """RTADDR with a bit from the host address width up faults (0x30); else the bit is dropped."""
+    pass_through_any_width: bool = False
+    """A legacy pass-through entry may have any supported AW, not only the largest."""
+    first_stage_rights_by_level: bool = False
+    """U/S, R/W and XD are checked as each entry is read, not once for all levels at the leaf."""
+    all_ones_unreadable: bool = False
+    """A paging entry of all ones is taken for one that could not be read."""
+    context_reserved_unqualified: bool = False
+    """0x0b is recorded whatever FPD says."""
     honours_rid_pasid: bool = False
     """RID_PASID of the context entry is used although ECAP.RPS is 0."""
     resumes_after_queue_error: bool = True
@@ -123,6 +135,12 @@ _QEMU = Dialect(
     execute_disable_reserved=False,
     interrupt_range_by_page=True,
     pasid_type_before_present=True,
+    pasid_structures_checked=False,
+    root_pointer_checked=False,
+    pass_through_any_width=True,
+    first_stage_rights_by_level=True,
+    all_ones_unreadable=True,
+    context_reserved_unqualified=True,
     resumes_after_queue_error=False,
 )
 

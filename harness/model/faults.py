@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decoders.events import AccessKind, FaultRecord, Interrupt, Observation
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
-from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister
+from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
 from decoders.vtd.registers import (
     FaultEventControl,
     FaultStatus,
@@ -88,8 +88,7 @@ class FaultRecorder:
         """Record a fault unless FPD suppresses it, a record of the same source is pending, or
         the registers have overflowed.
         """
-        known = FAULT_REASONS.get(reason)
-        if fault_disable and (known is None or known.qualified):
+        if fault_disable and self._qualified(reason):
             return
         before = self._registers.load(vtd.FSTS)
         if FSTS["pfo"].get((before,)):
@@ -142,6 +141,12 @@ class FaultRecorder:
                 self.event.withdraw()
         if touches(offset, size, vtd.FECTL.offset):
             self.event.send_if_unmasked()
+
+    def _qualified(self, reason: int) -> bool:
+        if reason == Reason.CONTEXT_RESERVED and self._config.dialect.context_reserved_unqualified:
+            return False
+        known = FAULT_REASONS.get(reason)
+        return known is None or known.qualified
 
     def _compose(self, request: Request, reason: int) -> list[int]:
         words = [request.iova & ~PAGE_MASK, 0]

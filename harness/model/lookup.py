@@ -38,6 +38,16 @@ DIRECTORY_SHIFT = 6
 DIRECTORY_MINIMUM_BITS = 7
 FIRST_STAGE_LEVELS = {0: 4, 1: 5}
 """Levels by FSPM."""
+PASID_CAPABILITIES = (
+    ("sre", "srs"),
+    ("ere", "ers"),
+    ("eafe", "eafs"),
+    ("pgsnp", "sc"),
+    ("cd", "mts"),
+    ("emte", "mts"),
+    ("emt", "mts"),
+)
+"""Fields of a PASID entry that need a capability, and its name in ECAP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +107,21 @@ class Lookup:
 
     def context(self, sid: int) -> Entry | Blocked:
         """Return the context entry of a source id, or why it blocks the request."""
-        if self.mode == TTM_LEGACY:
-            return self._context(sid)
-        if self.mode == TTM_SCALABLE and self._config.ecap("smts"):
-            return self._context(sid)
-        return Blocked(Reason.ROOT_TABLE_ADDRESS, False, ())
+        config = self._config
+        usable = self.mode == TTM_LEGACY
+        if self.mode == TTM_SCALABLE and config.ecap("smts"):
+            usable = True
+        if config.dialect.root_pointer_checked and self.root_pointer & config.beyond_host_pointer:
+            usable = False
+        return self._context(sid) if usable else Blocked(Reason.ROOT_TABLE_ADDRESS, False, ())
 
     def _context(self, sid: int) -> Entry | Blocked:
         scalable = self.mode == TTM_SCALABLE
         dialect, beyond = self._config.dialect, self._config.beyond_host_pointer
         reasons = dialect.scalable_entries if scalable else dialect.legacy_entries
         bus, function = sid >> 8, sid & 0xFF
-        found = _read(self._memory, self.root_pointer + 16 * bus, 2, Role.ROOT)
+        root = self.root_pointer & ~beyond
+        found = _read(self._memory, root + 16 * bus, 2, Role.ROOT)
         if found is None:
             return Blocked(reasons.root_read, False, ())
         words, steps = found
@@ -144,16 +157,17 @@ class Lookup:
         return Entry(words, steps)
 
     def _legacy_context_valid(self, words: tuple[int, ...]) -> bool:
-        aw = CONTEXT.fields["aw"].get(words)
-        if not self._config.width_supported(aw):
+        config, aw = self._config, CONTEXT.fields["aw"].get(words)
+        if not config.width_supported(aw):
             return False
         match CONTEXT.fields["tt"].get(words):
             case 0:
                 return True
             case 1:
-                return bool(self._config.ecap("dt"))
+                return bool(config.ecap("dt"))
             case 2:
-                return bool(self._config.ecap("pt")) and aw == self._config.widest
+                wide = aw == config.widest or config.dialect.pass_through_any_width
+                return bool(config.ecap("pt")) and wide
             case _:
                 return False
 
@@ -183,11 +197,12 @@ class Lookup:
         fields = SCALABLE_CONTEXT.fields
         disable = bool(fields["fpd"].get(context.words))
         steps = context.steps
-        if pasid is not None and not fields["paside"].get(context.words):
+        checked = self._config.dialect.pasid_structures_checked
+        if checked and pasid is not None and not fields["paside"].get(context.words):
             return Blocked(Reason.SM_PASID_DISABLED, disable, steps)
         number = self.effective_pasid(context.words, pasid)
         bits = fields["pdts"].get(context.words) + DIRECTORY_MINIMUM_BITS + DIRECTORY_SHIFT
-        if number >> bits:
+        if checked and number >> bits:
             beyond = (
                 Reason.SM_RID_PASID_BEYOND_DIRECTORY
                 if pasid is None
@@ -205,7 +220,7 @@ class Lookup:
         disable = disable or bool(DIRECTORY.fields["fpd"].get(words))
         if not DIRECTORY.fields["p"].get(words):
             return Blocked(Reason.PASID_DIRECTORY_NOT_PRESENT, disable, steps)
-        if _reserved(DIRECTORY, words, (0,), self._config.beyond_host_pointer):
+        if checked and _reserved(DIRECTORY, words, (0,), self._config.beyond_host_pointer):
             return Blocked(Reason.PASID_DIRECTORY_RESERVED, disable, steps)
         table = DIRECTORY.fields["smptblptr"].address(words)
         index = number & (1 << DIRECTORY_SHIFT) - 1
@@ -223,13 +238,21 @@ class Lookup:
         if not fields["p"].get(words):
             early = config.dialect.pasid_type_before_present and not self._type_usable(words)
             return Reason.PASID_INVALID if early else Reason.PASID_NOT_PRESENT
-        if _reserved(PASID, words, (0, 2), config.beyond_host_pointer):
+        checked = config.dialect.pasid_structures_checked
+        if checked and _reserved(PASID, words, (0, 2), config.beyond_host_pointer):
             return Reason.PASID_RESERVED
-        if not self._type_usable(words):
+        if not self._type_usable(words) or (checked and self._unsupported(words)):
             return Reason.PASID_INVALID
         if kind == AccessKind.EXECUTE and not fields["ere"].get(words):
             return Reason.PASID_EXECUTE_DISABLED
         return 0
+
+    def _unsupported(self, words: tuple[int, ...]) -> bool:
+        """Say whether a PASID entry asks for what ECAP does not offer."""
+        return any(
+            PASID.fields[name].get(words) and not self._config.ecap(capability)
+            for name, capability in PASID_CAPABILITIES
+        )
 
     def _type_usable(self, words: tuple[int, ...]) -> bool:
         fields, config = PASID.fields, self._config
@@ -251,14 +274,16 @@ class Lookup:
                 # Nested (3) is not modelled yet and answered like a unit without ECAP.NEST.
                 return False
 
-    def scalable_root(
-        self, context: tuple[int, ...], words: tuple[int, ...], pasid: int, disable: bool
-    ) -> PagingRoot:
+    def scalable_root(self, context: tuple[int, ...], entry: Entry, pasid: int) -> PagingRoot:
         """Return the paging root a valid PASID entry describes."""
-        fields = PASID.fields
+        fields, words = PASID.fields, entry.words
         domain = fields["did"].get(words)
-        disable = disable or bool(fields["fpd"].get(words))
-        disable = disable or bool(SCALABLE_CONTEXT.fields["fpd"].get(context))
+        # FPD is in force when any of the three entries that led here has it.
+        disable = bool(SCALABLE_CONTEXT.fields["fpd"].get(context) or fields["fpd"].get(words))
+        disable = disable or any(
+            step.role == Role.PASID_DIRECTORY and DIRECTORY.fields["fpd"].get((step.value,))
+            for step in entry.steps
+        )
         reasons = self._config.dialect.scalable_second_stage
         match fields["pgtt"].get(words):
             case 1:

@@ -31,6 +31,7 @@ from harness.model.walk import (
     INTERRUPT_FIRST,
     INTERRUPT_LAST,
     PagingRoot,
+    Rights,
     Step,
     WalkResult,
     walk,
@@ -116,6 +117,9 @@ class Translator:
             # Untranslated; a write to the interrupt range is an interrupt message, not DMA.
             yield Candidate(self._identity(), ())
             return
+        if self.lookup.mode == TTM_LEGACY and request.pasid is not None:
+            yield Candidate(Fault(int(Reason.LEGACY_MODE_PASID)), ())
+            return
         context = self.lookup.context(request.sid)
         if isinstance(context, Blocked):
             yield Candidate(Fault(int(context.reason)), context.steps, context.fault_disable)
@@ -138,11 +142,6 @@ class Translator:
         self, request: Request, context: Entry, fresh: Fresh | None, stale: CachedWords | None
     ) -> Iterator[Candidate]:
         if self.lookup.mode == TTM_LEGACY:
-            if request.pasid is not None:
-                yield self._stamp(
-                    Candidate(Fault(int(Reason.LEGACY_MODE_PASID)), context.steps), "context", stale
-                )
-                return
             root = self.lookup.legacy_root(context.words)
             if fresh:
                 fresh.context_domain = root.domain
@@ -156,13 +155,14 @@ class Translator:
             blocked = Candidate(Fault(int(entry.reason)), entry.steps, entry.fault_disable)
             yield self._stamp(blocked, "context", stale)
         else:
-            root = self.lookup.scalable_root(context.words, entry.words, number, False)
+            root = self.lookup.scalable_root(context.words, entry, number)
             if fresh:
                 fresh.pasid = entry
             yield from self._through_root(request, root, entry.steps, fresh, "context", stale)
         for way in self.caches.pasids.get((request.sid, number), ()):
             if isinstance(entry, Blocked) or way.words != entry.words:
-                root = self.lookup.scalable_root(context.words, way.words, number, False)
+                kept = Entry(way.words, way.steps)
+                root = self.lookup.scalable_root(context.words, kept, number)
                 yield from self._through_root(request, root, way.steps, None, "pasid", way)
 
     def _through_root(
@@ -188,13 +188,14 @@ class Translator:
             cache,
             stale,
         )
-        for structure in self._stale_structures(root, request.iova, result):
+        for structure in self._stale_structures(root, request, result):
             yield self._through_structure(request, root, steps, structure)
         for leaf in self.caches.translations(root.tag, request.iova):
             outcome = leaf.outcome
             if isinstance(outcome, Fault):
                 outcome = self._absent(root, request.kind)
-            if outcome != result.outcome and self._allows(leaf, request.kind):
+            kept = isinstance(leaf.outcome, Fault) or self._allows(leaf.rights, request.kind)
+            if outcome != result.outcome and kept:
                 yield Candidate(
                     outcome,
                     leaf.steps,
@@ -217,15 +218,19 @@ class Translator:
         return Candidate(outcome, steps, root.fault_disable, "", root.domain)
 
     def _stale_structures(
-        self, root: PagingRoot, iova: int, result: WalkResult
+        self, root: PagingRoot, request: Request, result: WalkResult
     ) -> Iterator[CachedStructure]:
-        """Yield kept non-leaf entries that lead elsewhere than the fresh walk went."""
+        """Yield kept non-leaf entries that lead elsewhere than the fresh walk went.
+
+        One without the right is not used: what it forbids is walked again.
+        """
         for level in range(root.levels, 1, -1):
             went = next((n for n in result.nonleaf if n.step.level == level), None)
-            for way in self.caches.structure(root.tag, level, iova):
+            for way in self.caches.structure(root.tag, level, request.iova):
                 kept = (way.nonleaf.child, way.nonleaf.rights)
                 if went is None or kept != (went.child, went.rights):
-                    yield way
+                    if self._allows(way.nonleaf.rights, request.kind):
+                        yield way
 
     def _through_structure(
         self,
@@ -261,17 +266,15 @@ class Translator:
         )
 
     @staticmethod
-    def _allows(leaf: CachedTranslation, kind: AccessKind) -> bool:
-        """Say whether a kept leaf answers a request: one without the right is walked again."""
-        if isinstance(leaf.outcome, Fault):
-            return True
+    def _allows(rights: Rights, kind: AccessKind) -> bool:
+        """Say whether a kept entry answers a request: one without the right is walked again."""
         match kind:
             case AccessKind.WRITE:
-                return leaf.rights.write
+                return rights.write
             case AccessKind.EXECUTE:
-                return leaf.rights.read and leaf.rights.execute
+                return rights.read and rights.execute
             case _:
-                return leaf.rights.read
+                return rights.read
 
     def _changed_by(self, steps: tuple[Step, ...]) -> int:
         """Return the store that first made one of the entries differ, -1 when none is known."""

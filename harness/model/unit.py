@@ -177,8 +177,8 @@ class VtdUnit:
         if finding is None or finding.kind == FindingKind.UNFLUSHED:
             self.translator.adopt(request, fresh, self.event)
         if isinstance(taken, Fault):
-            # A fault that was recorded was not suppressed, whatever FPD says here.
-            disable = permitted[0].fault_disable and recorded is None
+            # FPD is the one of the entries that gave this fault; one that none gives was recorded.
+            disable = next((c.fault_disable for c in permitted if c.outcome == taken), False)
             self.faults.record(request, taken.reason, disable)
         return Verdict(tuple(permitted), taken)
 

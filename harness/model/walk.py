@@ -1,7 +1,8 @@
 """The page walk: one loop over geometry, with the checks of either stage as a rule object.
 
-VT-d specification 3.7 (second stage) and 3.6 (first stage). Order of checks per level:
-second stage permission, reserved, leaf; first stage present, user, write, execute, reserved.
+VT-d specification 3.7 (second stage) and 3.6 (first stage). Order of checks: second stage per
+level permission, reserved, leaf; first stage per level present, reserved, and at the leaf what all
+levels together allow: user, write, execute.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from decoders.vtd.paging import (
     RESERVED_FIRST_STAGE,
     RESERVED_SECOND_STAGE,
     SNP_MASK,
+    TM_MASK,
     FirstStageEntry,
     SecondStageEntry,
     entry_index,
@@ -44,6 +46,7 @@ IGNORED_WHEN_COMPARING = {
 
 PRESENT = {Role.FIRST_STAGE: _FS["p"].mask, Role.SECOND_STAGE: _SS["r"].mask | _SS["w"].mask}
 """Bits of which one must be set for an entry to lead anywhere."""
+ALL_ONES = (1 << 64) - 1
 ADDRESS_MASK = _ADDRESS
 """The address field both stages share."""
 
@@ -63,6 +66,7 @@ class Rights(NamedTuple):
     read: bool
     write: bool
     execute: bool
+    user: bool = True
 
 
 ALL_RIGHTS = Rights(True, True, True)
@@ -123,6 +127,7 @@ class _Rules(Protocol):
 
     def input_fault(self, iova: int) -> int: ...
     def check(self, entry: int, level: int, leaf: bool, kind: AccessKind) -> int: ...
+    def refuse(self, rights: Rights, kind: AccessKind) -> int: ...
     def narrow(self, rights: Rights, entry: int) -> Rights: ...
     def update(self, entry: int, leaf: bool, kind: AccessKind) -> int: ...
 
@@ -160,8 +165,13 @@ class _SecondStage:
             return Reason.SM_NO_EXECUTE
         return reasons.reserved if entry & self._reserved(level, leaf) else 0
 
+    def refuse(self, rights: Rights, kind: AccessKind) -> int:
+        return 0  # every level has been asked
+
     def _reserved(self, level: int, leaf: bool) -> int:
         mask = RESERVED_SECOND_STAGE[level, leaf] | self._config.beyond_host
+        if leaf:
+            mask |= TM_MASK
         if not leaf or self._snoop_reserved:
             mask |= SNP_MASK
         if leaf and level > 1 and not self._large >> (level - 2) & 1:
@@ -206,13 +216,19 @@ class _FirstStage:
     def check(self, entry: int, level: int, leaf: bool, kind: AccessKind) -> int:
         if not entry & _FS["p"].mask:
             return Reason.FS_NOT_PRESENT
-        if not entry & _FS["us"].mask:
-            return Reason.FS_USER
-        if kind == AccessKind.WRITE and not entry & _FS["rw"].mask:
-            return Reason.SM_NO_WRITE
-        if kind == AccessKind.EXECUTE and self._root.no_execute_enable and entry & _FS["xd"].mask:
-            return Reason.SM_NO_EXECUTE
+        if self._config.dialect.first_stage_rights_by_level:
+            if reason := self.refuse(self.narrow(ALL_RIGHTS, entry), kind):
+                return reason
         return Reason.FS_RESERVED if entry & self._reserved(level, leaf) else 0
+
+    def refuse(self, rights: Rights, kind: AccessKind) -> int:
+        if not rights.user:
+            return Reason.FS_USER
+        if kind == AccessKind.WRITE and not rights.write:
+            return Reason.SM_NO_WRITE
+        if kind == AccessKind.EXECUTE and not rights.execute:
+            return Reason.SM_NO_EXECUTE
+        return 0
 
     def _reserved(self, level: int, leaf: bool) -> int:
         mask = RESERVED_FIRST_STAGE[level, leaf] | self._config.beyond_host
@@ -225,7 +241,10 @@ class _FirstStage:
     def narrow(self, rights: Rights, entry: int) -> Rights:
         execute = not (self._root.no_execute_enable and entry & _FS["xd"].mask)
         return Rights(
-            rights.read, rights.write and bool(entry & _FS["rw"].mask), rights.execute and execute
+            rights.read,
+            rights.write and bool(entry & _FS["rw"].mask),
+            rights.execute and execute,
+            rights.user and bool(entry & _FS["us"].mask),
         )
 
     def update(self, entry: int, leaf: bool, kind: AccessKind) -> int:
@@ -266,7 +285,7 @@ def walk(
     while True:
         address = table + ENTRY_SIZE * entry_index(iova, level)
         entry = memory.quadword(address)
-        if entry is None:
+        if entry is None or (entry == ALL_ONES and config.dialect.all_ones_unreadable):
             return blocked(rules.root_read if level == root.levels else rules.entry_read)
         step = Step(root.stage, level, address, entry)
         steps.append(step)
@@ -274,6 +293,8 @@ def walk(
         if reason := rules.check(entry, level, leaf, kind):
             return blocked(reason)
         rights = rules.narrow(rights, entry)
+        if leaf and (reason := rules.refuse(rights, kind)):
+            return blocked(reason)
         if bits := rules.update(entry, leaf, kind):
             updates.append((address, entry | bits))
         if leaf:

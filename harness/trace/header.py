@@ -63,6 +63,7 @@ class Header:
     def to_map(self) -> dict[str, Any]:
         """Return the header as a map of plain values, ready for msgpack or JSON.
 
+        Equal headers give equal maps, down to the order of their members.
         Errors: DecodeError when a reader would refuse it.
         """
         plain: dict[str, Any] = {
@@ -70,7 +71,7 @@ class Header:
             "dialect": self.dialect,
             "units": [{name: getattr(unit, name) for name in _UNIT_NAMES} for unit in self.units],
             "memory": [list(piece) for piece in self.memory],
-            "source": self.source,
+            "source": _sorted(self.source),
             "created": self.created,
         }
         Header.from_map(plain)
@@ -152,6 +153,16 @@ _UNIT_NAMES = (
     "extended_capability",
     "host_address_width",
 )
+
+
+def _sorted(value: object, depth: int = 0) -> object:
+    # Too deep, or with names that cannot be compared, it is refused a moment later.
+    if isinstance(value, dict) and depth <= DEPTH_LIMIT:
+        names = sorted(value, key=str)
+        return {name: _sorted(value[name], depth + 1) for name in names}
+    if isinstance(value, list) and depth <= DEPTH_LIMIT:
+        return [_sorted(member, depth + 1) for member in value]
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -313,5 +313,8 @@ _READERS: dict[str, tuple[type[Event], Callable[[str], list[Any]]]] = {
     )
 }
 
+WORDS: dict[type[Event], str] = {kind: word for kind, (word, _) in _WRITERS.items()}
+"""First word of the lines of each kind."""
+
 EVENT_WORDS: dict[str, type[Event]] = {word: kind for word, (kind, _) in _READERS.items()}
-"""First word of each kind's lines."""
+"""Kind of event that a first word stands for."""

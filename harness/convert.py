@@ -1,0 +1,238 @@
+"""The convert verb: logs into traces, traces into text and back."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from decoders import capture
+from decoders.errors import DecodeError
+from decoders.events import Access, Event, Fault, Gap, Translation
+from harness.errors import HarnessError
+from harness.files import replacing
+from harness.report import Report, progress
+from harness.trace import Header, TraceWriter, UnitInfo, detect, open_events, write_text
+from harness.trace.codec import FieldError, from_fields, to_fields
+from harness.trace.header import NAME
+
+SAMPLES_SHOWN = 5
+FORMS = (".trace", ".txt")
+
+OVERRIDES = (
+    ("capability", "capability register of the unit, CAP"),
+    ("extended-capability", "extended capability register, ECAP"),
+    ("host-address-width", "bits of a host address"),
+    ("unit-base", "guest-physical address of the unit's registers"),
+)
+
+
+def _number(text: str) -> int:
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 64 bits, such as 0x1000")
+    return value
+
+
+def _memory(text: str) -> tuple[int, int]:
+    start, colon, length = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not START:LENGTH")
+    return _number(start), _number(length)
+
+
+def _dialect(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name such as qemu-10.0 or spec")
+    return text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `dmarewind convert`."""
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="IN",
+        help="QEMU log, qtest log, .trace or text; told by content",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="OUT.trace or OUT.txt"
+    )
+    header = parser.add_argument_group("what the recording does not say of its machine")
+    header.add_argument("--dialect", type=_dialect, metavar="NAME", help="such as qemu-10.0, spec")
+    for name, meaning in OVERRIDES:
+        header.add_argument(f"--{name}", type=_number, metavar="N", help=meaning)
+    header.add_argument(
+        "--memory",
+        type=_memory,
+        action="append",
+        metavar="START:LENGTH",
+        help="a range of RAM; may be given several times",
+    )
+
+
+@dataclass
+class _Tally:
+    """Count events on their way, and put a Gap where one cannot be stored."""
+
+    events: int = 0
+    translations: int = 0
+    faults: int = 0
+    refused: int = 0
+    damage: DecodeError | None = None
+    first_refusal: str = ""
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Pass events on; end where the input is damaged, and keep that error."""
+        try:
+            for event in events:
+                stored = self._storable(event)
+                self.events += 1
+                self.kinds[type(stored).__name__] += 1
+                if isinstance(stored, Access):
+                    self.translations += isinstance(stored.outcome, Translation)
+                    self.faults += isinstance(stored.outcome, Fault)
+                yield stored
+        except DecodeError as error:
+            self.damage = error
+
+    def _storable(self, event: Event) -> Event:
+        # A log may claim what no unit does: a fault reason of 999.
+        try:
+            from_fields(to_fields(event))
+        except FieldError as error:
+            problem = f"{type(event).__name__}: {error}"[:1000]
+            self.refused += 1
+            self.first_refusal = self.first_refusal or f"event {self.events}: {problem}"
+            return Gap(f"out of bounds: {problem}")
+        return event
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write IN in the form that OUT's name asks for; return 0."""
+    if args.output.suffix not in FORMS:
+        raise HarnessError(f"{args.output}: name it {' or '.join(FORMS)} to say which form it gets")
+    with args.input.open("rb") as stream:
+        form = detect(stream.read(64))
+    tally = _Tally()
+    if form is not None:
+        with open_events(args.input) as reader:
+            header = _with_overrides(reader.header, args)
+            _write(args.output, header, tally.watch(progress(reader, args)))
+        _print(Report(args), args, form, tally, None)
+    else:
+        source = capture.open_capture(args.input)
+        header = _with_overrides(_header(source, args.input), args)
+        _write(args.output, header, tally.watch(progress(source.events(), args)))
+        _print(Report(args), args, source.format, tally, source)
+    if tally.damage is not None:
+        raise HarnessError(
+            f"{args.input}: {tally.damage}; {args.output} holds the {tally.events} events before"
+        ) from tally.damage
+    return 0
+
+
+def _header(source: capture.Capture, path: Path) -> Header:
+    """Describe a recording by what it shows of itself."""
+    hints = dict(source.header_hints)
+    dialect = hints.pop("dialect", "spec")
+    # The log ended when the file was last written. Unlike the time now, it stays the same.
+    ended = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return Header(
+        dialect=dialect,
+        source={
+            "tool": "dmarewind convert",
+            "tool_version": _version(),
+            "input": path.name.encode(errors="replace").decode(),
+            **hints,
+        },
+        created=ended.isoformat(timespec="seconds"),
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("dmarewind")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def _with_overrides(header: Header, args: argparse.Namespace) -> Header:
+    unit, *others = header.units or (UnitInfo(),)
+    given = {
+        "capability": args.capability,
+        "extended_capability": args.extended_capability,
+        "host_address_width": args.host_address_width,
+        "base": args.unit_base,
+    }
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if changed:
+        header = replace(header, units=(replace(unit, **changed), *others))
+    if args.memory:
+        header = replace(header, memory=tuple(sorted(args.memory)))
+    if args.dialect:
+        header = replace(header, dialect=args.dialect)
+    header.to_map()  # refuse before anything is written
+    return header
+
+
+def _write(path: Path, header: Header, events: Iterator[Event]) -> None:
+    with replacing(path) as draft:
+        if path.suffix == ".txt":
+            write_text(draft, header, events)
+            return
+        with TraceWriter.create(draft, header, compact=True) as writer:
+            for event in events:
+                writer.append(event)
+
+
+def _print(
+    report: Report,
+    args: argparse.Namespace,
+    form: str,
+    tally: _Tally,
+    source: capture.Capture | None,
+) -> None:
+    unknown = source.unknown.total() if source else 0
+    malformed = source.malformed.total() if source else 0
+    problems = len(source.problems) if source else 0
+    counts = {
+        "events": tally.events,
+        "translations": tally.translations,
+        "faults": tally.faults,
+        "bytes": args.output.stat().st_size,
+    }
+    doubts = {
+        "unknown lines": unknown,
+        "malformed lines": malformed,
+        "contradictions": problems,
+        "events out of bounds": tally.refused,
+    }
+    if report.json:
+        plain = {name.replace(" ", "_"): number for name, number in doubts.items()}
+        kinds = dict(tally.kinds)
+        report.emit(input=str(args.input), format=form, **counts, **plain, kinds=kinds)
+    elif not report.quiet:
+        shown = ", ".join(f"{number} {name}" for name, number in counts.items())
+        report.line(f"{args.input} ({form}) -> {args.output}: {shown}")
+        for name, number in doubts.items():
+            if number:
+                report.line(report.paint(f"{number} {name}", "yellow"))
+    if source is not None and not report.quiet:
+        for sample in source.samples[:SAMPLES_SHOWN]:
+            # From outside, and for a terminal.
+            print(f"  line {sample.line}: {sample.text!r:.160}", file=sys.stderr)
+        for problem in source.problems[:SAMPLES_SHOWN]:
+            print(f"  line {problem.line}: {problem.text!r:.160}", file=sys.stderr)
+    if tally.first_refusal and not report.quiet:
+        print(f"  {tally.first_refusal!r:.200}", file=sys.stderr)

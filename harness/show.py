@@ -1,0 +1,145 @@
+"""The show verb: print events, decoded and filtered."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import fields
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from decoders.events import Access, Clock, Event, Fault, Gap, Snapshot, Store, Translation
+from harness import selection
+from harness.decoded import Decoded, Namer
+from harness.report import Report, progress
+from harness.selection import Place, Selection
+from harness.trace import TextReader, TraceReader, open_events
+from harness.trace.lines import ROLE_NAMES, WORDS, format_event, format_sid
+
+ENTRIES_SHOWN = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `dmarewind show`."""
+    parser.add_argument("trace", type=Path, metavar="TRACE", help=".trace or text form")
+    selection.add_arguments(parser)
+    parser.add_argument(
+        "--entries",
+        type=int,
+        default=ENTRIES_SHOWN,
+        metavar="N",
+        help="entries of a table page to show at most (default %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the chosen events, one a line; return 0."""
+    report = Report(args)
+    with open_events(args.trace) as reader:
+        namer = Namer(reader.header)
+        for number, time, event in _chosen(reader, args, namer):
+            decoded = namer.decode(event)
+            entries = namer.entries(event) if isinstance(event, Snapshot) else []
+            if report.json:
+                report.emit(**as_json(number, time, event, decoded, entries))
+            else:
+                _print(report, (number, time, event), decoded, entries, args.entries)
+    return 0
+
+
+def _chosen(
+    reader: TraceReader | TextReader, args: argparse.Namespace, namer: Namer
+) -> Iterator[tuple[int, int | None, Event]]:
+    """Yield number, time and event of what is chosen; let namer learn from what is passed over."""
+    wanted = selection.selection(args)
+    start = selection.first_event(reader, args.start)
+    number, time = _beginning(reader, start, wanted)
+    stop: Place = args.stop or Place(None, None)
+    for event in progress(reader.events(number), args):
+        if isinstance(event, Clock):
+            time = event.microseconds
+        if stop.event is not None and number > stop.event:
+            return
+        if stop.microseconds is not None and time is not None and time > stop.microseconds:
+            return
+        if number >= start and wanted.wants(event):
+            yield number, time, event
+        else:
+            namer.learn(event)
+        number += 1
+
+
+def _beginning(
+    reader: TraceReader | TextReader, start: int, wanted: Selection
+) -> tuple[int, int | None]:
+    """Return where to begin reading, and the time there."""
+    # A store is decoded by what its page was used for, so nothing before it may be left out.
+    stores = not wanted.kinds or not wanted.kinds.isdisjoint({Store, Snapshot})
+    restricted = wanted.device is not None or wanted.iova is not None
+    if isinstance(reader, TraceReader) and reader.index and (restricted or not stores):
+        entry = reader.index[reader.index.by_event(start)]
+        return entry.first_event, entry.first_microseconds or None
+    return 0, None
+
+
+def _print(
+    report: Report,
+    event_at: tuple[int, int | None, Event],
+    decoded: Decoded | None,
+    entries: list[tuple[int, Decoded]],
+    most: int,
+) -> None:
+    number, time, event = event_at
+    when = "" if time is None else f"{time / 1e6:12.6f}"
+    if isinstance(event, Snapshot):
+        place = f"{event.address:#x} {ROLE_NAMES[event.role]} {event.level}"
+        line = f"{WORDS[Snapshot]} {place} ({len(entries)} entries)"
+    else:
+        line = format_event(event)
+    if isinstance(event, Gap) or (isinstance(event, Access) and isinstance(event.outcome, Fault)):
+        line = report.paint(line, "red")
+    remark = report.paint(f"  ; {decoded.text()}", "dim") if decoded else ""
+    report.line(f"{number:8} {when:12}  {line}{remark}")
+    for index, entry in entries[:most]:
+        report.line(f"{'':23} [{index:#x}] {entry.text()}")
+    if len(entries) > most:
+        report.line(f"{'':23} ... {len(entries) - most} more (--entries)")
+
+
+def as_json(
+    number: int,
+    time: int | None,
+    event: Event,
+    decoded: Decoded | None,
+    entries: list[tuple[int, Decoded]],
+) -> dict[str, Any]:
+    """Return an event as an object of plain values."""
+    plain: dict[str, Any] = {"event": number, "microseconds": time, "type": WORDS[type(event)]}
+    for member in fields(event):
+        value = getattr(event, member.name)
+        if isinstance(value, bytes):  # a page: its entries follow
+            continue
+        plain[member.name] = _plain(value)
+    if isinstance(event, Access):
+        plain["device"] = format_sid(event.sid)
+    if decoded is not None:
+        plain["decoded"] = _decoded(decoded)
+    if isinstance(event, Snapshot):
+        plain["entries"] = [{"index": index, **_decoded(entry)} for index, entry in entries]
+    return plain
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, IntEnum):
+        return value.name.lower().replace("_", "-")
+    if isinstance(value, Translation):
+        return {"address": value.address, "mask": value.mask}
+    if isinstance(value, Fault):
+        return {"reason": value.reason}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _decoded(decoded: Decoded) -> dict[str, Any]:
+    plain: dict[str, Any] = {"name": decoded.name, "fields": decoded.fields}
+    return plain | ({"remark": decoded.remark} if decoded.remark else {})

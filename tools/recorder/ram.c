@@ -17,6 +17,7 @@ static const uint8_t *ram; /* the whole file */
 
 /* Parse "GPA:LENGTH:OFFSET;..."; false when it is not that. */
 bool ram_layout(const char *text) {
+    range_count = 0;
     while (*text) {
         uint64_t numbers[3];
         for (int i = 0; i < 3; i++) {

@@ -48,7 +48,7 @@ class Config:
     """What a unit is built from.
 
     memory lists (start, length) of RAM. The four tables of fault reasons are one byte per member,
-    in the order harness.model.dialects declares them; switches are the dialect's flags likewise.
+    in the order harness.model.dialects declares them; switches are all of the dialect's flags.
     Bit n of untraced_descriptors stands for descriptors of type n.
     """
 
@@ -65,7 +65,7 @@ class Config:
         scalable_entries: bytes,
         legacy_second_stage: bytes,
         scalable_second_stage: bytes,
-        switches: tuple[bool, ...],
+        switches: dict[str, bool],
         untraced_descriptors: int,
         fault_record_ignored: int,
     ) -> None: ...

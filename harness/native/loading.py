@@ -7,12 +7,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from harness.errors import HarnessError
 from harness.memory import MemoryBudgetError
 from harness.model.config import UnitConfig
+from harness.model.dialects import Dialect
 
 if TYPE_CHECKING:
     from harness.native import _core
@@ -57,6 +58,11 @@ def available() -> bool:
     return True
 
 
+def switches(dialect: type[Dialect]) -> tuple[str, ...]:
+    """Return the names of a dialect's flags."""
+    return tuple(member.name for member in fields(dialect) if member.type in ("bool", bool))
+
+
 def native_config(config: UnitConfig) -> _core.Config:
     """Return a configuration in the core's form; the dialect's tables go with it."""
     dialect = config.dialect
@@ -73,14 +79,7 @@ def native_config(config: UnitConfig) -> _core.Config:
             scalable_entries=bytes(astuple(dialect.scalable_entries)),
             legacy_second_stage=bytes(astuple(dialect.legacy_second_stage)),
             scalable_second_stage=bytes(astuple(dialect.scalable_second_stage)),
-            switches=(
-                dialect.snoop_bit_in_scalable,
-                dialect.execute_disable_reserved,
-                dialect.interrupt_range_by_page,
-                dialect.pasid_type_before_present,
-                dialect.honours_rid_pasid,
-                dialect.resumes_after_queue_error,
-            ),
+            switches={name: getattr(dialect, name) for name in switches(type(dialect))},
             untraced_descriptors=sum(1 << kind for kind in dialect.untraced_descriptors),
             fault_record_ignored=dialect.fault_record_ignored,
         ),

@@ -26,7 +26,7 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
                        unsigned host_address_width, std::vector<std::pair<u64, u64>> memory,
                        u64 page_budget, nb::bytes legacy_entries, nb::bytes scalable_entries,
                        nb::bytes legacy_second_stage, nb::bytes scalable_second_stage,
-                       nb::tuple switches, u64 untraced_descriptors, u64 fault_record_ignored) {
+                       nb::dict switches, u64 untraced_descriptors, u64 fault_record_ignored) {
     UnitConfig config;
     config.capability = capability;
     config.extended_capability = extended_capability;
@@ -41,13 +41,25 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
     dialect.scalable_entries = reasons_from<EntryReasons>(scalable_entries);
     dialect.legacy_second_stage = reasons_from<SecondStageReasons>(legacy_second_stage);
     dialect.scalable_second_stage = reasons_from<SecondStageReasons>(scalable_second_stage);
-    bool *const flags[] = {&dialect.snoop_bit_in_scalable,   &dialect.execute_disable_reserved,
-                           &dialect.interrupt_range_by_page, &dialect.pasid_type_before_present,
-                           &dialect.honours_rid_pasid,       &dialect.resumes_after_queue_error};
+    const std::pair<const char *, bool *> flags[] = {
+        {"snoop_bit_in_scalable", &dialect.snoop_bit_in_scalable},
+        {"execute_disable_reserved", &dialect.execute_disable_reserved},
+        {"interrupt_range_by_page", &dialect.interrupt_range_by_page},
+        {"pasid_type_before_present", &dialect.pasid_type_before_present},
+        {"pasid_structures_checked", &dialect.pasid_structures_checked},
+        {"root_pointer_checked", &dialect.root_pointer_checked},
+        {"pass_through_any_width", &dialect.pass_through_any_width},
+        {"first_stage_rights_by_level", &dialect.first_stage_rights_by_level},
+        {"all_ones_unreadable", &dialect.all_ones_unreadable},
+        {"context_reserved_unqualified", &dialect.context_reserved_unqualified},
+        {"honours_rid_pasid", &dialect.honours_rid_pasid},
+        {"resumes_after_queue_error", &dialect.resumes_after_queue_error},
+    };
+    // A switch this core does not know would be a difference nobody sees.
     if (switches.size() != std::size(flags))
         throw nb::value_error("wrong number of dialect switches");
-    for (std::size_t i = 0; i < std::size(flags); ++i)
-        *flags[i] = nb::cast<bool>(switches[i]);
+    for (const auto &[name, flag] : flags)
+        *flag = nb::cast<bool>(switches[name]);
     dialect.untraced_descriptors = untraced_descriptors;
     dialect.fault_record_ignored = fault_record_ignored;
     return config;
@@ -103,7 +115,7 @@ void bind_unit(nb::module_ &m) {
             [](UnitConfig *self, u64 capability, u64 extended_capability, u32 version,
                unsigned host_address_width, std::vector<std::pair<u64, u64>> memory,
                u64 page_budget, nb::bytes legacy_entries, nb::bytes scalable_entries,
-               nb::bytes legacy_second_stage, nb::bytes scalable_second_stage, nb::tuple switches,
+               nb::bytes legacy_second_stage, nb::bytes scalable_second_stage, nb::dict switches,
                u64 untraced_descriptors, u64 fault_record_ignored) {
                 new (self) UnitConfig(make_config(
                     capability, extended_capability, version, host_address_width, std::move(memory),

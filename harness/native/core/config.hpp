@@ -44,6 +44,12 @@ struct Dialect {
     bool execute_disable_reserved = true;
     bool interrupt_range_by_page = false;
     bool pasid_type_before_present = false;
+    bool pasid_structures_checked = true;
+    bool root_pointer_checked = true;
+    bool pass_through_any_width = false;
+    bool first_stage_rights_by_level = false;
+    bool all_ones_unreadable = false;
+    bool context_reserved_unqualified = false;
     bool honours_rid_pasid = false;
     bool resumes_after_queue_error = true;
     u64 untraced_descriptors = 0; // bit n: descriptors of type n

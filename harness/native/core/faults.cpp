@@ -13,10 +13,6 @@ namespace {
 constexpr u64 any_pending = Status::pfo.mask() | Status::ppf.mask() | Status::iqe.mask() |
                             Status::ice.mask() | Status::ite.mask();
 
-bool qualified(u64 reason) {
-    return layout::is_qualified(static_cast<layout::Reason>(reason));
-}
-
 void compose(const Request &request, u64 reason, u64 *words) {
     words[0] = request.iova & ~(page_size - 1);
     words[1] = 0;
@@ -56,10 +52,19 @@ void EventMessage::withdraw() {
 
 // -- the records ----------------------------------------------------------------------------------
 
-FaultRecorder::FaultRecorder(RegisterFile &registers, Observations &emitted)
-    : registers_(registers), emitted_(emitted),
+FaultRecorder::FaultRecorder(const UnitConfig &config, RegisterFile &registers,
+                             Observations &emitted)
+    : config_(config), registers_(registers), emitted_(emitted),
       event_(registers, emitted, reg::fectl, reg::fedata, reg::feaddr, reg::feuaddr),
       count_(registers.fault_records()) {}
+
+// Whether FPD suppresses a fault.
+bool FaultRecorder::qualified(u64 reason) const {
+    const auto which = static_cast<layout::Reason>(reason);
+    if (which == layout::Reason::context_reserved && config_.dialect.context_reserved_unqualified)
+        return false;
+    return layout::is_qualified(which);
+}
 
 bool FaultRecorder::pending(u64 index) const {
     const u64 words[2] = {

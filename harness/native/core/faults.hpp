@@ -33,7 +33,7 @@ class EventMessage {
 // Fills the fault recording registers and keeps the fault status.
 class FaultRecorder {
   public:
-    FaultRecorder(RegisterFile &registers, Observations &emitted);
+    FaultRecorder(const UnitConfig &config, RegisterFile &registers, Observations &emitted);
 
     // Start with the first register again.
     void reset() { next_ = 0; }
@@ -52,10 +52,12 @@ class FaultRecorder {
     void registers_written(u32 offset, u32 size);
 
   private:
+    bool qualified(u64 reason) const;
     bool pending(u64 index) const;
     bool pending_from(u64 index, u32 sid) const;
     void fill(u64 index, const u64 *words);
 
+    const UnitConfig &config_;
     RegisterFile &registers_;
     Observations &emitted_;
     EventMessage event_;

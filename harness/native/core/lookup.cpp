@@ -1,5 +1,7 @@
 #include "lookup.hpp"
 
+#include <utility>
+
 namespace dmarewind {
 
 Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
@@ -19,7 +21,7 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
         context_types_ |= 1U << (4 * aw);
         if (config.ecap(Ecap::dt) != 0)
             context_types_ |= 1U << (4 * aw + 1);
-        if (pass_through && aw == config.widest())
+        if (pass_through && (aw == config.widest() || config.dialect.pass_through_any_width))
             context_types_ |= 1U << (4 * aw + 2);
         second_stage_ |= 1U << (2 * aw);
         if (config.ecap(Ecap::ssads) != 0)
@@ -34,6 +36,19 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
         pasid_types_ |= 1U << 2;
     if (pass_through)
         pasid_types_ |= 1U << 4;
+    pasid_checked_ = config.dialect.pasid_structures_checked;
+    root_pointer_reserved_ = config.dialect.root_pointer_checked ? beyond_ : 0;
+    if (pasid_checked_) {
+        using Entry = layout::PasidEntry;
+        const std::pair<layout::Field, layout::Field> needs[] = {
+            {Entry::sre, Ecap::srs},  {Entry::ere, Ecap::ers}, {Entry::eafe, Ecap::eafs},
+            {Entry::pgsnp, Ecap::sc}, {Entry::cd, Ecap::mts},  {Entry::emte, Ecap::mts},
+            {Entry::emt, Ecap::mts},
+        };
+        for (const auto &[field, capability] : needs)
+            if (config.ecap(capability) == 0)
+                unsupported_[field.word] |= field.mask();
+    }
     first_stage_modes_ = 1U | (config.cap(Cap::fs5lp) != 0 ? 2U : 0U);
     scalable_ = config.ecap(Ecap::smts) != 0;
     rid_pasid_ = config.ecap(Ecap::rps) != 0 || config.dialect.honours_rid_pasid;

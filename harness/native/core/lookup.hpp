@@ -52,7 +52,9 @@ class Lookup {
 
     // The paging root a valid entry describes.
     PagingRoot legacy_root(const u64 *context) const;
-    PagingRoot scalable_root(const u64 *context, const u64 *entry, u32 pasid) const;
+    // FPD is in force when any of the entries that led here has it: fault_disable, for those
+    // before the PASID entry.
+    PagingRoot scalable_root(const u64 *entry, u32 pasid, bool fault_disable) const;
 
   private:
     template <unsigned Words, class Observer>
@@ -72,7 +74,10 @@ class Lookup {
     u32 pasid_types_;       // bit PGTT
     u32 second_stage_;      // bit 2 * AW + SSADE: PGTT 2 may say so
     u32 first_stage_modes_; // bit FSPM
-    bool scalable_;         // ECAP.SMTS
+    u64 unsupported_[layout::PasidEntry::words] = {}; // what ECAP does not offer
+    u64 root_pointer_reserved_;
+    bool scalable_; // ECAP.SMTS
+    bool pasid_checked_;
     bool rid_pasid_;
     bool type_before_present_;
 };
@@ -111,7 +116,8 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
     using namespace layout;
     const bool scalable = mode_ == scalable_mode;
     out.fault_disable = false;
-    if (mode_ > scalable_mode || (scalable && !scalable_)) [[unlikely]] {
+    if (mode_ > scalable_mode || (scalable && !scalable_) ||
+        (root_pointer_ & root_pointer_reserved_) != 0) [[unlikely]] {
         out.reason = code(Reason::root_table_address);
         return;
     }
@@ -119,8 +125,8 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
     const u32 bus = sid >> 8;
     u32 function = sid & 0xff;
     u64 root[RootEntry::words];
-    if (!read<RootEntry::words>(view, root_pointer_ + RootEntry::size * u64{bus}, Role::root, root,
-                                observer)) [[unlikely]] {
+    if (!read<RootEntry::words>(view, (root_pointer_ & ~beyond_) + RootEntry::size * u64{bus},
+                                Role::root, root, observer)) [[unlikely]] {
         out.reason = reasons.root_read;
         return;
     }
@@ -195,9 +201,11 @@ inline u8 Lookup::pasid_fault(const u64 *words, AccessKind kind) const {
     if (PasidEntry::p.get(words) == 0) [[unlikely]]
         return code(type_before_present_ && !type_usable(words) ? Reason::pasid_invalid
                                                                 : Reason::pasid_not_present);
-    if (!detail::reserved_clear<PasidEntry, 0, 2>(words, beyond_)) [[unlikely]]
+    if (pasid_checked_ && !detail::reserved_clear<PasidEntry, 0, 2>(words, beyond_)) [[unlikely]]
         return code(Reason::pasid_reserved);
-    if (!type_usable(words)) [[unlikely]]
+    // Only words 1 and 2 have fields that need a capability.
+    const u64 unsupported = (words[1] & unsupported_[1]) | (words[2] & unsupported_[2]);
+    if (!type_usable(words) || unsupported != 0) [[unlikely]]
         return code(Reason::pasid_invalid);
     if (kind == AccessKind::execute && PasidEntry::ere.get(words) == 0)
         return code(Reason::pasid_execute_disabled);
@@ -209,14 +217,15 @@ inline void Lookup::pasid(const Memory::View &view, const u64 *context, u32 pasi
                           EntryResult &out, Observer &observer) const {
     using namespace layout;
     out.fault_disable = ScalableContextEntry::fpd.get(context) != 0;
-    if (pasid != no_pasid && ScalableContextEntry::paside.get(context) == 0) [[unlikely]] {
+    if (pasid_checked_ && pasid != no_pasid && ScalableContextEntry::paside.get(context) == 0)
+        [[unlikely]] {
         out.reason = code(Reason::sm_pasid_disabled);
         return;
     }
     const u32 number = effective_pasid(context, pasid);
     const u64 bits = ScalableContextEntry::pdts.get(context) + detail::directory_minimum_bits +
                      detail::directory_shift;
-    if (u64{number} >> bits != 0) [[unlikely]] {
+    if (pasid_checked_ && u64{number} >> bits != 0) [[unlikely]] {
         out.reason = code(pasid == no_pasid ? Reason::sm_rid_pasid_beyond_directory
                                             : Reason::sm_pasid_beyond_directory);
         return;
@@ -234,7 +243,8 @@ inline void Lookup::pasid(const Memory::View &view, const u64 *context, u32 pasi
         out.reason = code(Reason::pasid_directory_not_present);
         return;
     }
-    if (!detail::reserved_clear<PasidDirectoryEntry, 0>(pointer, beyond_)) [[unlikely]] {
+    if (pasid_checked_ && !detail::reserved_clear<PasidDirectoryEntry, 0>(pointer, beyond_))
+        [[unlikely]] {
         out.reason = code(Reason::pasid_directory_reserved);
         return;
     }
@@ -263,11 +273,11 @@ inline PagingRoot Lookup::legacy_root(const u64 *context) const {
     return root;
 }
 
-inline PagingRoot Lookup::scalable_root(const u64 *context, const u64 *entry, u32 pasid) const {
+inline PagingRoot Lookup::scalable_root(const u64 *entry, u32 pasid, bool fault_disable) const {
     using Entry = layout::PasidEntry;
     PagingRoot root;
     root.domain = static_cast<u32>(Entry::did.get(entry));
-    root.fault_disable = (Entry::fpd.get(entry) | layout::ScalableContextEntry::fpd.get(context));
+    root.fault_disable = fault_disable || Entry::fpd.get(entry) != 0;
     switch (Entry::pgtt.get(entry)) {
     case 1:
         root.rules = rules_->first_stage(Entry::nxe.get(entry) != 0, Entry::eafe.get(entry) != 0);

@@ -20,6 +20,14 @@ Outcome absent(const WalkRules &rules, AccessKind kind) {
     return fault(rules.not_present(write ? AccessKind::write : AccessKind::read));
 }
 
+bool directory_fault_disable(const Trail &trail) {
+    return std::any_of(trail.steps.begin(), trail.steps.begin() + trail.count,
+                       [](const Step &step) {
+                           return step.role == Role::pasid_directory &&
+                                  layout::PasidDirectoryEntry::fpd.of(step.value) != 0;
+                       });
+}
+
 bool same_words(const CachedWords &way, const EntryResult &entry) {
     return way.count == entry.count && std::equal(way.words, way.words + way.count, entry.words);
 }
@@ -90,6 +98,11 @@ void Translator::compute(const Request &request, Permitted &out) {
         finish(out);
         return;
     }
+    if (lookup_.legacy() && request.pasid != no_pasid) {
+        next(out).outcome = fault(code(layout::Reason::legacy_mode_pasid));
+        finish(out);
+        return;
+    }
     EntryResult &context = fresh.context;
     scratch_.count = 0;
     lookup_.context(memory_.view(), request.sid, context, scratch_);
@@ -125,14 +138,6 @@ void Translator::through_context(const Request &request, const EntryResult &cont
                                  bool is_fresh, Stale stale, Permitted &out) {
     Fresh &fresh = out.fresh;
     if (lookup_.legacy()) {
-        if (request.pasid != no_pasid) {
-            Candidate &candidate = next(out);
-            candidate.outcome = fault(code(layout::Reason::legacy_mode_pasid));
-            candidate.trail = trail;
-            stamp(candidate, stale);
-            finish(out);
-            return;
-        }
         const PagingRoot root = lookup_.legacy_root(context.words);
         if (is_fresh)
             fresh.context_domain = root.domain;
@@ -153,7 +158,7 @@ void Translator::through_context(const Request &request, const EntryResult &cont
         stamp(candidate, stale);
         finish(out);
     } else {
-        const PagingRoot root = lookup_.scalable_root(context.words, entry.words, number);
+        const PagingRoot root = lookup_.scalable_root(entry.words, number, entry.fault_disable);
         if (is_fresh) {
             fresh.has_pasid = true;
             fresh.pasid_steps = trail.count;
@@ -163,7 +168,9 @@ void Translator::through_context(const Request &request, const EntryResult &cont
     caches_.pasids(request.sid, number, [&](const CachedWords &way) {
         if (entry.reason == 0 && same_words(way, entry))
             return;
-        const PagingRoot root = lookup_.scalable_root(context.words, way.words, number);
+        const bool disable = layout::ScalableContextEntry::fpd.get(context.words) != 0 ||
+                             directory_fault_disable(way.trail);
+        const PagingRoot root = lookup_.scalable_root(way.words, number, disable);
         Trail steps = way.trail;
         through_root(request, root, steps, false, {CacheName::pasid, &way}, out);
     });
@@ -195,14 +202,16 @@ void Translator::through_root(const Request &request, const PagingRoot &root, Tr
     stamp(candidate, stale);
     finish(out);
 
-    // Kept non-leaf entries that lead elsewhere than this walk went.
+    // Kept non-leaf entries that lead elsewhere than this walk went. One without the right is not
+    // used: what it forbids is walked again.
     const CacheTag tag(root);
     for (unsigned level = root.levels; level > 1; --level) {
         const unsigned depth = root.levels - level;
         const NonLeaf *went = depth < result.nonleaf_count ? &result.nonleaf[depth] : nullptr;
         caches_.structures(tag, level, request.iova, [&](const CachedStructure &way) {
             const NonLeaf &kept = way.nonleaf;
-            if (went == nullptr || kept.child != went->child || kept.rights != went->rights)
+            if ((went == nullptr || kept.child != went->child || kept.rights != went->rights) &&
+                allows(kept.rights, request.kind))
                 through_structure(request, root, trail, way, out);
         });
     }
@@ -210,7 +219,8 @@ void Translator::through_root(const Request &request, const PagingRoot &root, Tr
         const Outcome outcome = leaf.outcome.type == OutcomeType::fault
                                     ? absent(*root.rules, request.kind)
                                     : leaf.outcome;
-        if (outcome == result.outcome || !allows(leaf, request.kind))
+        if (outcome == result.outcome ||
+            (leaf.outcome.type != OutcomeType::fault && !allows(leaf.rights, request.kind)))
             return;
         Candidate &kept = next(out);
         kept.outcome = outcome;
@@ -259,16 +269,14 @@ Outcome Translator::pass_through(const Request &request) const {
     return identity();
 }
 
-// Whether a kept leaf answers a request: one without the right is walked again.
-bool Translator::allows(const CachedTranslation &leaf, AccessKind kind) {
-    if (leaf.outcome.type == OutcomeType::fault)
-        return true;
+// Whether a kept entry answers a request: one without the right is walked again.
+bool Translator::allows(Rights rights, AccessKind kind) {
     Rights needed = right_read;
     if (kind == AccessKind::write)
         needed = right_write;
     else if (kind == AccessKind::execute)
         needed = right_read | right_execute;
-    return (leaf.rights & needed) == needed;
+    return (rights & needed) == needed;
 }
 
 // The store that first made one of the entries differ, -1 when none is known.

@@ -102,7 +102,7 @@ class Translator {
     Outcome identity() const;
     Outcome pass_through(const Request &request) const;
     Number changed_by(const Step *first, unsigned count) const;
-    static bool allows(const CachedTranslation &leaf, AccessKind kind);
+    static bool allows(Rights rights, AccessKind kind);
 
     const UnitConfig &config_;
     Memory &memory_;

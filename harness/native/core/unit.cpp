@@ -17,7 +17,7 @@ u64 request_key(const Request &request) {
 
 Unit::Unit(UnitConfig config)
     : config_(std::move(config)), memory_(config_.page_budget), registers_(config_),
-      translator_(config_, memory_), faults_(registers_, emitted),
+      translator_(config_, memory_), faults_(config_, registers_, emitted),
       queue_(config_, memory_, registers_, translator_.caches(), faults_, emitted, event) {
     memory_.set_ram(config_.ram);
 }
@@ -96,10 +96,9 @@ bool Unit::linked(const CachedStructure &way) const {
 
 const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
     const Permitted &permitted = translator_.permitted(request);
-    const Candidate &fresh = permitted.fresh_candidate();
     if (permitted.fresh.has_root)
         tags_[request_key(request)] = CacheTag(permitted.fresh.root).packed();
-    Outcome taken = fresh.outcome;
+    Outcome taken = permitted.fresh_candidate().outcome;
     bool adopts = true;
     if (recorded.type != OutcomeType::none) {
         dropped_.clear();
@@ -116,8 +115,13 @@ const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
     if (adopts)
         translator_.adopt(request, permitted, event);
     if (taken.type == OutcomeType::fault) {
-        // A fault that was recorded was not suppressed, whatever FPD says here.
-        const bool disable = fresh.fault_disable && recorded.type == OutcomeType::none;
+        // FPD is the one of the entries that gave this fault; one that none gives was recorded.
+        bool disable = false;
+        for (const Candidate &candidate : permitted.candidates())
+            if (candidate.outcome == taken) {
+                disable = candidate.fault_disable;
+                break;
+            }
         faults_.record(request, taken.reason, disable);
     }
     return permitted;

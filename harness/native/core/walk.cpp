@@ -26,19 +26,19 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
     const u64 write = SecondStage::w.mask();
     const u64 execute = execute_enable ? SecondStage::x.mask() : 0;
     const u64 present = read | write | execute;
-    const u8 no_execute = code(Reason::sm_no_execute);
     rules.kinds[at(AccessKind::read)] = {
-        read, read, {{present, 0, reasons.not_present_read}, {read, 0, reasons.no_read}, {}}};
+        read, 0, {{present, reasons.not_present_read}, {read, reasons.no_read}}, {}};
     rules.kinds[at(AccessKind::write)] = {
-        write, write, {{present, 0, reasons.not_present_write}, {write, 0, reasons.no_write}, {}}};
+        write, 0, {{present, reasons.not_present_write}, {write, reasons.no_write}}, {}};
     rules.kinds[at(AccessKind::execute)] = {read | execute,
-                                            read | execute,
-                                            {{present, 0, reasons.not_present_read},
-                                             {read, 0, reasons.no_read},
-                                             {execute, 0, no_execute}}};
-    rules.rights[0].mask = read;
-    rules.rights[1].mask = write;
-    rules.rights[2].mask = execute;
+                                            0,
+                                            {{present, reasons.not_present_read},
+                                             {read, reasons.no_read},
+                                             {execute, code(Reason::sm_no_execute)}},
+                                            {}};
+    rules.rights[0] = read;
+    rules.rights[1] = write;
+    rules.rights[2] = execute;
 
     const bool snoop_control = config.ecap(layout::ExtendedCapability::sc) != 0 ||
                                (config.dialect.snoop_bit_in_scalable &&
@@ -49,6 +49,8 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
         for (unsigned leaf = 0; leaf < 2; ++leaf) {
             u64 &mask = rules.reserved[level][leaf];
             mask = layout::reserved_second_stage[level][leaf] | config.beyond_host();
+            if (leaf)
+                mask |= layout::tm_mask;
             if (!leaf || !snoop_control)
                 mask |= layout::snp_mask;
             if (leaf && rules.leaf_bit[level] != 0 &&
@@ -66,6 +68,7 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
     rules.entry_read = reasons.entry_read;
     rules.interrupt_range = reasons.interrupt_range;
     rules.interrupt_range_by_page = config.dialect.interrupt_range_by_page;
+    rules.all_ones_unreadable = config.dialect.all_ones_unreadable;
     rules.role = Role::second_stage;
     return rules;
 }
@@ -76,21 +79,26 @@ WalkRules first_stage_rules(const UnitConfig &config, bool no_execute_enable,
     const u64 present = FirstStage::p.mask();
     const u64 user = FirstStage::us.mask();
     const u64 write = FirstStage::rw.mask();
-    const u64 disable = no_execute_enable ? FirstStage::xd.mask() : 0;
-    const Check present_check{present, 0, code(Reason::fs_not_present)};
-    const Check user_check{user, 0, code(Reason::fs_user)};
-    rules.kinds[at(AccessKind::read)] = {
-        present | user, present | user, {present_check, user_check, {}}};
+    const u64 execute = no_execute_enable ? FirstStage::xd.mask() : 0;
+    rules.invert = execute;
+    const Check present_check{present, code(Reason::fs_not_present)};
+    const Check user_check{user, code(Reason::fs_user)};
+    const Check write_check{write, code(Reason::sm_no_write)};
+    const Check execute_check{execute, code(Reason::sm_no_execute)};
+    rules.kinds[at(AccessKind::read)] = {present, user, {present_check}, {user_check}};
     rules.kinds[at(AccessKind::write)] = {
-        present | user | write,
-        present | user | write,
-        {present_check, user_check, {write, 0, code(Reason::sm_no_write)}}};
+        present, user | write, {present_check}, {user_check, write_check}};
     rules.kinds[at(AccessKind::execute)] = {
-        present | user | disable,
-        present | user,
-        {present_check, user_check, {disable, disable, code(Reason::sm_no_execute)}}};
-    rules.rights[1].mask = write;
-    rules.rights[2] = {disable, disable, 0};
+        present, user | execute, {present_check}, {user_check, execute_check}};
+    if (config.dialect.first_stage_rights_by_level)
+        for (WalkRules::Kind &kind : rules.kinds) {
+            kind.level |= kind.leaf;
+            std::copy(std::begin(kind.leaf_checks), std::end(kind.leaf_checks),
+                      kind.level_checks + 1);
+        }
+    rules.rights[1] = write;
+    rules.rights[2] = execute;
+    rules.rights[3] = user;
 
     set_leaf_bits<FirstStage>(rules);
     const bool execute_disable_reserved =
@@ -113,6 +121,7 @@ WalkRules first_stage_rules(const UnitConfig &config, bool no_execute_enable,
     rules.entry_read = code(Reason::fs_access);
     rules.interrupt_range = code(Reason::sm_interrupt_range);
     rules.interrupt_range_by_page = config.dialect.interrupt_range_by_page;
+    rules.all_ones_unreadable = config.dialect.all_ones_unreadable;
     rules.role = Role::first_stage;
     return rules;
 }
@@ -129,17 +138,22 @@ class Recorder {
         out_.steps[out_.steps_count++] = {address, value, role, static_cast<u8>(level)};
     }
 
-    void passed(const WalkRules &rules, unsigned, u64 address, u64 value, bool leaf,
-                AccessKind kind) {
-        out_.rights = rules.narrow(out_.rights, value);
-        if (const u64 bits = rules.update(value, leaf, kind))
-            out_.updates[out_.updates_count++] = {address, value | bits};
-        if (!leaf)
-            out_.nonleaf[out_.nonleaf_count++] = {out_.steps[out_.steps_count - 1],
-                                                  value & SecondStage::addr.mask(), out_.rights};
+    void table(const WalkRules &rules, u64 granted, unsigned, u64 address, u64 value, u64 child) {
+        out_.nonleaf[out_.nonleaf_count++] = {out_.steps[out_.steps_count - 1], child,
+                                              rules.rights_of(granted)};
+        update(address, value, rules.update(value, false, AccessKind::unknown));
+    }
+
+    void leaf(const WalkRules &rules, u64 address, u64 value, AccessKind kind) {
+        update(address, value, rules.update(value, true, kind));
     }
 
   private:
+    void update(u64 address, u64 value, u64 bits) {
+        if (bits != 0)
+            out_.updates[out_.updates_count++] = {address, value | bits};
+    }
+
     WalkResult &out_;
 };
 
@@ -159,16 +173,17 @@ void walk(const Memory::View &view, const PagingRoot &root, u64 iova, AccessKind
           const Resume *resume, WalkResult &out) {
     const WalkRules &rules = *root.rules;
     out.outcome = Outcome{};
-    out.rights = resume != nullptr ? resume->rights : all_rights;
     out.steps_count = out.nonleaf_count = out.updates_count = 0;
-    Cursor cursor = resume != nullptr ? Cursor{resume->table, resume->level}
-                                      : Cursor{root.pointer, root.levels};
+    Cursor cursor{root.pointer, ~u64{0}, root.levels};
+    if (resume != nullptr)
+        cursor = {resume->table, rules.granted_by(resume->rights), resume->level};
     u8 reason = resume != nullptr ? u8{0} : input_fault(rules, root.levels, iova);
     u64 page = 0;
     StepResult result = reason != 0 ? StepResult::fault : StepResult::advanced;
     Recorder recorder(out);
     while (result == StepResult::advanced)
         result = step(view, rules, root.levels, cursor, iova, kind, recorder, page, reason);
+    out.rights = rules.rights_of(cursor.granted);
     if (result == StepResult::leaf) {
         out.outcome.type = OutcomeType::translation;
         out.outcome.address = page;

@@ -1,7 +1,8 @@
 // The page walk: geometry and checks are data, one step serves every level of either stage.
 //
-// VT-d specification 3.7 (second stage) and 3.6 (first stage). Order of checks per level: second
-// stage permission, reserved; first stage present, user, write, execute, reserved.
+// VT-d specification 3.7 (second stage) and 3.6 (first stage). Order of checks: second stage per
+// level permission, reserved, leaf; first stage per level present, reserved, and at the leaf what
+// all levels together allow: user, write, execute.
 #pragma once
 
 #include "config.hpp"
@@ -21,7 +22,9 @@ using Rights = u8;
 inline constexpr Rights right_read = 1;
 inline constexpr Rights right_write = 2;
 inline constexpr Rights right_execute = 4;
-inline constexpr Rights all_rights = right_read | right_write | right_execute;
+inline constexpr Rights right_user = 8;
+inline constexpr unsigned rights_count = 4;
+inline constexpr Rights all_rights = right_read | right_write | right_execute | right_user;
 
 // One entry (or one quadword of an entry) that was read on the way.
 struct Step {
@@ -43,45 +46,53 @@ constexpr u64 ignored_when_comparing(Role role) {
     return 0;
 }
 
-// A check that fails with reason when (entry ^ invert) & mask is zero.
+// A check that fails with reason when none of the bits of mask is set.
 struct Check {
     u64 mask = 0;
-    u64 invert = 0;
     u8 reason = 0;
 };
 
-// All that differs between the stages, the modes and the flags of a PASID entry.
+// All that differs between the stages, the modes and the flags of a PASID entry. Entries are looked
+// at after the bits of invert have been turned over, so that a set bit always allows.
 struct WalkRules {
     struct Kind {
-        // Passing needs (entry ^ value) & mask to be zero; when it is not, checks say why.
-        u64 mask = 0;
-        u64 value = 0;
-        Check checks[3];
+        u64 level = 0;         // bits every entry must have set
+        u64 leaf = 0;          // bits every entry must have set, asked at the leaf
+        Check level_checks[4]; // in order: why an entry without the bits is refused
+        Check leaf_checks[3];
     };
 
     Kind kinds[4]; // by AccessKind; unknown is never walked
     u64 reserved[max_levels + 1][2] = {};
-    u64 leaf_bit[max_levels + 1] = {}; // an entry is a leaf when one of these is set
-    Check rights[3];                   // lost when the check fails; no mask: never lost
+    u64 leaf_bit[max_levels + 1] = {}; // an entry is a leaf when it has this bit
+    u64 invert = 0;                    // XD
+    u64 rights[rights_count] = {};     // the bit of each right; none: never lost
     u64 set_always = 0;                // A and EA
     u64 set_by_leaf_write = 0;         // D
     unsigned input_width = 64;         // second stage: MGAW
     bool canonical = false;            // first stage: input must be sign-extended
+    bool all_ones_unreadable = false;
+    bool interrupt_range_by_page = false;
     u8 input_reason = 0;
     u8 reserved_reason = 0;
     u8 root_read = 0;
     u8 entry_read = 0;
     u8 interrupt_range = 0;
-    bool interrupt_range_by_page = false;
     Role role = Role::second_stage;
 
-    unsigned leaf(u64 entry, unsigned level) const { return (entry & leaf_bit[level]) != 0; }
-
-    Rights narrow(Rights given, u64 entry) const {
-        for (unsigned i = 0; i < 3; ++i)
-            if (rights[i].mask != 0 && ((entry ^ rights[i].invert) & rights[i].mask) == 0)
-                given &= static_cast<Rights>(~(1U << i));
-        return given;
+    // What the bits all entries share allow, and the other way round.
+    Rights rights_of(u64 granted) const {
+        unsigned given = 0;
+        for (unsigned i = 0; i < rights_count; ++i)
+            given |= static_cast<unsigned>((granted & rights[i]) == rights[i]) << i;
+        return static_cast<Rights>(given);
+    }
+    u64 granted_by(Rights given) const {
+        u64 granted = ~u64{0};
+        for (unsigned i = 0; i < rights_count; ++i)
+            if ((given >> i & 1) == 0)
+                granted &= ~rights[i];
+        return granted;
     }
 
     u64 update(u64 entry, bool is_leaf, AccessKind kind) const {
@@ -91,15 +102,23 @@ struct WalkRules {
         return bits & ~entry;
     }
 
+    const Kind &kind(AccessKind which) const { return kinds[static_cast<unsigned>(which)]; }
+
     // Why an entry without any right is refused: the first check there is.
-    u8 not_present(AccessKind kind) const {
-        return kinds[static_cast<unsigned>(kind)].checks[0].reason;
-    }
+    u8 not_present(AccessKind which) const { return kind(which).level_checks[0].reason; }
 
     // Why an entry that failed the combined test is refused.
-    u8 refusal(u64 entry, AccessKind kind) const {
-        for (const Check &check : kinds[static_cast<unsigned>(kind)].checks)
-            if (check.mask != 0 && ((entry ^ check.invert) & check.mask) == 0)
+    u8 refused_entry(u64 turned, AccessKind which) const {
+        for (const Check &check : kind(which).level_checks)
+            if (check.mask != 0 && (turned & check.mask) == 0)
+                return check.reason;
+        return reserved_reason;
+    }
+
+    // Why a leaf is refused whose levels together do not allow the access.
+    u8 refused_leaf(u64 granted, AccessKind which) const {
+        for (const Check &check : kind(which).leaf_checks)
+            if (check.mask != 0 && (granted & check.mask) == 0)
                 return check.reason;
         return reserved_reason;
     }
@@ -136,9 +155,10 @@ struct PagingRoot {
     u8 stage() const { return rules == nullptr ? 0 : static_cast<u8>(rules->role); }
 };
 
-// The place a walk has come to.
+// The place a walk has come to, and the bits all entries so far share.
 struct Cursor {
     u64 table;
+    u64 granted;
     u8 level;
 };
 
@@ -154,24 +174,34 @@ inline StepResult step(const Memory::View &view, const WalkRules &rules, unsigne
     const u64 index = iova >> shift & ((1U << layout::index_bits) - 1);
     const u64 address = cursor.table + layout::entry_size * index;
     u64 entry;
-    if (!view.load(address, entry)) [[unlikely]] {
+    if (!view.load(address, entry) || (entry == ~u64{0} && rules.all_ones_unreadable))
+        [[unlikely]] {
         reason = level == levels ? rules.root_read : rules.entry_read;
         return StepResult::fault;
     }
-    const unsigned leaf = rules.leaf(entry, level) | (level == 1);
+    const unsigned leaf = static_cast<unsigned>((entry & rules.leaf_bit[level]) != 0) |
+                          static_cast<unsigned>(level == 1);
     observer.entry(rules.role, level, address, entry);
-    const WalkRules::Kind &need = rules.kinds[static_cast<unsigned>(kind)];
-    if (((entry ^ need.value) & (need.mask | rules.reserved[level][leaf])) != 0) [[unlikely]] {
-        reason = rules.refusal(entry, kind);
+    const WalkRules::Kind &need = rules.kind(kind);
+    const u64 turned = entry ^ rules.invert;
+    // The bits a pass needs set, and those it needs clear, in one test.
+    if (((~turned & need.level) | (entry & rules.reserved[level][leaf])) != 0) [[unlikely]] {
+        reason = rules.refused_entry(turned, kind);
         return StepResult::fault;
     }
-    observer.passed(rules, level, address, entry, leaf != 0, kind);
+    cursor.granted &= turned;
     const u64 target = entry & layout::SecondStageEntry::addr.mask();
     if (!leaf) {
+        observer.table(rules, cursor.granted, level, address, entry, target);
         cursor.table = target;
         --cursor.level;
         return StepResult::advanced;
     }
+    if ((~cursor.granted & need.leaf) != 0) [[unlikely]] {
+        reason = rules.refused_leaf(cursor.granted, kind);
+        return StepResult::fault;
+    }
+    observer.leaf(rules, address, entry, kind);
     const u64 size = u64{1} << shift;
     page = target & ~(size - 1);
     const u64 first = rules.interrupt_range_by_page ? page : page | (iova & (size - 1));
@@ -197,7 +227,8 @@ inline u8 input_fault(const WalkRules &rules, unsigned levels, u64 iova) {
 // An observer that wants to know nothing.
 struct Unobserved {
     void entry(Role, unsigned, u64, u64) {}
-    void passed(const WalkRules &, unsigned, u64, u64, bool, AccessKind) {}
+    void table(const WalkRules &, u64, unsigned, u64, u64, u64) {}
+    void leaf(const WalkRules &, u64, u64, AccessKind) {}
 };
 
 // One table entry that led on: what a paging-structure cache may keep.

@@ -1,0 +1,118 @@
+"""The native core is the model, faster: whatever happens to both, nobody can tell them apart."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from decoders.events import Fault
+from decoders.vtd.registers import register_map
+from harness.findings import FindingKind
+from harness.model.config import UnitConfig
+from harness.model.unit import VtdUnit
+from harness.native import NativeUnit, available
+from tests.harness.scenarios import ARENA, PAGE, Operation, Scenario
+
+pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
+
+OPERATIONS = int(os.environ.get("DMAREWIND_EQUALITY_OPERATIONS", "100000"))
+"""Operations compared by the seeded run; every one compares answers, findings and observations."""
+LIFE = 300
+"""Operations in one life, after the opening."""
+
+
+class Pair:
+    """The two units, and the operations both have been through."""
+
+    def __init__(self, config: UnitConfig) -> None:
+        self.model, self.native = VtdUnit(config), NativeUnit(config)
+        self.done: list[Operation] = []
+        self.met: Counter[str] = Counter()
+
+    def apply(self, operation: Operation) -> Any:
+        """Apply an operation to both and compare all that can be seen at once."""
+        name, arguments = operation
+        number = len(self.done)
+        self.done.append(operation)
+        answers = []
+        for unit in (self.model, self.native):
+            unit.event = number
+            answer = getattr(unit, name)(*arguments)
+            answers.append((answer, unit.findings(), unit.emitted()))
+        assert answers[0] == answers[1], (number, operation)
+        answer, findings, _ = answers[0]
+        self.met.update(finding.kind for finding in findings)
+        if name == "access":
+            fresh, *stale = answer.permitted
+            self.met["fault" if isinstance(fresh.outcome, Fault) else "translation"] += 1
+            self.met.update(candidate.cache for candidate in stale)
+        return answer
+
+    def compare(self) -> None:
+        """Compare what only a look inside shows: registers, memory and who wrote it."""
+        model, native = self.model, self.native
+        for offset, register in model.registers.map.items():
+            seen = model.read_register(offset, register.size)
+            assert native.read_register(offset, register.size) == seen, register.name
+        for page in ARENA:
+            assert native.load(page, PAGE) == model.load(page, PAGE), hex(page)
+            for address in range(page, page + PAGE, 8):
+                assert native.last_writer(address) == model.memory.last_writer(address)
+
+
+def live(first: Random, then: Random, length: int) -> Pair:
+    """Lead both units through one life: its opening is made by first, what follows by then."""
+    scenario = Scenario(first)
+    pair = Pair(scenario.config())
+    operations = scenario.opening()
+    scenario.random = then
+    opened = len(operations)
+    while len(pair.done) < opened + length:
+        for operation in operations:
+            answer = pair.apply(operation)
+            if operation[0] == "access":
+                scenario.answered(candidate.outcome for candidate in answer.permitted)
+        operations = scenario.step()
+    pair.compare()
+    return pair
+
+
+def test_many_lives() -> None:
+    done, seed, met = 0, 0, Counter[str]()
+    while done < OPERATIONS:
+        try:
+            random = Random(seed)
+            pair = live(random, random, LIFE)
+        except BaseException:
+            print(f"Random({seed})")
+            raise
+        done += len(pair.done)
+        seed += 1
+        met += pair.met
+    print(done, "operations in", seed, "lives:", dict(met))
+    # A comparison of units that never get anywhere proves nothing.
+    wanted = {"translation", "fault", *FindingKind, "context", "pasid", "iotlb"}
+    assert wanted <= set(met), wanted - set(met)
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.integers(0, 1 << 32), st.randoms(use_true_random=False), st.integers(1, 40))
+def test_any_life(seed: int, random: Random, length: int) -> None:
+    # The opening is long and not worth shrinking; what happens then is.
+    live(Random(seed), random, length)
+
+
+def test_register_maps_have_the_same_size() -> None:
+    pair = Pair(UnitConfig(0x22 << 24, 0x0F << 8))
+    assert set(register_map(0x22 << 24, 0x0F << 8)) == set(pair.model.registers.map)
+    pair.compare()

@@ -1,0 +1,1 @@
+"""What a unit does, on the model and on the native core."""

@@ -21,7 +21,18 @@ UNITS_LIMIT = 64
 RANGES_LIMIT = 4096
 MEMBERS_LIMIT = 4096  # members of one list or map
 DEPTH_LIMIT = 8  # lists and maps in source, one in another
+CONTAINERS_LIMIT = 16384  # lists and maps, in all
+SOURCE_LIMIT = 8192  # of them in source: with all ranges and units that stays below
+VALUES_LIMIT = 1 << 18  # commas of the JSON form
+
+JSON_LIMIT = 1 << 20
+"""Characters of a header as JSON; one of many control characters may exceed it."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+# Strings, so that what they contain is passed over, and what begins or parts values. Nothing is
+# tried twice (possessive, and a string may lack its end), or a hostile line would take forever.
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
 U64 = (1 << 64) - 1
 
@@ -113,7 +124,7 @@ class Header:
         Errors: DecodeError.
         """
         try:
-            plain = unpack_map(stored, members=MEMBERS_LIMIT)
+            plain = unpack_map(stored, members=MEMBERS_LIMIT, containers=CONTAINERS_LIMIT)
         except ValueError as error:  # includes bad UTF-8 and too deep nesting
             problem = f"is not a msgpack map ({str(error) or type(error).__name__})"
             raise DecodeError(path, problem) from error
@@ -125,7 +136,10 @@ class Header:
         Errors: DecodeError when a reader would refuse it.
         """
         self.to_msgpack()  # for its limit
-        return json.dumps(self.to_map(), sort_keys=True)
+        text = json.dumps(self.to_map(), sort_keys=True)
+        if len(text) > JSON_LIMIT:
+            raise DecodeError("text.header", f"{len(text)} bytes, the limit is {JSON_LIMIT}")
+        return text
 
     @classmethod
     def from_json(cls, text: str, path: str = "text.header") -> Header:
@@ -133,6 +147,7 @@ class Header:
 
         Errors: DecodeError.
         """
+        _check_json(text, path)
         try:
             plain = json.loads(text, parse_constant=_refuse_constant)
         except ValueError as error:
@@ -153,6 +168,18 @@ _UNIT_NAMES = (
     "extended_capability",
     "host_address_width",
 )
+
+
+def _check_json(text: str, path: str) -> None:
+    """Refuse JSON that would take much more memory than room, before it is read."""
+    if len(text) > JSON_LIMIT:
+        raise DecodeError(path, f"has {len(text)} characters, the limit is {JSON_LIMIT}")
+    containers = values = 0
+    for token in _JSON_TOKEN.finditer(text):
+        containers += token[0] in ("[", "{")
+        values += token[0] == ","
+        if containers > CONTAINERS_LIMIT or values > VALUES_LIMIT:
+            raise DecodeError(path, f"has more than {CONTAINERS_LIMIT} lists and maps, or values")
 
 
 def _sorted(value: object, depth: int = 0) -> object:
@@ -239,7 +266,15 @@ def _source(value: object, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DecodeError(path, "is not a map")
     _check_free(value, path, DEPTH_LIMIT)
+    if _containers(value) > SOURCE_LIMIT:
+        raise DecodeError(path, f"has more than {SOURCE_LIMIT} lists and maps")
     return value
+
+
+def _containers(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(_containers, value.values()))
+    return 1 + sum(map(_containers, value)) if isinstance(value, list) else 0
 
 
 def _check_free(value: object, path: str, depth: int) -> None:

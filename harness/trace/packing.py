@@ -68,14 +68,26 @@ class Unpacker:
         return length
 
 
-def unpack_map(raw: bytes, *, members: int) -> Any:
-    """Return the one message in raw, which may hold maps and arrays of up to members each.
+def unpack_map(raw: bytes, *, members: int, containers: int) -> Any:
+    """Return the one message in raw: at most so many lists and maps, of so many members each.
 
     Errors: ValueError when raw is not exactly one message or exceeds a bound.
     """
+    left = containers
+
+    def count(container: Any) -> Any:
+        # An empty list takes one byte in raw and sixty in memory.
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {containers} lists and maps")
+        return container
+
     try:
         return msgpack.unpackb(
             raw,
+            list_hook=count,
+            object_hook=count,
             max_array_len=members,
             max_map_len=members,
             max_str_len=len(raw),

@@ -13,7 +13,7 @@ from typing import Self, TextIO
 from decoders.errors import DecodeError
 from decoders.events import Clock, Event
 from harness.trace.codec import FieldError, from_fields, to_fields
-from harness.trace.header import HEADER_LIMIT, Header
+from harness.trace.header import JSON_LIMIT, Header
 from harness.trace.lines import format_event, parse_event
 
 TITLE = "dmarewind-text 1"
@@ -21,7 +21,7 @@ HEADER_WORD = "header "
 LINE_LIMIT = 64 << 10
 """Bytes of a line that holds an event."""
 
-HEADER_LINE_LIMIT = 8 * HEADER_LIMIT  # JSON may spell a byte with six characters
+HEADER_LINE_LIMIT = JSON_LIMIT + len(HEADER_WORD)
 
 
 class _Lines:

@@ -1,0 +1,138 @@
+"""Tests of the stored form of single events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+
+from decoders.errors import DecodeError
+from decoders.events import TAGS, AccessKind, Event, RegWrite, Snapshot, Store
+from harness.trace.codec import Encoder, FieldError, decode, from_fields, to_fields
+from tests.harness.trace.strategies import BY_KIND, events
+from tests.writers.trace import raw_events
+
+
+def test_every_kind_is_tried() -> None:
+    assert set(BY_KIND) == set(TAGS.values())
+
+
+@pytest.mark.parametrize("kind", TAGS.values(), ids=lambda kind: kind.__name__)
+def test_round_trip(kind: type[Event]) -> None:
+    @given(BY_KIND[kind])
+    def check(event: Event) -> None:
+        raw = Encoder().encode(event)
+        assert list(decode(raw, "block", 0)) == [event]
+        assert type(next(decode(raw, "block", 0))) is kind
+
+    check()
+
+
+@given(events)
+def test_stored_as_tag_and_fields_in_order(event: Event) -> None:
+    tag, *fields = msgpack.unpackb(Encoder().encode(event))
+    assert TAGS[tag] is type(event)
+    assert len(fields) == len(type(event).__dataclass_fields__)
+
+
+def test_snapshot_is_cut_and_filled() -> None:
+    event = from_fields([4, 0x1000, 5, 1, b"\x07"])
+    assert isinstance(event, Snapshot)
+    assert event.data == b"\x07" + bytes(4095)
+    assert to_fields(event)[4] == b"\x07"
+
+
+def test_enums_come_back_as_enums() -> None:
+    event = from_fields([7, 1, None, 0, 2, None])
+    assert getattr(event, "kind") is AccessKind.WRITE  # noqa: B009
+
+
+BAD: list[tuple[Any, str, str]] = [
+    (7, "", "not an array with a tag"),
+    ([], "", "not an array with a tag"),
+    ([0], "tag", "0 is not known"),
+    ([14], "tag", "14 is not known"),
+    ([True, 0, 4, 0], "tag", "True is not known"),
+    (["x"], "tag", "'x' is not known"),
+    ([1, 0, 4], "", "RegWrite has 3 fields, the array holds 2"),
+    ([1, 0, 4, 0, 0], "", "the array holds 4"),
+    ([11, 0], "", "Reset has 0 fields"),
+    ([1, -1, 4, 0], "offset", "-0x1 is not within"),
+    ([1, 1 << 32, 4, 0], "offset", "not within 0..0xffffffff"),
+    ([1, 0, 3, 0], "size", "3 is not 1, 2, 4 or 8"),
+    ([1, 0, 4, 1 << 32], "value", "does not fit into 4 bytes"),
+    ([1, 0, 4, None], "value", "absent, not a number"),
+    ([1, 0, 4, 1.0], "value", "type float, not a number"),
+    ([1, 0, 4, True], "value", "type bool, not a number"),
+    ([2, 0, 5, None], "size", "5 is not"),
+    ([3, 0xFFD, 4, 0], "size", "cross a page"),
+    ([4, 0x10, 0, 0, b""], "address", "not the start of a page"),
+    ([4, 0, 8, 0, b""], "role", "8 is not known"),
+    ([4, 0, 0, 8, b""], "level", "not within 0..0x7"),
+    ([4, 0, 0, 0, ""], "data", "type str, not bytes"),
+    ([4, 0, 0, 0, bytes(4097)], "data", "4097 bytes"),
+    ([5, 1], "address", "not the start of a page"),
+    ([6, [0]], "words", "1 words, not 2 or 4"),
+    ([6, [0, "x"]], "words[1]", "type str"),
+    ([6, 0], "words", "type int, not an array"),
+    ([7, 1 << 16, None, 0, 0, None], "sid", "not within"),
+    ([7, 0, 1 << 20, 0, 0, None], "pasid", "not within"),
+    ([7, 0, None, 0, 4, None], "kind", "4 is not known"),
+    ([7, 0, None, 0, 0, 256], "outcome.reason", "not within"),
+    ([7, 0, None, 0, 0, [1]], "outcome", "1 members"),
+    ([7, 0, None, 0, 0, [1, "x"]], "outcome.mask", "type str"),
+    ([9, 0, 1 << 32], "value", "not within"),
+    ([10, 0, 1 << 32], "data", "not within"),
+    ([13, b"x"], "reason", "type bytes, not text"),
+    ([13, "é" * 2049], "reason", "4098 bytes"),
+    ([13, "\ud800"], "reason", "not text"),
+]
+
+
+@pytest.mark.parametrize(("array", "field", "problem"), BAD, ids=str)
+def test_refused(array: Any, field: str, problem: str) -> None:
+    with pytest.raises(FieldError) as caught:
+        from_fields(array)
+    assert caught.value.field == field
+    assert problem in caught.value.problem
+
+
+def test_writer_refuses_what_a_reader_would() -> None:
+    for event in (RegWrite(0, 4, 1 << 32), Store(0xFFF, 2, 0), RegWrite(-1, 4, 0)):
+        with pytest.raises(FieldError):
+            Encoder().encode(event)
+
+
+def test_path_names_block_event_and_field() -> None:
+    raw = raw_events([[11], [1, 0, 3, 0]])
+    decoded = decode(raw, "trace.block[3]", 16, 0x99)
+    assert len([next(decoded)]) == 1
+    with pytest.raises(DecodeError) as caught:
+        next(decoded)
+    assert caught.value.path == "trace.block[3].event[17].size"
+    assert caught.value.offset == 0x99
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"\xc1",  # never used by msgpack
+        b"\x93\x01",  # cut short
+        b"\xdd\xff\xff\xff\xff",  # 2^32 - 1 members
+        b"\x9f" + b"\0" * 14,  # a member too few
+        b"\x92\x0d\xdb\xff\xff\xff\xff",  # 4 GiB of text
+        b"\x92\x0d\xa1\xff",  # not UTF-8
+        b"\x95\x04\0\0\0\xc6\xff\xff\xff\xff",  # 4 GiB of page
+        b"\x91" * 2000,  # nested
+        b"\x81\x01\x02",  # a map
+        b"\xd4\x05\x01",  # an extension
+    ],
+    ids=bytes.hex,
+)
+def test_damaged_content_after_good_events(tail: bytes) -> None:
+    decoded = decode(raw_events([[11], [12, 5]]) + tail, "block", 0)
+    assert len([next(decoded), next(decoded)]) == 2
+    with pytest.raises(DecodeError, match=r"block\.event\[2\]"):
+        next(decoded)

@@ -45,7 +45,7 @@ EVENTS: list[Event] = [
     Access(0x18, None, 0xFFFFF000, AccessKind.READ, Translation(0xFDCE3000, 0xFFF)),
     Access(0x18, 0x12, 0xFFFFF000, AccessKind.WRITE, Fault(6)),
     Access(0x20, None, 0x1000, AccessKind.UNKNOWN, None),
-    Descriptor((0x10012, 0)),
+    Descriptor((0x10012, 0)),  # invalidates the translations of domain 1
     FaultRecord(0, 0xFFFFF000, 0xC000000600000018),
     StatusWrite(0x1234, 2),
     Interrupt(0xFEE01004, 0x4021),

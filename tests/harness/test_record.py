@@ -1,0 +1,319 @@
+"""Recording real guests: what the trace holds, and that it survives whatever dies."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from decoders.errors import DecodeError
+from decoders.events import Event, RegRead, RegWrite, Role, Snapshot
+from harness import recorder_plugin
+from harness.errors import HarnessError
+from harness.record import record
+from harness.replay import replay
+from harness.trace import TraceReader
+from tools.guest.__main__ import prepare
+
+ROOT = Path(__file__).parents[2]
+KILLS = 20
+FULL_TRACE = 40_000
+"""Bytes that the trace of a guest which is not killed has, or a little less."""
+BARE = ("qemu-system-x86_64", "-machine", "q35", "-m", "64M", "-nodefaults", "-display", "none")
+UNIT = ("-device", "intel-iommu")
+MEMFD = ("-object", "memory-backend-memfd,id=r,size=1G")
+
+
+def guest(name: str, folder: Path, mebibytes: int = 1) -> list[str]:
+    """Return a guest's command line; its disk is its own."""
+    return prepare(name, download=False, mebibytes=mebibytes, run=f"-test-{folder.name}")
+
+
+def record_words(out: Path, argv: list[str], *options: str) -> list[str]:
+    return [sys.executable, "-m", "harness", "record", *options, "-o", str(out), "--", *argv]
+
+
+def start(out: Path, argv: list[str], *options: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        record_words(out, argv, *options),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def wait_for_trace(process: subprocess.Popen[bytes], out: Path) -> None:
+    """Wait until recording has begun."""
+
+    def begun() -> bool:
+        if process.poll() is not None and process.stdout is not None:
+            pytest.fail(f"record ended at once: {process.stdout.read().decode()}")
+        return out.exists() and out.stat().st_size > 0
+
+    assert wait_until(begun), "record does not begin"
+
+
+def child_of(process: int) -> int | None:
+    """Return the process that another one has started, if it has."""
+    try:
+        text = Path(f"/proc/{process}/task/{process}/children").read_text()
+    except OSError:
+        return None
+    return int(text.split()[0]) if text else None
+
+
+def gone(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"  # a dead child that nobody has asked about
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def read(path: Path) -> tuple[list[Event], DecodeError | None]:
+    """Return the events of a trace, and the damage at its end."""
+    events: list[Event] = []
+    with TraceReader(path) as reader:
+        try:
+            events.extend(reader)
+        except DecodeError as error:
+            return events, error
+    return events, None
+
+
+@pytest.mark.qemu
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [
+        ("legacy-strict", {Role.ROOT, Role.CONTEXT, Role.SECOND_STAGE, Role.QUEUE}),
+        ("legacy-device-tlb", {Role.ROOT, Role.CONTEXT, Role.SECOND_STAGE, Role.QUEUE}),
+        (
+            "scalable-first-stage",
+            {
+                Role.ROOT,
+                Role.SCALABLE_CONTEXT,
+                Role.PASID_DIRECTORY,
+                Role.PASID_TABLE,
+                Role.FIRST_STAGE,
+                Role.QUEUE,
+            },
+        ),
+    ],
+)
+def test_what_a_unit_answers_follows_from_what_was_recorded(
+    name: str, roles: set[Role], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, log = tmp_path / "out.trace", tmp_path / "log"
+    summary = record(out, guest(name, tmp_path), keep_log=log)
+    console = capfd.readouterr().out
+    assert "guest: done" in console and "FAILED" not in console
+    assert (summary.status, summary.unknown_lines, summary.malformed_lines) == (0, 0, 0)
+    assert summary.problems == 0
+    lines = Counter(line.split(b" ")[0] for line in log.read_bytes().splitlines())
+    assert summary.translations == lines[b"vtd_dmar_translate"] > 3000
+    events, damage = read(out)
+    assert damage is None and len(events) == summary.events
+    assert {event.role for event in events if isinstance(event, Snapshot)} == roles
+    writes = [event for event in events if isinstance(event, RegWrite)]
+    assert len(writes) == lines[b"vtd_reg_write"]
+    with TraceReader(out) as reader:
+        header = reader.header
+        assert reader.index is not None
+    (unit,) = header.units
+    assert (unit.base, unit.version) == (0xFED90000, 0x10)
+    assert unit.capability and unit.extended_capability
+    assert bool(unit.extended_capability >> 47 & 1) == (name == "scalable-first-stage")
+    assert header.memory == ((0, 512 << 20),)
+    assert header.dialect.startswith("qemu-")
+    (result,) = replay(out, ["model"], 1 << 16, True)
+    assert result.counters.divergences == 0
+
+
+@pytest.mark.qemu
+@pytest.mark.kernel
+def test_two_processors_and_register_reads(tmp_path: Path) -> None:
+    out = tmp_path / "out.trace"
+    summary = record(out, guest("smp", tmp_path), reads=True)
+    assert (summary.status, summary.problems, summary.unknown_lines) == (0, 0, 0)
+    reads = [event for event in read(out)[0] if isinstance(event, RegRead)]
+    assert reads and all(event.value is not None for event in reads)
+    (result,) = replay(out, ["model"], 1 << 16, True)
+    assert result.counters.divergences == 0
+
+
+@pytest.mark.qemu
+@pytest.mark.kernel
+@pytest.mark.parametrize("victim", ["record", "qemu"])
+def test_a_trace_opens_whatever_was_killed_and_when(victim: str, tmp_path: Path) -> None:
+    argv = guest("legacy-strict", tmp_path)
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    most = 0
+    for number in range(KILLS // 2):
+        out = tmp_path / f"{number}.trace"
+        process = start(out, argv, "-q")
+        try:
+            wait_for_trace(process, out)
+            qemu = child_of(process.pid)
+            assert qemu is not None
+            # Spread over the guest's life, as far as the trace tells it, and then by chance.
+            target = number * FULL_TRACE // (KILLS // 2)
+            wait_until(lambda: process.poll() is not None or out.stat().st_size >= target, 60)  # noqa: B023
+            time.sleep(chance.uniform(0, 1.5))
+            ended = process.poll() is not None
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid if victim == "record" else qemu, signal.SIGKILL)
+            output, _ = process.communicate(timeout=30)
+            assert wait_until(functools.partial(gone, qemu)), "QEMU outlives record"
+        finally:
+            process.kill()
+            process.wait()
+        events, damage = read(out)
+        most = max(most, len(events))
+        if victim == "qemu":
+            assert damage is None
+            if process.returncode != 0 or not ended:
+                assert process.returncode == 2, output
+                assert b"error: QEMU was killed by signal 9" in output
+        elif damage is not None:
+            assert "file ends inside" in str(damage)
+    assert most > 1000
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_finishes_the_trace(number: int, tmp_path: Path) -> None:
+    out = tmp_path / "out.trace"
+    process = start(out, [*BARE, *UNIT], "--json")
+    try:
+        wait_for_trace(process, out)
+        time.sleep(0.5)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    summary = json.loads(output.splitlines()[-1])
+    assert summary["interrupted"] and summary["events"] == len(read(out)[0])
+    assert read(out)[1] is None
+
+
+@pytest.mark.qemu
+def test_a_machine_that_does_not_start_leaves_no_trace(tmp_path: Path) -> None:
+    out = tmp_path / "out.trace"
+    process = start(out, [*BARE, *UNIT, "-device", "no-such-device"])
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert b"no-such-device" in output and b"error: QEMU did not start" in output
+    assert not out.exists()
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize(
+    ("arguments", "memory"),
+    [
+        (["-m", "4G"], ((0, 2 << 30), (4 << 30, 2 << 30))),
+        (["-m", "1G", "-machine", "max-ram-below-4g=512M"], ((0, 1 << 29), (4 << 30, 1 << 29))),
+        (["-machine", "pc", "-m", "256M"], ((0, 256 << 20),)),
+        (
+            ["-m", "1G", "-machine", "memory-backend=r", *MEMFD],
+            ((0, 1 << 30),),
+        ),
+    ],
+)
+def test_the_layout_of_ram_is_checked_on_the_machine(
+    arguments: list[str], memory: tuple[tuple[int, int], ...], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "out.trace", tmp_path / "log"
+    process = start(out, [*BARE, *UNIT, *arguments], "--keep-log", str(log))
+    try:
+        wait_for_trace(process, out)
+        time.sleep(2)  # the firmware runs, and the plugin compares its stores with RAM
+        process.terminate()
+        output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    with TraceReader(out) as reader:
+        assert reader.header.memory == memory
+    assert b"dmr begin 1" in log.read_bytes() and b"dmr lost" not in log.read_bytes()
+
+
+@pytest.mark.qemu
+def test_ram_of_the_users_own_and_lines_with_times(tmp_path: Path) -> None:
+    out, ram, log = (tmp_path / name for name in ("out.trace", "ram", "user.log"))
+    backend = f"memory-backend-file,id=r,size=64M,share=on,mem-path={ram}"
+    argv = [*BARE, *UNIT, "-object", backend, "-machine", "memory-backend=r"]
+    argv += ["-msg", "timestamp=on", "-d", "cpu_reset", "-D", str(log)]
+    process = start(out, argv, "--json")
+    try:
+        wait_for_trace(process, out)
+        time.sleep(1)
+        process.terminate()
+        output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    text = log.read_bytes()
+    assert b"CPU Reset" in text and b"dmr begin 1" in text and b"dmr lost" not in text
+    summary = json.loads(output.splitlines()[-1])
+    assert summary["lines"]["dmr begin"] == 1 and summary["unknown_lines"] > 0
+    assert not any(isinstance(event, RegRead) for event in read(out)[0]), "record's own reads"
+
+
+@pytest.mark.qemu
+def test_a_plugin_that_qemu_cannot_load_is_an_error(tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin.so"
+    plugin.write_bytes(b"not a library")
+    with pytest.raises(HarnessError, match="did not start"):
+        record(tmp_path / "out.trace", [*BARE, *UNIT], plugin=plugin)
+
+
+def test_a_missing_program_is_an_error(tmp_path: Path) -> None:
+    if recorder_plugin._compiler() is None:
+        pytest.skip("no C compiler (cc, gcc or clang)")
+    with pytest.raises(HarnessError, match="install qemu-system-x86"):
+        record(tmp_path / "out.trace", ["/nonexistent/qemu-system-x86_64", *UNIT])
+
+
+def test_the_plugin_is_built_once_and_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = recorder_plugin._compiler()
+    if compiler is None:
+        pytest.skip("no C compiler (cc, gcc or clang)")
+    plugin = recorder_plugin.build(compiler, tmp_path)
+    before = plugin.stat().st_mtime_ns
+    assert recorder_plugin.build(compiler, tmp_path) == plugin
+    assert plugin.stat().st_mtime_ns == before
+    monkeypatch.setenv(recorder_plugin.VARIABLE, str(plugin))
+    assert recorder_plugin.find() == plugin
+    monkeypatch.setenv(recorder_plugin.VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(HarnessError, match="which is no file"):
+        recorder_plugin.find()
+    with pytest.raises(HarnessError, match="cannot build"):
+        recorder_plugin.build(shutil.which("false") or "false", tmp_path / "other")

@@ -20,10 +20,12 @@ GIB = 1 << 30
 
 # Options without a value (qemu-options.hx); every other option takes the next word.
 _FLAGS = frozenset(
-    "h help version cpu-help enable-kvm no-reboot no-shutdown nographic snapshot full-screen S s "
-    "singlestep daemonize preconfig nodefaults no-user-config no-acpi no-hpet no-fd-bootchk "
-    "only-migratable mem-prealloc win2k-hack portrait xen-attach xen-domid-restrict usb curses "
-    "enable-sync-profile perfmap jitdump async-teardown semihosting".split()
+    """
+    S async-teardown cpu-help curses daemonize enable-kvm enable-sync-profile full-screen h help
+    jitdump mem-prealloc no-acpi no-fd-bootchk no-hpet no-reboot no-shutdown no-user-config
+    nodefaults nographic only-migratable perfmap portrait preconfig s semihosting singlestep
+    snapshot usb version win2k-hack xen-attach xen-domid-restrict
+    """.split()  # noqa: SIM905
 )
 
 
@@ -80,10 +82,8 @@ def properties(text: str, implied: str) -> dict[str, str]:
         key, equals, value = word.replace(",,", ",").partition("=")
         if equals:
             found[key] = value
-        elif index == 0:
-            found[implied] = key
         elif key:
-            found[key] = "on"
+            found[implied if index == 0 else key] = key if index == 0 else "on"
     return found
 
 
@@ -254,7 +254,9 @@ def prepare(argv: Sequence[str]) -> Command:
     Errors: HarnessError when it cannot be recorded, with the reason and the way out.
     """
     if not argv:
-        raise HarnessError("no command; write: dmarewind record -o OUT.trace -- qemu-system-x86_64 …")
+        raise HarnessError(
+            "no command; write: dmarewind record -o OUT.trace -- qemu-system-x86_64 …"
+        )
     if not re.search(r"qemu-system-(x86_64|amd64)|qemu-kvm", Path(argv[0]).name):
         raise HarnessError(
             f"{argv[0]} is not qemu-system-x86_64; only its emulated Intel unit can be recorded "
@@ -414,4 +416,3 @@ def _backend(command: Command, backend: str | None) -> None:
         command.ram_offset = size(members.get("offset", "0"))
         return
     raise HarnessError(f"-machine memory-backend={backend} names no -object of the command line")
-

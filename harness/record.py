@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -104,13 +105,17 @@ class Machine:
     unit: UnitInfo
 
 
-class _Ended(Exception):
+class _EndedError(Exception):
     """QEMU ended before it could be asked."""
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent() -> None:
     """Let the kernel kill this process when its parent dies (runs between fork and exec)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class _Session:
@@ -209,14 +214,13 @@ class _Session:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(PATIENCE_SECONDS)
 
-    def interrupt(self, number: int, _frame: FrameType | None) -> None:
-        """Pass a signal on: the first asks QEMU to end, the third makes it."""
+    def interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """Pass a signal on: two times QEMU is asked to end, then it is made to.
+
+        A terminal sends SIGINT to QEMU too; being asked twice does not trouble it.
+        """
         self.signals += 1
-        if self.signals > 2:
-            self.process.kill()
-        elif number != signal.SIGINT or not os.isatty(0):
-            # A terminal has sent its SIGINT to QEMU already.
-            self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM if self.signals <= 2 else signal.SIGKILL)
 
     def question(self, command: Command, pending: bytearray) -> Machine:
         """Ask the paused machine what it is; what it logs meanwhile is added to pending."""
@@ -224,7 +228,7 @@ class _Session:
         def idle() -> None:
             chunk = self.read(0)
             if chunk is None or self.process.poll() is not None:
-                raise _Ended
+                raise _EndedError
             pending.extend(chunk)
 
         qmp = Qmp(self.control, idle, QMP_SECONDS)
@@ -334,6 +338,9 @@ def _store(events: Iterable[Event], writer: TraceWriter, summary: Summary) -> No
 
 @contextlib.contextmanager
 def _signals(session: _Session) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python gives signals to the main thread only
+        return
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, session.interrupt) for number in numbers}
     try:
@@ -374,7 +381,9 @@ def record(
                 with _signals(session):
                     machine = _ask(session, command, pending)
                     if (machine.layout, machine.unit.base) == (layout, base):
-                        return _run(session, command, machine, pending, out_path, qemu_argv, progress)
+                        return _run(
+                            session, command, machine, pending, out_path, qemu_argv, progress
+                        )
                 # Not where it was expected: the guest has not run yet, so begin again.
                 layout, base = machine.layout, machine.unit.base
             finally:
@@ -391,12 +400,12 @@ def _ask(session: _Session, command: Command, pending: bytearray) -> Machine:
     except QmpError as error:
         if session.process.poll() is None:
             raise
-        raise _Startup(session) from error
-    except _Ended:
-        raise _Startup(session) from None
+        raise _StartupError(session) from error
+    except _EndedError:
+        raise _StartupError(session) from None
 
 
-class _Startup(HarnessError):
+class _StartupError(HarnessError):
     """Report that QEMU ended before the guest ran; it has said why on stderr itself."""
 
     def __init__(self, session: _Session) -> None:
@@ -484,15 +493,13 @@ def run(args: argparse.Namespace) -> int:
     if getattr(args, "json", False):
         print(json.dumps(asdict(summary), sort_keys=True))
     elif not quiet:
-        print(summary.text(), file=sys.stderr)
+        print(summary.text())
     if summary.status and not summary.interrupted:
         how = (
             f"was killed by signal {-summary.status}"
             if summary.status < 0
             else f"ended with status {summary.status}"
         )
-        print(
-            f"error: QEMU {how}; {summary.path} holds what happened until then", file=sys.stderr
-        )
+        print(f"error: QEMU {how}; {summary.path} holds what happened until then", file=sys.stderr)
         return 2
     return 0

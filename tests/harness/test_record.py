@@ -184,7 +184,6 @@ def test_a_trace_opens_whatever_was_killed_and_when(victim: str, tmp_path: Path)
             target = number * FULL_TRACE // (KILLS // 2)
             wait_until(lambda: process.poll() is not None or out.stat().st_size >= target, 60)  # noqa: B023
             time.sleep(chance.uniform(0, 1.5))
-            ended = process.poll() is not None
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid if victim == "record" else qemu, signal.SIGKILL)
             output, _ = process.communicate(timeout=30)

@@ -51,7 +51,10 @@ def fetch(cache: Path = CACHE) -> Kernel:
     target = cache / "kernel"
     try:
         shown = subprocess.run(
-            ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
+            ["apt-cache", "depends", "linux-image-amd64"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         packages = re.findall(r"Depends: (linux-image-\d\S*)", shown)
         if not packages:

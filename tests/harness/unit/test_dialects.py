@@ -37,9 +37,7 @@ Setup = Callable[[Platform], Outcome]
 
 def answers(make_platform: MakePlatform, setup: Setup, **capabilities: int) -> list[Outcome]:
     """Return what a request is answered under the specification and under QEMU's dialect."""
-    return [
-        setup(make_platform(dialect=name, ram=True, **capabilities)) for name in ("spec", QEMU)
-    ]
+    return [setup(make_platform(dialect=name, ram=True, **capabilities)) for name in ("spec", QEMU)]
 
 
 @pytest.mark.parametrize(
@@ -390,9 +388,7 @@ def test_pasid_cache_invalidations_may_leave_no_trace(
     assert platform.field(vtd.IQERCD, "iqei") == QueueError.NONE
 
 
-def test_the_root_entry_is_written_in_one_piece(make_platform: MakePlatform) -> None:
-    """Both halves of a scalable root entry are checked, whichever serves the function."""
-
+def test_both_halves_of_a_scalable_root_entry_are_checked(make_platform: MakePlatform) -> None:
     def setup(platform: Platform) -> Outcome:
         platform.first_stage().map(0, 0x7000)
         platform.write(platform.root, build(RootEntry, p=1, ctp=platform.contexts[0] >> 12))

@@ -119,17 +119,13 @@ class RamPiece:
 Layout = tuple[RamPiece, ...]
 
 
-def computed_layout(total: int, machine: str = "q35", below_4g: int = 4 * GIB) -> Layout:
-    """Return where QEMU's PC machines put RAM: below the PCI hole, the rest from 4 GiB on.
+def computed_layout(total: int, below_4g: int = 4 * GIB) -> Layout:
+    """Return where QEMU's q35, the machine type with this unit, puts RAM.
 
-    The split is at 2.75 GiB for q35 (2 GiB when there is more) and at 3.5 GiB for i440fx (3 GiB
-    when there is more); see pc_q35.c and pc_piix.c of QEMU. `record` checks it on the machine.
+    It is split at 2.75 GiB (at 2 GiB when there is more), and the rest begins at 4 GiB; see
+    pc_q35.c of QEMU. `record` checks it on the machine.
     """
-    if "q35" in machine:
-        low = 0x8000_0000 if total >= 0xB000_0000 else 0xB000_0000
-    else:
-        low = 0xC000_0000 if total >= 0xE000_0000 else 0xE000_0000
-    low = min(low, below_4g, total)
+    low = min(0x8000_0000 if total >= 0xB000_0000 else 0xB000_0000, below_4g, total)
     pieces = [RamPiece(0, low, 0)]
     if total > low:
         pieces.append(RamPiece(4 * GIB, total - low, low))
@@ -275,7 +271,7 @@ def prepare(argv: Sequence[str]) -> Command:
         program=argv[0],
         options=[option for option in options if option.name not in ("d", "D")],
         ram_size=total,
-        layout=computed_layout(total, machine.get("type", "pc"), below),
+        layout=computed_layout(total, below),
         paused=any(option.name == "S" for option in options),
         user_items=[
             item

@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import HarnessError
 
 _LONGEST_ANSWER = 16 << 20
+_CLOSED = "QEMU closed its control socket"
 
 
 class QmpError(HarnessError):
@@ -40,7 +41,10 @@ class Qmp:
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command and return its answer."""
         request = json.dumps({"execute": command, "arguments": arguments}) + "\n"
-        self._connection.sendall(request.encode())
+        try:
+            self._connection.sendall(request.encode())
+        except OSError as error:
+            raise QmpError(_CLOSED) from error
         while True:
             answer = self._message()
             if "return" in answer:
@@ -65,8 +69,10 @@ class Qmp:
                 piece = self._connection.recv(1 << 16)
             except TimeoutError:
                 piece = None
+            except OSError as error:
+                raise QmpError(_CLOSED) from error
             if piece == b"" or len(self._buffer) > _LONGEST_ANSWER:
-                raise QmpError("QEMU closed its control socket")
+                raise QmpError(_CLOSED)
             if piece is not None:
                 self._buffer += piece
             elif time.monotonic() > self._deadline:

@@ -187,7 +187,7 @@ class _Session:
             with contextlib.suppress(BlockingIOError):
                 chunk = os.read(self.pipe, CHUNK)
                 if not chunk:  # all writers are gone
-                    self._wait()
+                    self.wait()
                     return None
         if chunk:
             self.log_bytes += len(chunk)
@@ -210,7 +210,8 @@ class _Session:
                 sys.stderr.buffer.write(line + b"\n")
         sys.stderr.buffer.flush()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait for QEMU to end, but not for ever."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(PATIENCE_SECONDS)
 
@@ -273,7 +274,7 @@ class _Session:
         """End QEMU if it still runs and free everything."""
         if self.process.poll() is None:
             self.process.terminate()
-            self._wait()
+            self.wait()
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
@@ -398,6 +399,7 @@ def _ask(session: _Session, command: Command, pending: bytearray) -> Machine:
     try:
         return session.question(command, pending)
     except QmpError as error:
+        session.wait()  # the socket closes a little before the process is gone
         if session.process.poll() is None:
             raise
         raise _StartupError(session) from error
@@ -409,7 +411,6 @@ class _StartupError(HarnessError):
     """Report that QEMU ended before the guest ran; it has said why on stderr itself."""
 
     def __init__(self, session: _Session) -> None:
-        session.process.wait()
         super().__init__(
             f"QEMU did not start (exit status {session.process.returncode}); its message is above"
         )

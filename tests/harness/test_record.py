@@ -59,8 +59,8 @@ def wait_for_trace(process: subprocess.Popen[bytes], out: Path) -> None:
     """Wait until recording has begun."""
 
     def begun() -> bool:
-        if process.poll() is not None and process.stdout is not None:
-            pytest.fail(f"record ended at once: {process.stdout.read().decode()}")
+        if process.poll() is not None:
+            pytest.fail(f"record ended at once: {process.communicate()[0].decode()}")
         return out.exists() and out.stat().st_size > 0
 
     assert wait_until(begun), "record does not begin"
@@ -195,7 +195,8 @@ def test_a_trace_opens_whatever_was_killed_and_when(victim: str, tmp_path: Path)
         most = max(most, len(events))
         if victim == "qemu":
             assert damage is None
-            if process.returncode != 0 or not ended:
+            # The guest may have been faster.
+            if process.returncode != 0 or b"guest: done" not in output:
                 assert process.returncode == 2, output
                 assert b"error: QEMU was killed by signal 9" in output
         elif damage is not None:
@@ -237,7 +238,6 @@ def test_a_machine_that_does_not_start_leaves_no_trace(tmp_path: Path) -> None:
     [
         (["-m", "4G"], ((0, 2 << 30), (4 << 30, 2 << 30))),
         (["-m", "1G", "-machine", "max-ram-below-4g=512M"], ((0, 1 << 29), (4 << 30, 1 << 29))),
-        (["-machine", "pc", "-m", "256M"], ((0, 256 << 20),)),
         (
             ["-m", "1G", "-machine", "memory-backend=r", *MEMFD],
             ((0, 1 << 30),),

@@ -200,6 +200,7 @@ void Caches::drop_contexts() {
 }
 
 void Caches::drop_contexts_of_domain(u32 domain) {
+    fast.drop_devices();
     // Scalable context entries carry no domain, and all of them go.
     drop_words_unless(contexts_, [&](u64, const CachedWords &entry) {
         return entry.domain != domain && entry.domain != -1;
@@ -210,6 +211,7 @@ void Caches::drop_contexts_of_device(u32 sid, u64 function_mask) {
     // FM 0 compares all function bits, 1 ignores bit 2, 2 bits 2:1, 3 bits 2:0.
     constexpr u64 ignored_bits[] = {0, 4, 6, 7};
     const u64 ignored = ignored_bits[function_mask & 3];
+    fast.drop_devices();
     drop_words_unless(
         contexts_, [&](u64 other, const CachedWords &) { return ((other ^ sid) & ~ignored) != 0; });
 }
@@ -219,11 +221,13 @@ void Caches::drop_pasids() {
 }
 
 void Caches::drop_pasids_of_domain(u32 domain) {
+    fast.drop_devices();
     drop_words_unless(pasids_,
                       [&](u64, const CachedWords &entry) { return entry.domain != domain; });
 }
 
 void Caches::drop_pasid(u32 domain, u32 pasid) {
+    fast.drop_devices();
     drop_words_unless(pasids_, [&](u64 key, const CachedWords &entry) {
         return static_cast<u32>(key) != pasid || entry.domain != domain;
     });
@@ -269,6 +273,11 @@ void Caches::discard_if_empty(CacheTag tag, const Store &store) {
 }
 
 void Caches::drop_tag(u64 event, CacheTag tag) {
+    fast.drop_domain(tag.domain());
+    drop_all_of_tag(event, tag);
+}
+
+void Caches::drop_all_of_tag(u64 event, CacheTag tag) {
     Store *store = find(tag);
     if (store == nullptr)
         return;
@@ -291,14 +300,16 @@ template <class Chosen> void Caches::drop_tags(u64 event, Chosen chosen) {
     });
     std::sort(order.begin(), order.end());
     for (const auto &[birth, packed] : order)
-        drop_tag(event, CacheTag::unpack(packed));
+        drop_all_of_tag(event, CacheTag::unpack(packed));
 }
 
 void Caches::drop_iotlb(u64 event) {
+    fast.drop_all();
     drop_tags(event, [](CacheTag) { return true; });
 }
 
 void Caches::drop_iotlb_of_domain(u64 event, u32 domain) {
+    fast.drop_domain(domain);
     drop_tags(event, [&](CacheTag tag) { return tag.domain() == domain; });
 }
 
@@ -334,13 +345,14 @@ void Caches::collect(FlatMap<Ways> &map, u64 first, u64 last, std::vector<u64> &
 }
 
 void Caches::drop_pages(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only) {
-    Store *store = find(tag);
-    if (store == nullptr)
-        return;
     const u64 bits = layout::page_bits + mask;
     const u64 low = bits >= 64 ? ~u64{0} : (u64{1} << bits) - 1;
     const u64 first = address & ~low;
     const u64 last = first | low;
+    fast.drop_pages(tag, first, last);
+    Store *store = find(tag);
+    if (store == nullptr)
+        return;
     collect(store->leaves, first, last, keys_, store->of_leaf, 1, layout::largest_leaf);
     drop_leaves(*store, tag, keys_, event);
     if (!leaves_only) {

@@ -4,6 +4,7 @@
 // max_ways different entries are kept under one key, the oldest goes first.
 #pragma once
 
+#include "fast_tlb.hpp"
 #include "flat_map.hpp"
 #include "lookup.hpp"
 
@@ -15,34 +16,6 @@ namespace dmarewind {
 inline constexpr unsigned max_ways = 4;
 // Dropped IOTLB entries remembered to explain a unit that serves them still.
 inline constexpr std::size_t dropped_limit = std::size_t{1} << 16;
-
-// What IOTLB and paging-structure entries are tagged with, packed into one number.
-class CacheTag {
-  public:
-    constexpr CacheTag() = default;
-    constexpr CacheTag(u32 domain, u32 pasid, u8 stage)
-        : packed_(u64{domain} << 32 | u64{pasid == no_pasid ? 0 : pasid + 1} << 8 | stage) {}
-    explicit CacheTag(const PagingRoot &root) : CacheTag(root.domain, root.pasid, root.stage()) {}
-    static constexpr CacheTag second_stage(u32 domain) {
-        return {domain, no_pasid, static_cast<u8>(Role::second_stage)};
-    }
-    static constexpr CacheTag first_stage(u32 domain, u32 pasid) {
-        return {domain, pasid, static_cast<u8>(Role::first_stage)};
-    }
-
-    static constexpr CacheTag unpack(u64 packed) {
-        CacheTag tag;
-        tag.packed_ = packed;
-        return tag;
-    }
-
-    constexpr u32 domain() const { return static_cast<u32>(packed_ >> 32); }
-    constexpr u64 packed() const { return packed_; } // its order is (domain, PASID, stage)
-    constexpr bool operator==(const CacheTag &) const = default;
-
-  private:
-    u64 packed_ = 0;
-};
 
 // The quadwords read on the way to an answer.
 struct Trail {
@@ -192,6 +165,9 @@ class Caches {
     void drop_pages(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only);
     void drop_tag(u64 event, CacheTag tag);
 
+    // The finite cache of batches, told of every invalidation.
+    FastTlb fast;
+
   private:
     // The entries of one tag.
     struct Store {
@@ -247,6 +223,7 @@ class Caches {
     void add_words(Ways &ways, const WordsView &view);
     void drop_words(FlatMap<Ways> &map);
     template <class Keep> void drop_words_unless(FlatMap<Ways> &map, Keep keep);
+    void drop_all_of_tag(u64 event, CacheTag tag);
     void drop_leaves(Store &store, CacheTag tag, const std::vector<u64> &keys, u64 event);
     void drop_structures(Store &store, CacheTag tag, const std::vector<u64> &keys);
     template <class Chosen> void drop_tags(u64 event, Chosen chosen);

@@ -17,7 +17,7 @@ struct EntryResult {
     u8 reason = 0; // 0: valid
     bool fault_disable = false;
     u8 count = 0;
-    u64 words[layout::PasidEntry::words] = {};
+    u64 words[layout::PasidEntry::words]; // the first count mean something
 };
 
 class Lookup {

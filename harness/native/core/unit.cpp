@@ -18,7 +18,8 @@ u64 request_key(const Request &request) {
 Unit::Unit(UnitConfig config)
     : config_(std::move(config)), memory_(config_.page_budget), registers_(config_),
       translator_(config_, memory_), faults_(config_, registers_, emitted),
-      queue_(config_, memory_, registers_, translator_.caches(), faults_, emitted, event) {
+      queue_(config_, memory_, registers_, translator_.caches(), faults_, emitted, event),
+      batch_(config_, memory_, translator_.lookup()) {
     memory_.set_ram(config_.ram);
 }
 
@@ -127,6 +128,13 @@ const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
     return permitted;
 }
 
+void Unit::translate(const BatchRequests &requests, bool cold) {
+    if (cold)
+        batch_.cold(requests, translator_.enabled);
+    else
+        batch_.warm(requests, translator_.enabled, translator_.caches().fast);
+}
+
 void Unit::adopt(const Observation &seen) {
     switch (seen.kind) {
     case layout::Tag::descriptor:
@@ -186,6 +194,8 @@ void Unit::command() {
         const u64 root = registers_.load(reg::rtaddr);
         translator_.lookup().set_root(layout::RootTableAddress::rta.address(&root),
                                       layout::RootTableAddress::ttm.of(root));
+        // What the finite cache knows of devices may be of the other mode.
+        translator_.caches().fast.drop_devices();
         if (config_.cap(layout::Capability::esrtps) != 0)
             translator_.caches().drop_all(event);
     }

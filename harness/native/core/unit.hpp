@@ -1,6 +1,7 @@
 // One VT-d remapping unit: registers, queue, caches, faults and the requests it answers.
 #pragma once
 
+#include "batch.hpp"
 #include "oracle.hpp"
 #include "queue.hpp"
 
@@ -35,6 +36,9 @@ class Unit {
     // valid until the next access. Findings are what this access and stores before it gave.
     const Permitted &access(const Request &request, const Outcome &recorded);
 
+    // Translate many requests at once, walking from the root (cold) or with the finite cache.
+    void translate(const BatchRequests &requests, bool cold);
+
     // Take over something the recorded unit did and this one did not.
     void adopt(const Observation &seen);
 
@@ -46,7 +50,7 @@ class Unit {
     const Memory &memory() const { return memory_; }
     Memory &memory() { return memory_; }
     const InvalidationQueue &queue() const { return queue_; }
-    const Translator &translator() const { return translator_; }
+    const FastTlb &fast_tlb() { return translator_.caches().fast; }
 
   private:
     void command();
@@ -62,6 +66,7 @@ class Unit {
     Translator translator_;
     FaultRecorder faults_;
     InvalidationQueue queue_;
+    BatchTranslator batch_;
     FlatMap<u64> tags_; // (source id, PASID) to the packed tag its last walk had
     std::unordered_set<u64> reused_;
     std::vector<Dropped> dropped_;                                        // scratch

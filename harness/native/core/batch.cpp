@@ -1,0 +1,291 @@
+#include "batch.hpp"
+
+namespace dmarewind {
+namespace {
+
+// Requests walked together, level by level, so that their loads overlap.
+constexpr std::size_t group = 32;
+
+// Rights in the low bits of a cached target.
+constexpr u64 target_rights = all_rights;
+
+constexpr Rights needed_rights(AccessKind kind) {
+    if (kind == AccessKind::write)
+        return right_write;
+    if (kind == AccessKind::execute)
+        return right_read | right_execute;
+    return right_read;
+}
+
+bool in_interrupt_range(u64 address) {
+    return address >= interrupt_first && address <= interrupt_last;
+}
+
+} // namespace
+
+// -- one request ----------------------------------------------------------------------------------
+
+// Find the paging root of a request; 0, or the reason there is none.
+inline u8 BatchTranslator::find_root(const Memory::View &view, u32 sid, u32 pasid, AccessKind kind,
+                                     PagingRoot &root) const {
+    Unobserved nobody;
+    EntryResult context;
+    if (lookup_.legacy()) {
+        if (pasid != no_pasid) [[unlikely]]
+            return code(layout::Reason::legacy_mode_pasid);
+        lookup_.context(view, sid, context, nobody);
+        if (context.reason != 0) [[unlikely]]
+            return context.reason;
+        root = lookup_.legacy_root(context.words);
+        return 0;
+    }
+    lookup_.context(view, sid, context, nobody);
+    if (context.reason != 0) [[unlikely]]
+        return context.reason;
+    EntryResult entry;
+    lookup_.pasid(view, context.words, pasid, kind, entry, nobody);
+    if (entry.reason != 0) [[unlikely]]
+        return entry.reason;
+    root = lookup_.scalable_root(entry.words, lookup_.effective_pasid(context.words, pasid), false);
+    return 0;
+}
+
+BatchTranslator::Answer BatchTranslator::one_of_kind(const Memory::View &view, u32 sid, u32 pasid,
+                                                     u64 iova, AccessKind kind) {
+    Answer answer{};
+    answer.status = find_root(view, sid, pasid, kind, answer.root);
+    if (answer.status != 0)
+        return answer;
+    if (answer.root.rules == nullptr) {
+        const unsigned width = config_.host_address_width;
+        if (width < 64 && iova >> width != 0)
+            answer.status = code(lookup_.legacy() ? layout::Reason::address_beyond_width
+                                                  : layout::Reason::pass_through_beyond_width);
+        else
+            answer.address = identity(iova);
+        return answer;
+    }
+    walk(view, answer.root, iova, kind, nullptr, result_);
+    if (result_.outcome.type == OutcomeType::fault) {
+        answer.status = static_cast<u8>(result_.outcome.reason);
+        return answer;
+    }
+    for (unsigned i = 0; i < result_.updates_count; ++i)
+        memory_.store(result_.updates[i].address, sizeof(u64), result_.updates[i].value);
+    answer.address = result_.outcome.address | (iova & result_.outcome.mask);
+    answer.level = result_.steps[result_.steps_count - 1].level;
+    answer.rights = result_.rights;
+    // A write must set D first, so only a write that has been walked may be answered from a cache.
+    if (answer.root.rules->set_by_leaf_write != 0 && kind != AccessKind::write)
+        answer.rights &= static_cast<Rights>(~right_write);
+    return answer;
+}
+
+BatchTranslator::Answer BatchTranslator::one(const Memory::View &view, u32 sid, u32 pasid, u64 iova,
+                                             AccessKind kind, bool enabled) {
+    if (!enabled || in_interrupt_range(iova)) {
+        Answer answer{};
+        answer.address = identity(iova);
+        return answer;
+    }
+    if (kind != AccessKind::unknown)
+        return one_of_kind(view, sid, pasid, iova, kind);
+    // A request of unknown kind is a read if a read may succeed, else a write.
+    const Answer as_read = one_of_kind(view, sid, pasid, iova, AccessKind::read);
+    if (as_read.status == 0)
+        return as_read;
+    const Answer as_write = one_of_kind(view, sid, pasid, iova, AccessKind::write);
+    return as_write.status == 0 ? as_write : as_read;
+}
+
+// -- cold -----------------------------------------------------------------------------------------
+
+void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
+    const Memory::View view = memory_.view();
+    struct Lane {
+        u64 table;
+        u64 iova;
+        u64 granted;
+        u64 bad;     // not zero: something needs the careful walk
+        u32 request; // index
+    };
+    Lane lanes[group];
+
+    for (std::size_t base = 0; base < requests.count; base += group) {
+        const std::size_t end = std::min(base + group, requests.count);
+        std::size_t active = 0;
+        const WalkRules *rules = nullptr;
+        u8 levels = 0;
+        u8 kind = 0;
+        const auto carefully = [&](std::size_t i) {
+            const Answer answer = one(view, requests.sids[i], requests.pasids[i],
+                                      requests.iovas[i], AccessKind(requests.kinds[i]), enabled);
+            requests.addresses[i] = answer.address;
+            requests.statuses[i] = answer.status;
+        };
+
+        // The roots. Lanes of one group share rules, levels and kind; who differs goes alone.
+        for (std::size_t i = base; i < end; ++i) {
+            const u64 iova = requests.iovas[i];
+            PagingRoot root;
+            const auto wants = AccessKind(requests.kinds[i]);
+            if (!enabled || in_interrupt_range(iova) || wants == AccessKind::unknown ||
+                find_root(view, requests.sids[i], requests.pasids[i], wants, root) != 0)
+                [[unlikely]] {
+                carefully(i);
+                continue;
+            }
+            if (root.rules == nullptr) {
+                const unsigned width = config_.host_address_width;
+                if (width < 64 && iova >> width != 0) [[unlikely]] {
+                    carefully(i);
+                    continue;
+                }
+                requests.addresses[i] = identity(iova);
+                requests.statuses[i] = 0;
+                continue;
+            }
+            if (active == 0) {
+                rules = root.rules;
+                levels = root.levels;
+                kind = requests.kinds[i];
+            }
+            if (root.rules != rules || root.levels != levels || requests.kinds[i] != kind ||
+                input_fault(*rules, levels, iova) != 0) [[unlikely]] {
+                carefully(i);
+                continue;
+            }
+            lanes[active++] = {root.pointer, iova, ~u64{0}, 0, static_cast<u32>(i)};
+        }
+        if (active == 0)
+            continue;
+
+        // The levels: the checks of step(), gathered in one word and looked at only at the end.
+        const WalkRules::Kind &need = rules->kind(AccessKind(kind));
+        const u64 invert = rules->invert;
+        const u64 all_ones = rules->all_ones_unreadable ? 1 : 0;
+        const u64 writes = kind == static_cast<u8>(AccessKind::write) ? rules->set_by_leaf_write : 0;
+        const auto finish = [&](const Lane &lane, u64 entry, unsigned level) {
+            const u64 size = u64{1} << layout::page_shift[level];
+            const u64 page = entry & layout::SecondStageEntry::addr.mask() & ~(size - 1);
+            const u64 address = page | (lane.iova & (size - 1));
+            const u64 first = rules->interrupt_range_by_page ? page : address;
+            const u64 last = rules->interrupt_range_by_page ? page + size - 1 : address;
+            const bool message = first <= interrupt_last && last >= interrupt_first;
+            const u64 bad = lane.bad | (~lane.granted & need.leaf) |
+                            (entry & rules->reserved[level][1]) | (writes & ~entry);
+            if (bad != 0 || message) [[unlikely]]
+                return carefully(lane.request);
+            requests.addresses[lane.request] = address;
+            requests.statuses[lane.request] = 0;
+        };
+        for (unsigned level = levels; level != 0 && active != 0; --level) {
+            const unsigned shift = layout::page_shift[level];
+            const u64 reserved = rules->reserved[level][0];
+            const u64 leaf_bit = level == 1 ? 0 : rules->leaf_bit[level];
+            std::size_t kept = 0;
+            for (std::size_t k = 0; k < active; ++k) {
+                Lane lane = lanes[k];
+                const u64 index = lane.iova >> shift & ((1U << layout::index_bits) - 1);
+                u64 entry;
+                if (!view.load(lane.table + layout::entry_size * index, entry)) [[unlikely]] {
+                    carefully(lane.request);
+                    continue;
+                }
+                const u64 turned = entry ^ invert;
+                lane.granted &= turned;
+                lane.bad |= (~turned & need.level) | (rules->set_always & ~entry) |
+                            (all_ones & static_cast<u64>(entry == ~u64{0}));
+                if (level == 1 || (entry & leaf_bit) != 0) {
+                    finish(lane, entry, level);
+                    continue;
+                }
+                lane.bad |= entry & reserved;
+                lane.table = entry & layout::SecondStageEntry::addr.mask();
+                lanes[kept++] = lane;
+            }
+            active = kept;
+        }
+    }
+}
+
+// -- warm -----------------------------------------------------------------------------------------
+
+void BatchTranslator::fill(const Memory::View &view, FastTlb &tlb, u32 sid, u32 pasid, u64 iova,
+                           const Answer &answer) {
+    if (answer.status != 0)
+        return;
+    PagingRoot root;
+    const bool execute = find_root(view, sid, pasid, AccessKind::execute, root) == 0;
+    if (!execute && find_root(view, sid, pasid, AccessKind::read, root) != 0)
+        return;
+    tlb.add_device(tlb.device_key(sid, pasid), root, execute);
+    if (answer.level == 0)
+        return;
+    const u64 offset = (u64{1} << layout::page_bits) - 1;
+    tlb.add_page(tlb.tag(root), root.domain, iova >> layout::page_bits,
+                 (answer.address & ~offset) | answer.rights, answer.level > 1);
+}
+
+void BatchTranslator::warm(const BatchRequests &requests, bool enabled, FastTlb &tlb) {
+    if (!enabled)
+        return cold(requests, enabled);
+    tlb.allocate();
+    const Memory::View view = memory_.view();
+    constexpr u64 offset = (u64{1} << layout::page_bits) - 1;
+    const unsigned width = std::min(config_.host_address_width, 63U);
+    struct Lane {
+        u64 tag; // of the page; not_cached, or passed
+        const FastTlb::Set *set;
+    };
+    // Never the tag of a page: those have a stage.
+    constexpr u64 not_cached = 0;
+    constexpr u64 passed = u64{1} << 63;
+    Lane lanes[group];
+
+    for (std::size_t base = 0; base < requests.count; base += group) {
+        const std::size_t size = std::min(group, requests.count - base);
+        for (std::size_t k = 0; k < size; ++k) {
+            const std::size_t i = base + k;
+            const u64 key = tlb.device_key(requests.sids[i], requests.pasids[i]);
+            const FastTlb::Device &device = tlb.device(key);
+            const bool usable = device.key == key &&
+                                (device.execute || requests.kinds[i] != u8(AccessKind::execute));
+            const u64 number = requests.iovas[i] >> layout::page_bits;
+            lanes[k].tag = !usable ? not_cached : device.root.rules == nullptr ? passed : device.tag;
+            lanes[k].set = &tlb.set(device.tag, number);
+            __builtin_prefetch(lanes[k].set);
+        }
+        for (std::size_t k = 0; k < size; ++k) {
+            const std::size_t i = base + k;
+            const u64 iova = requests.iovas[i];
+            const u64 tag = lanes[k].tag;
+            if (tag == passed && iova >> width == 0) {
+                requests.addresses[i] = identity(iova);
+                requests.statuses[i] = 0;
+                continue;
+            }
+            const u64 number = iova >> layout::page_bits;
+            const auto kind = AccessKind(requests.kinds[i]);
+            const FastTlb::Page *way = lanes[k].set->way;
+            way += way->number != number || way->tag != tag;
+            const Rights needed = needed_rights(kind);
+            if (way->number == number && way->tag == tag && tag != not_cached &&
+                (way->target & needed) == needed) [[likely]] {
+                requests.addresses[i] = (way->target & ~offset) | (iova & offset);
+                requests.statuses[i] = 0;
+                continue;
+            }
+            const u32 sid = requests.sids[i];
+            const u32 pasid = requests.pasids[i];
+            const Answer answer = one(view, sid, pasid, iova, kind, enabled);
+            requests.addresses[i] = answer.address;
+            requests.statuses[i] = answer.status;
+            // An address of the interrupt range never gets as far as the tables.
+            if (!in_interrupt_range(iova))
+                fill(view, tlb, sid, pasid, iova, answer);
+        }
+    }
+}
+
+} // namespace dmarewind

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from harness.errors import HarnessError
@@ -22,6 +23,10 @@ from tools.guest import initramfs, kernel
 
 REQUIRE_ALL = os.environ.get("DMAREWIND_REQUIRE") == "all"
 QEMU_MINIMUM = (9, 1)
+
+# How long one example takes depends on what else runs: no deadline. A failure prints what repeats it.
+hypothesis.settings.register_profile("dmarewind", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("dmarewind")
 
 
 def _output(*command: str) -> str:

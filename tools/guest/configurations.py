@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 from tools.guest.kernel import Kernel
 
 BLOCK, NIC, EDU = "00:03.0", "00:04.0", "00:05.0"
-"""Where the guest's devices sit."""
+"""Where the guest's devices sit; with ATS the disk is behind a port and is 01:00.0."""
 
 
 @dataclass(frozen=True)
@@ -112,21 +112,29 @@ def command_line(
 
     disk is a raw image of at least `mebibytes`, share the folder that holds the payload.
     """
+    # Without iommu_platform a virtio device bypasses the unit, and it needs the modern interface.
+    block = "virtio-blk-pci,drive=disk,iommu_platform=on,disable-legacy=on"
+    if configuration.ats:
+        # Only a PCI Express device has ATS, and that needs a port above it.
+        address = "01:00.0"
+        port = ["-device", f"pcie-root-port,id=port1,chassis=1,addr={BLOCK[3:]}"]
+        block += ",bus=port1,ats=on"
+    else:
+        address, port = BLOCK, []
+        block += f",addr={BLOCK[3:]}"
     words = [
         "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0",
         *configuration.kernel,
         f"dmarewind.work={','.join(configuration.work)}",
         f"dmarewind.mib={mebibytes}",
-        f"dmarewind.blk={BLOCK} dmarewind.nic={NIC} dmarewind.edu={EDU}",
+        f"dmarewind.blk={address} dmarewind.nic={NIC} dmarewind.edu={EDU}",
     ]
-    # Without iommu_platform a virtio device bypasses the unit, and it needs the modern interface.
-    block = f"virtio-blk-pci,drive=disk,addr={BLOCK[3:]},iommu_platform=on,disable-legacy=on"
     command = [
         *(qemu, "-machine", "q35", "-accel", "tcg", "-cpu", "qemu64", "-m", memory),
         *("-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-device", _iommu_device(configuration, qemu)),
         *("-drive", f"if=none,id=disk,format=raw,file={disk}"),
-        *("-device", block + (",ats=on" if configuration.ats else "")),
+        *(*port, "-device", block),
         *("-netdev", f"user,id=net,restrict=on,tftp={share}"),
         *("-device", f"e1000e,netdev=net,addr={NIC[3:]}"),
         *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", " ".join(words)),

@@ -24,7 +24,7 @@ from tools.guest import initramfs, kernel
 REQUIRE_ALL = os.environ.get("DMAREWIND_REQUIRE") == "all"
 QEMU_MINIMUM = (9, 1)
 
-# How long one example takes depends on what else runs: no deadline. A failure prints what repeats it.
+# An example takes longer when more runs beside it: no deadline. A failure prints how to repeat it.
 hypothesis.settings.register_profile("dmarewind", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("dmarewind")
 

@@ -1,0 +1,1 @@
+"""Replays of traces, changed and unchanged."""

@@ -423,6 +423,8 @@ def test_control_c(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "harness", "show", str(path)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A background job ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stderr is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from decoders.errors import DecodeError
 from decoders.events import TAGS, AccessKind, Event, RegWrite, Snapshot, Store
@@ -21,6 +21,7 @@ def test_every_kind_is_tried() -> None:
 
 @pytest.mark.parametrize("kind", TAGS.values(), ids=lambda kind: kind.__name__)
 def test_round_trip(kind: type[Event]) -> None:
+    @settings(deadline=None)
     @given(BY_KIND[kind])
     def check(event: Event) -> None:
         raw = Encoder().encode(event)
@@ -30,6 +31,7 @@ def test_round_trip(kind: type[Event]) -> None:
     check()
 
 
+@settings(deadline=None)
 @given(events)
 def test_stored_as_tag_and_fields_in_order(event: Event) -> None:
     tag, *fields = msgpack.unpackb(Encoder().encode(event))
@@ -136,3 +138,20 @@ def test_damaged_content_after_good_events(tail: bytes) -> None:
     assert len([next(decoded), next(decoded)]) == 2
     with pytest.raises(DecodeError, match=r"block\.event\[2\]"):
         next(decoded)
+
+
+@pytest.mark.parametrize(
+    ("inside", "limit"),
+    [
+        (b"\x81\x01\x02", "max_map_len"),
+        (b"\xd4\x05\x01", "max_ext_len"),
+        (b"\xdc\x00\x11" + b"\0" * 17, "max_array_len"),
+        (b"\xc5\x10\x01" + bytes(4097), "max_bin_len"),
+        (b"\xda\x10\x01" + b"x" * 4097, "max_str_len"),
+    ],
+    ids=["map", "extension", "array", "data", "text"],
+)
+def test_bounds_are_kept_while_unpacking(inside: bytes, limit: str) -> None:
+    """Refuse before the value is made: from_fields would, but only when it exists."""
+    with pytest.raises(DecodeError, match=limit):
+        next(decode(b"\x92\x0d" + inside, "block", 0))

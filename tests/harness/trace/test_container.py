@@ -49,7 +49,9 @@ def without_index(path: Path) -> None:
     os.truncate(path, places[-1].end)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50
+)
 @given(headers, st.lists(events | st.none(), max_size=20))
 def test_round_trip(tmp_path: Path, header: Header, written: list[Event | None]) -> None:
     path = tmp_path / "a.trace"

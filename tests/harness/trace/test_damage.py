@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,11 @@ from decoders.events import Event
 from harness.trace import TraceReader
 from tests.harness.trace.samples import BLOCKS, EVENTS, write
 
-ALTERATIONS = {"xor 1": lambda b: b ^ 1, "xor 0x80": lambda b: b ^ 0x80, "set 0xff": lambda b: 0xFF}
+ALTERATIONS: dict[str, Callable[[int], int]] = {
+    "xor 1": lambda b: b ^ 1,
+    "xor 0x80": lambda b: b ^ 0x80,
+    "set 0xff": lambda b: 0xFF,
+}
 
 
 def read(path: Path) -> tuple[list[Event], DecodeError | None]:
@@ -77,8 +82,9 @@ def test_cut_at_every_byte(tmp_path: Path, content: bytes, ends: list[int]) -> N
 
 
 @pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS.keys())
-def test_alter_every_byte(tmp_path: Path, content: bytes, ends: list[int], alter: object) -> None:
-    assert callable(alter)
+def test_alter_every_byte(
+    tmp_path: Path, content: bytes, ends: list[int], alter: Callable[[int], int]
+) -> None:
     path = tmp_path / "altered.trace"
     unnoticed = []
     for offset, byte in enumerate(content):
@@ -108,9 +114,8 @@ def test_alter_every_byte(tmp_path: Path, content: bytes, ends: list[int], alter
 
 @pytest.mark.parametrize("alter", ALTERATIONS.values(), ids=ALTERATIONS.keys())
 def test_altered_index_is_noticed(
-    tmp_path: Path, content: bytes, ends: list[int], alter: object
+    tmp_path: Path, content: bytes, ends: list[int], alter: Callable[[int], int]
 ) -> None:
-    assert callable(alter)
     path = tmp_path / "altered.trace"
     for offset in range(ends[-1], len(content)):
         changed = bytearray(content)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from decoders.errors import DecodeError
 from harness.trace import Header, UnitInfo
@@ -16,6 +16,7 @@ from tests.harness.trace.strategies import headers
 from tests.writers.trace import PLAIN_HEADER
 
 
+@settings(deadline=None)
 @given(headers)
 def test_round_trip(header: Header) -> None:
     assert Header.from_msgpack(header.to_msgpack()) == header
@@ -23,6 +24,7 @@ def test_round_trip(header: Header) -> None:
     assert "\n" not in header.to_json()
 
 
+@settings(deadline=None)
 @given(headers)
 def test_equal_headers_are_stored_alike(header: Header) -> None:
     assert Header.from_json(header.to_json()).to_msgpack() == header.to_msgpack()

@@ -47,6 +47,7 @@ def test_the_form_is_the_documented_one() -> None:
 
 @pytest.mark.parametrize("kind", BY_KIND, ids=lambda kind: kind.__name__)
 def test_line_round_trip(kind: type[Event]) -> None:
+    @settings(deadline=None)
     @given(BY_KIND[kind])
     def check(event: Event) -> None:
         line = format_event(event)
@@ -57,7 +58,9 @@ def test_line_round_trip(kind: type[Event]) -> None:
     check()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50
+)
 @given(headers, st.lists(events, max_size=20))
 def test_container_and_text_lose_nothing(
     tmp_path: Path, header: Header, written: list[Event]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.trace import Header, UnitInfo
 from tests.writers.platform import unit_config
-from tests.writers.traces import Script
+from tests.writers.replays import Script
 
 
 def head() -> tuple[str, str]:

@@ -17,7 +17,7 @@ from tests.harness.replay.scripts import (
     USE_AGAIN,
     script,
 )
-from tests.writers.traces import Script, replay_text
+from tests.writers.replays import Script, replay_text
 
 
 def explained(story: Script, target: str) -> list[str]:

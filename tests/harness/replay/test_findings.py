@@ -24,7 +24,7 @@ from tests.harness.replay.scripts import (
     WAIT,
     script,
 )
-from tests.writers.traces import Replayed, Script, replay_text
+from tests.writers.replays import Replayed, Script, replay_text
 
 DIVERGENCE = FindingKind.DIVERGENCE
 

@@ -33,21 +33,22 @@ def _stream(path: Path) -> int:
     return count
 
 
-def _replay(path: Path, target: str) -> int:
+def replay(path: Path, target: str) -> int:
+    """Replay a trace from file to verdict; return the number of its events."""
     with TraceReader(path) as trace:
-        replay = target_named(target, unit_config(trace.header))
+        applied = target_named(target, unit_config(trace.header))
         for block in trace.blocks():
-            replay.feed(block)
-        replay.finish()
-        return replay.counters().events
+            applied.feed(block)
+        applied.finish()
+        return applied.counters().events
 
 
 def run(traces: list[Path]) -> list[Ratio]:
     """Measure file to verdict over all traces."""
     events = sum(_events(path) for path in traces)
-    native = best_of(RUNS, lambda: [_replay(path, "native") for path in traces])
+    native = best_of(RUNS, lambda: [replay(path, "native") for path in traces])
     stream = best_of(RUNS, lambda: [_stream(path) for path in traces])
-    model = best_of(1, lambda: [_replay(path, "model") for path in traces])
+    model = best_of(1, lambda: [replay(path, "model") for path in traces])
 
     def rate(seconds: float) -> str:
         return f"{events / seconds / 1e6:.2f} M events/s"

@@ -41,6 +41,9 @@ Finding: TypeAlias = tuple[
 instrumented: bool
 """Whether the core was built for libFuzzer: coverage, address and undefined sanitizers."""
 
+NO_PASID: int
+"""Stands for a request without PASID in Unit.translate."""
+
 class MemoryError(builtins.MemoryError):  # noqa: A001
     """The page budget of guest memory is used up."""
 
@@ -110,6 +113,28 @@ class Unit:
 
         With a recorded outcome, judge it and take it over.
         """
+
+    def translate(
+        self,
+        sids: Buffer,
+        pasids: Buffer,
+        iovas: Buffer,
+        kinds: Buffer,
+        addresses: Buffer,
+        statuses: Buffer,
+        *,
+        cold: bool,
+    ) -> None:
+        """Translate many requests at once: one outcome each, nothing recorded but A/D bits.
+
+        sids u16, pasids u32 (NO_PASID for none), iovas u64 and kinds u8 (AccessKind) are read;
+        addresses u64 and statuses u8 (0, or the fault reason) are written. cold walks from the
+        root for each request; otherwise a finite translation cache is asked first, which the
+        unit's invalidations reach. Errors: ValueError when the lengths differ.
+        """
+
+    def use_wide_registers(self, wide: bool, /) -> None:
+        """Allow translate what only some processors have (as it does by itself), or forbid it."""
 
     def adopt(self, seen: Observation, /) -> None:
         """Take over something the recorded unit did and this one did not."""

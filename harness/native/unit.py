@@ -18,6 +18,8 @@ from harness.native.plain import (
 )
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from harness.native import _core
 
 
@@ -88,6 +90,24 @@ class NativeUnit:
         found = within_budget(lambda: self._unit.access(sid, pasid, iova, int(kind), plain))
         permitted = tuple(candidate(one) for one in found)
         return Verdict(permitted, permitted[0].outcome if recorded is None else recorded)
+
+    def translate(
+        self,
+        sids: Buffer,
+        pasids: Buffer,
+        iovas: Buffer,
+        kinds: Buffer,
+        addresses: Buffer,
+        statuses: Buffer,
+        *,
+        cold: bool,
+    ) -> None:
+        """Translate many requests at once; _core.pyi says which buffers, and what cold means."""
+        self._unit.translate(sids, pasids, iovas, kinds, addresses, statuses, cold=cold)
+
+    def use_wide_registers(self, wide: bool) -> None:
+        """Allow translate to use what only some processors have, or forbid it."""
+        self._unit.use_wide_registers(wide)
 
     def adopt(self, seen: Observation) -> None:
         """Take over something the recorded unit did and this one did not."""

@@ -13,7 +13,8 @@ u64 load(const std::byte *memory, u64 address) {
 
 template <unsigned Levels> inline u64 levels_floor(const std::byte *memory, u64 table, u64 iova) {
     if constexpr (Levels == 0) {
-        return iova + (table & 1); // the load must not vanish
+        asm volatile("" : : "r"(table)); // the load must not vanish
+        return iova;
     } else {
         for (unsigned level = Levels; level != 0; --level) {
             const unsigned shift = 12 + 9 * (level - 1);
@@ -23,8 +24,7 @@ template <unsigned Levels> inline u64 levels_floor(const std::byte *memory, u64 
     }
 }
 
-template <unsigned Levels>
-void legacy(const std::byte *memory, u64 root, const Stream &stream) {
+template <unsigned Levels> void legacy(const std::byte *memory, u64 root, const Stream &stream) {
     for (std::size_t i = 0; i < stream.count; ++i) {
         const u64 sid = stream.sids[i];
         const u64 context = load(memory, root + 16 * (sid >> 8)) & pointer_mask;
@@ -79,7 +79,8 @@ void warm_floor(const FastTlb &tlb, bool pages, const Stream &stream) {
         const u64 key = tlb.device_key(stream.sids[i], stream.pasids[i]);
         const u64 tag = devices[FastTlb::device_slot(key)].tag;
         if (!pages) {
-            stream.addresses[i] = iova + (tag >> 63);
+            asm volatile("" : : "r"(tag));
+            stream.addresses[i] = iova;
             continue;
         }
         const u64 target = sets[FastTlb::set_slot(tag, iova >> 12)].way[0].target;

@@ -108,6 +108,24 @@ nb::tuple access(Unit &unit, u16 sid, std::optional<u32> pasid, u64 iova, unsign
     return nb::tuple(candidates);
 }
 
+void translate(Unit &unit, Buffer<const u16> sids, Buffer<const u32> pasids,
+               Buffer<const u64> iovas, Buffer<const u8> kinds, Buffer<u64> addresses,
+               Buffer<u8> statuses, bool cold) {
+    const std::size_t count = sids.size();
+    if (pasids.size() != count || iovas.size() != count || kinds.size() != count ||
+        addresses.size() != count || statuses.size() != count)
+        throw nb::value_error("the six buffers differ in length");
+    constexpr u32 pasid_end = 1U << layout::PasidIotlbInvalidation::pasid.width;
+    for (const u32 pasid : pasids.span())
+        if (pasid >= pasid_end && pasid != no_pasid)
+            throw nb::value_error("a PASID has 20 bits");
+    for (const u8 kind : kinds.span())
+        kind_from(kind);
+    unit.translate({count, sids.data(), pasids.data(), iovas.data(), kinds.data(), addresses.data(),
+                    statuses.data()},
+                   cold);
+}
+
 void bind_unit(nb::module_ &m) {
     nb::class_<UnitConfig>(m, "Config")
         .def(
@@ -160,6 +178,11 @@ void bind_unit(nb::module_ &m) {
         .def("write_register", &Unit::write_register)
         .def("access", &access, nb::arg("sid"), nb::arg("pasid").none(), nb::arg("iova"),
              nb::arg("kind"), nb::arg("recorded").none() = nb::none())
+        .def("translate", &translate, nb::arg("sids"), nb::arg("pasids"), nb::arg("iovas"),
+             nb::arg("kinds"), nb::arg("addresses"), nb::arg("statuses"), nb::kw_only(),
+             nb::arg("cold"))
+        .def("use_wide_registers",
+             [](Unit &unit, bool wide) { unit.batch().use_wide_registers(wide); })
         .def("adopt", [](Unit &unit, nb::object seen) { unit.adopt(to_observation(seen)); })
         .def("emitted", &take_emitted)
         .def("findings", &take_findings);
@@ -242,6 +265,7 @@ NB_MODULE(_core, m) {
 #else
     m.attr("instrumented") = false;
 #endif
+    m.attr("NO_PASID") = dmarewind::no_pasid;
     nanobind::exception<dmarewind::MemoryError>(m, "MemoryError", PyExc_MemoryError);
     dmarewind::bind::bind_unit(m);
     dmarewind::bind::bind_replay(m);

@@ -5,9 +5,7 @@ namespace {
 
 // Requests walked together, level by level, so that their loads overlap.
 constexpr std::size_t group = 32;
-
-// Rights in the low bits of a cached target.
-constexpr u64 target_rights = all_rights;
+constexpr std::size_t kernel_lanes = 8;
 
 constexpr Rights needed_rights(AccessKind kind) {
     if (kind == AccessKind::write)
@@ -102,6 +100,28 @@ BatchTranslator::Answer BatchTranslator::one(const Memory::View &view, u32 sid, 
 
 void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
     const Memory::View view = memory_.view();
+    KernelState state;
+    state.memory = view.base();
+    state.window = view.window();
+    state.lookup = &lookup_;
+    state.host_address_width = config_.host_address_width;
+    // The root table too must be where plain loads reach it.
+    const bool wide = kernels_.cold != nullptr && enabled && view.plain() &&
+                      lookup_.root_usable() && lookup_.root_table() < view.window();
+    for (std::size_t base = 0; base < requests.count;) {
+        const std::size_t end = std::min(base + group, requests.count);
+        std::size_t done = base;
+        while (wide && end - done >= kernel_lanes && kernels_.cold(state, requests, done))
+            done += kernel_lanes;
+        if (done < end)
+            cold_group(view, requests, done, std::min(done + kernel_lanes, end), enabled);
+        base = done < end ? std::min(done + kernel_lanes, end) : end;
+    }
+}
+
+// Walk up to a group of requests together, level by level.
+void BatchTranslator::cold_group(const Memory::View &view, const BatchRequests &requests,
+                                 std::size_t base, std::size_t end, bool enabled) {
     struct Lane {
         u64 table;
         u64 iova;
@@ -111,15 +131,14 @@ void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
     };
     Lane lanes[group];
 
-    for (std::size_t base = 0; base < requests.count; base += group) {
-        const std::size_t end = std::min(base + group, requests.count);
+    {
         std::size_t active = 0;
         const WalkRules *rules = nullptr;
         u8 levels = 0;
         u8 kind = 0;
         const auto carefully = [&](std::size_t i) {
-            const Answer answer = one(view, requests.sids[i], requests.pasids[i],
-                                      requests.iovas[i], AccessKind(requests.kinds[i]), enabled);
+            const Answer answer = one(view, requests.sids[i], requests.pasids[i], requests.iovas[i],
+                                      AccessKind(requests.kinds[i]), enabled);
             requests.addresses[i] = answer.address;
             requests.statuses[i] = answer.status;
         };
@@ -158,13 +177,14 @@ void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
             lanes[active++] = {root.pointer, iova, ~u64{0}, 0, static_cast<u32>(i)};
         }
         if (active == 0)
-            continue;
+            return;
 
         // The levels: the checks of step(), gathered in one word and looked at only at the end.
         const WalkRules::Kind &need = rules->kind(AccessKind(kind));
         const u64 invert = rules->invert;
         const u64 all_ones = rules->all_ones_unreadable ? 1 : 0;
-        const u64 writes = kind == static_cast<u8>(AccessKind::write) ? rules->set_by_leaf_write : 0;
+        const u64 writes =
+            kind == static_cast<u8>(AccessKind::write) ? rules->set_by_leaf_write : 0;
         const auto finish = [&](const Lane &lane, u64 entry, unsigned level) {
             const u64 size = u64{1} << layout::page_shift[level];
             const u64 page = entry & layout::SecondStageEntry::addr.mask() & ~(size - 1);
@@ -232,19 +252,35 @@ void BatchTranslator::warm(const BatchRequests &requests, bool enabled, FastTlb 
         return cold(requests, enabled);
     tlb.allocate();
     const Memory::View view = memory_.view();
+    for (std::size_t base = 0; base < requests.count;) {
+        const std::size_t end = std::min(base + group, requests.count);
+        std::size_t done = base;
+        while (kernels_.warm != nullptr && end - done >= kernel_lanes &&
+               kernels_.warm(tlb, config_.host_address_width, requests, done))
+            done += kernel_lanes;
+        const std::size_t next =
+            kernels_.warm != nullptr ? std::min(done + kernel_lanes, end) : end;
+        if (done < end)
+            warm_group(view, requests, done, next, tlb);
+        base = done < end ? next : end;
+    }
+}
+
+// Answer up to a group of requests, asking for all their slots before looking at the first.
+void BatchTranslator::warm_group(const Memory::View &view, const BatchRequests &requests,
+                                 std::size_t base, std::size_t end, FastTlb &tlb) {
     constexpr u64 offset = (u64{1} << layout::page_bits) - 1;
     const unsigned width = std::min(config_.host_address_width, 63U);
     struct Lane {
         u64 tag; // of the page; not_cached, or passed
         const FastTlb::Set *set;
     };
-    // Never the tag of a page: those have a stage.
     constexpr u64 not_cached = 0;
-    constexpr u64 passed = u64{1} << 63;
+    constexpr u64 passed = FastTlb::passes;
     Lane lanes[group];
 
-    for (std::size_t base = 0; base < requests.count; base += group) {
-        const std::size_t size = std::min(group, requests.count - base);
+    {
+        const std::size_t size = end - base;
         for (std::size_t k = 0; k < size; ++k) {
             const std::size_t i = base + k;
             const u64 key = tlb.device_key(requests.sids[i], requests.pasids[i]);
@@ -252,7 +288,7 @@ void BatchTranslator::warm(const BatchRequests &requests, bool enabled, FastTlb 
             const bool usable = device.key == key &&
                                 (device.execute || requests.kinds[i] != u8(AccessKind::execute));
             const u64 number = requests.iovas[i] >> layout::page_bits;
-            lanes[k].tag = !usable ? not_cached : device.root.rules == nullptr ? passed : device.tag;
+            lanes[k].tag = usable ? device.tag : not_cached;
             lanes[k].set = &tlb.set(device.tag, number);
             __builtin_prefetch(lanes[k].set);
         }
@@ -278,7 +314,7 @@ void BatchTranslator::warm(const BatchRequests &requests, bool enabled, FastTlb 
             }
             const u32 sid = requests.sids[i];
             const u32 pasid = requests.pasids[i];
-            const Answer answer = one(view, sid, pasid, iova, kind, enabled);
+            const Answer answer = one(view, sid, pasid, iova, kind, true);
             requests.addresses[i] = answer.address;
             requests.statuses[i] = answer.status;
             // An address of the interrupt range never gets as far as the tables.

@@ -3,25 +3,17 @@
 // finite cache of FastTlb answers (warm); A/D bits are set as by any walk.
 #pragma once
 
-#include "fast_tlb.hpp"
-#include "lookup.hpp"
+#include "kernel.hpp"
 
 namespace dmarewind {
-
-struct BatchRequests {
-    std::size_t count;
-    const u16 *sids;
-    const u32 *pasids; // no_pasid for none
-    const u64 *iovas;
-    const u8 *kinds; // AccessKind
-    u64 *addresses;  // out: where the request leads, 0 on a fault
-    u8 *statuses;    // out: 0 or the fault reason
-};
 
 class BatchTranslator {
   public:
     BatchTranslator(const UnitConfig &config, Memory &memory, const Lookup &lookup)
-        : config_(config), memory_(memory), lookup_(lookup) {}
+        : config_(config), memory_(memory), lookup_(lookup), kernels_(kernels(true)) {}
+
+    // Whether to use what only some processors have: for tests and benchmarks.
+    void use_wide_registers(bool wide) { kernels_ = kernels(wide); }
 
     // Walk from the root for each request.
     void cold(const BatchRequests &requests, bool enabled);
@@ -37,6 +29,10 @@ class BatchTranslator {
         PagingRoot root; // when level is not 0
     };
 
+    void cold_group(const Memory::View &view, const BatchRequests &requests, std::size_t base,
+                    std::size_t end, bool enabled);
+    void warm_group(const Memory::View &view, const BatchRequests &requests, std::size_t base,
+                    std::size_t end, FastTlb &tlb);
     Answer one(const Memory::View &view, u32 sid, u32 pasid, u64 iova, AccessKind kind,
                bool enabled);
     Answer one_of_kind(const Memory::View &view, u32 sid, u32 pasid, u64 iova, AccessKind kind);
@@ -49,6 +45,7 @@ class BatchTranslator {
     const UnitConfig &config_;
     Memory &memory_;
     const Lookup &lookup_;
+    Kernels kernels_;
     WalkResult result_;
 };
 

@@ -22,8 +22,7 @@ void FastTlb::clear() {
 void FastTlb::add_device(u64 key, const PagingRoot &root, bool execute) {
     Device &device = devices_[device_slot(key)];
     device.key = key;
-    device.tag = tag(root);
-    device.root = root;
+    device.tag = root.rules == nullptr ? passes : tag(root);
     device.execute = execute;
 }
 

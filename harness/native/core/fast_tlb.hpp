@@ -17,13 +17,16 @@ class FastTlb {
     static constexpr unsigned device_bits = 10;
     static constexpr unsigned set_bits = 15;
     static constexpr unsigned page_ways = 2;
+    static constexpr unsigned key_sid = 20;
+    static constexpr unsigned key_none = 39; // the bit of a request without PASID
+    static constexpr u64 multiplier = 0x9e37'79b9'7f4a'7c15;
+    static constexpr u64 passes = u64{1} << 63; // tag of a pass-through device; no page has it
 
-    // What a device's requests use. One cache line.
-    struct alignas(64) Device {
-        u64 key = 0; // request key with the generation; 0 is nobody
-        u64 tag = 0; // of its pages: cache tag with the domain's generation
-        PagingRoot root;
-        bool execute = true; // execute requests are allowed
+    // What a device's requests use.
+    struct alignas(32) Device {
+        u64 key = 0;     // request key with the generation; 0 is nobody
+        u64 tag = 0;     // of its pages: cache tag with the domain's generation
+        u64 execute = 1; // execute requests are allowed
     };
 
     // One page: its number, the tag, and its address with rights in the low bits.
@@ -45,8 +48,9 @@ class FastTlb {
 
     u64 device_key(u32 sid, u32 pasid) const {
         const u64 none = pasid == no_pasid;
-        return device_generation_ << 40 | none << 39 | u64{sid} << 20 | (pasid & 0xf'ffff);
+        return key_generation() | none << key_none | u64{sid} << key_sid | (pasid & 0xf'ffff);
     }
+    u64 key_generation() const { return device_generation_ << (key_none + 1); }
     const Device &device(u64 key) const { return devices_[device_slot(key)]; }
     Device &device(u64 key) { return devices_[device_slot(key)]; }
 
@@ -76,7 +80,6 @@ class FastTlb {
     const Set *sets() const { return sets_.get(); }
 
   private:
-    static constexpr u64 multiplier = 0x9e37'79b9'7f4a'7c15;
     static constexpr u64 generations = u64{1} << 24; // of devices, in a key
     static constexpr std::size_t domains = std::size_t{1} << 16;
     // More pages than this are dropped by dropping their domain.

@@ -1,5 +1,6 @@
 #include "lookup.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace dmarewind {
@@ -48,6 +49,13 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
         for (const auto &[field, capability] : needs)
             if (config.ecap(capability) == 0)
                 unsupported_[field.word] |= field.mask();
+    }
+    std::copy_n(layout::ScalableContextEntry::reserved, layout::ScalableContextEntry::words,
+                context_reserved_);
+    context_reserved_[0] |= beyond_;
+    for (u32 word = 0; word < layout::PasidEntry::words; ++word) {
+        const u64 reserved = layout::PasidEntry::reserved[word] | (word % 2 == 0 ? beyond_ : 0);
+        pasid_reserved_[word] = unsupported_[word] | (pasid_checked_ ? reserved : 0);
     }
     first_stage_modes_ = 1U | (config.cap(Cap::fs5lp) != 0 ? 2U : 0U);
     scalable_ = config.ecap(Ecap::smts) != 0;

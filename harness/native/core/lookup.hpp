@@ -56,13 +56,28 @@ class Lookup {
     // before the PASID entry.
     PagingRoot scalable_root(const u64 *entry, u32 pasid, bool fault_disable) const;
 
+    // What the kernels test themselves.
+    u64 root_table() const { return root_pointer_ & ~beyond_; }
+    u64 beyond() const { return beyond_; }
+    bool root_usable() const {
+        return mode_ <= scalable_mode && (legacy() || scalable_) &&
+               (root_pointer_ & root_pointer_reserved_) == 0;
+    }
+    bool checks_pasids() const { return pasid_checked_; }
+    bool uses_rid_pasid() const { return rid_pasid_; }
+    u64 directory_reserved() const {
+        return pasid_checked_ ? layout::PasidDirectoryEntry::reserved[0] | beyond_ : 0;
+    }
+    const u64 *context_reserved() const { return context_reserved_; }
+    const u64 *pasid_reserved() const { return pasid_reserved_; }
+    bool legacy_context_valid(const u64 *words) const;
+    u8 pasid_fault(const u64 *words, AccessKind kind) const;
+
   private:
     template <unsigned Words, class Observer>
     bool read(const Memory::View &view, u64 address, Role role, u64 *words,
               Observer &observer) const;
-    bool legacy_context_valid(const u64 *words) const;
     bool type_usable(const u64 *words) const;
-    u8 pasid_fault(const u64 *words, AccessKind kind) const;
 
     const RuleBook *rules_;
     EntryReasons legacy_reasons_;
@@ -76,7 +91,9 @@ class Lookup {
     u32 first_stage_modes_; // bit FSPM
     u64 unsupported_[layout::PasidEntry::words] = {}; // what ECAP does not offer
     u64 root_pointer_reserved_;
-    bool scalable_; // ECAP.SMTS
+    u64 context_reserved_[layout::ScalableContextEntry::words];
+    u64 pasid_reserved_[layout::PasidEntry::words]; // and what is not supported
+    bool scalable_;                                 // ECAP.SMTS
     bool pasid_checked_;
     bool rid_pasid_;
     bool type_before_present_;
@@ -116,8 +133,7 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
     using namespace layout;
     const bool scalable = mode_ == scalable_mode;
     out.fault_disable = false;
-    if (mode_ > scalable_mode || (scalable && !scalable_) ||
-        (root_pointer_ & root_pointer_reserved_) != 0) [[unlikely]] {
+    if (!root_usable()) [[unlikely]] {
         out.reason = code(Reason::root_table_address);
         return;
     }
@@ -125,8 +141,8 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
     const u32 bus = sid >> 8;
     u32 function = sid & 0xff;
     u64 root[RootEntry::words];
-    if (!read<RootEntry::words>(view, (root_pointer_ & ~beyond_) + RootEntry::size * u64{bus},
-                                Role::root, root, observer)) [[unlikely]] {
+    if (!read<RootEntry::words>(view, root_table() + RootEntry::size * u64{bus}, Role::root, root,
+                                observer)) [[unlikely]] {
         out.reason = reasons.root_read;
         return;
     }

@@ -1,6 +1,7 @@
 #include "memory.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 
 #include <sys/mman.h>
@@ -42,7 +43,7 @@ constexpr u64 offset_of(u64 address) {
 Memory::Memory(u64 page_budget, u64 window) : page_budget_(page_budget) {
     // Under a sanitizer every access outside a page we own must be visible: no window.
 #if !defined(DMAREWIND_NO_WINDOW)
-    reserve(page_of(window));
+    reserve(page_of(std::bit_floor(window)));
 #else
     static_cast<void>(window);
 #endif

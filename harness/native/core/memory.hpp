@@ -62,10 +62,10 @@ class Memory {
             return true;
         }
 
-        void prefetch(u64 address) const {
-            if (address < window_)
-                __builtin_prefetch(base_ + address);
-        }
+        // Whether every read below the window may be a plain load from base.
+        bool plain() const { return !limited_ && window_ != 0; }
+        const std::byte *base() const { return base_; }
+        u64 window() const { return window_; }
 
       private:
         friend class Memory;
@@ -79,6 +79,7 @@ class Memory {
         bool limited_;
     };
 
+    // window is rounded down to a power of two.
     explicit Memory(u64 page_budget = default_page_budget, u64 window = default_window);
     ~Memory();
     Memory(const Memory &) = delete;

@@ -50,6 +50,7 @@ class Unit {
     const Memory &memory() const { return memory_; }
     Memory &memory() { return memory_; }
     const InvalidationQueue &queue() const { return queue_; }
+    BatchTranslator &batch() { return batch_; }
     const FastTlb &fast_tlb() { return translator_.caches().fast; }
 
   private:

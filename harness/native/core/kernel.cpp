@@ -1,0 +1,59 @@
+#include "kernel.hpp"
+
+#include <algorithm>
+
+namespace dmarewind {
+
+namespace {
+
+// Put all that a walk of this kind asks of an entry into one test. What every level together must
+// allow, every level must; so there is nothing to gather on the way to the leaf.
+void learn_walk(KernelState &state, AccessKind kind) {
+    const WalkRules &rules = *state.root.rules;
+    const u64 address = layout::SecondStageEntry::addr.mask();
+    const u64 required = rules.kind(kind).level | rules.kind(kind).leaf;
+    const u64 dirty = kind == AccessKind::write ? rules.set_by_leaf_write : 0;
+    for (unsigned level = 1; level <= max_levels; ++level)
+        for (unsigned leaf = 0; leaf < 2; ++leaf) {
+            const u64 set = (required & ~rules.invert) | rules.set_always | (leaf ? dirty : 0);
+            u64 clear = (required & rules.invert) | rules.reserved[level][leaf];
+            // A table must be where plain loads reach it.
+            if (!leaf)
+                clear |= address & ~(state.window - 1);
+            state.plain[level][leaf] = {set | clear, set};
+            state.known = state.known && (set & clear) == 0;
+        }
+    const unsigned width = layout::page_bits + layout::index_bits * state.root.levels;
+    state.input_shift = rules.canonical ? width - 1 : std::min({width, rules.input_width, 63U});
+}
+
+} // namespace
+
+bool learn(KernelState &state, const u64 *words, u64 low, u64 high, u8 kind) {
+    const Lookup &lookup = *state.lookup;
+    state.known = lookup.legacy() ? lookup.legacy_context_valid(words)
+                                  : lookup.pasid_fault(words, AccessKind(kind)) == 0;
+    if (!state.known)
+        return false;
+    state.shape_low = low;
+    state.shape_high = high;
+    state.kind = kind;
+    state.root =
+        lookup.legacy() ? lookup.legacy_root(words) : lookup.scalable_root(words, 0, false);
+    if (state.root.rules != nullptr)
+        learn_walk(state, AccessKind(kind));
+    return state.known;
+}
+
+Kernels kernels(bool wide) {
+#if defined(DMAREWIND_AVX512)
+    if (wide && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+        return avx512::kernels();
+#else
+    static_cast<void>(wide);
+#endif
+    return plain::kernels();
+}
+
+} // namespace dmarewind

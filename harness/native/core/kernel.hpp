@@ -1,0 +1,77 @@
+// Batches eight requests at a time, where the processor has wide registers.
+//
+// A kernel answers what is plain: all eight requests of one kind, through entries of one shape,
+// with nothing to fault on and no A/D bit to set. It leaves the rest to the careful code, which
+// gives every fault its reason; so its checks decide speed, never the answer.
+#pragma once
+
+#include "fast_tlb.hpp"
+#include "lookup.hpp"
+
+namespace dmarewind {
+
+struct BatchRequests {
+    std::size_t count;
+    const u16 *sids;
+    const u32 *pasids; // no_pasid for none
+    const u64 *iovas;
+    const u8 *kinds; // AccessKind
+    u64 *addresses;  // out: where the request leads, 0 on a fault
+    u8 *statuses;    // out: 0 or the fault reason
+};
+
+// What a kernel needs of a unit, and what it learnt of the entries it met last.
+struct KernelState {
+    const std::byte *memory = nullptr;
+    u64 window = 0; // a power of two
+    const Lookup *lookup = nullptr;
+    unsigned host_address_width = 0;
+
+    // The paging root that entries of this shape describe; rules is nullptr for pass-through.
+    bool known = false;
+    u64 shape_low = 0;
+    u64 shape_high = 0;
+    u8 kind = 0;
+    PagingRoot root;
+
+    // An entry of a level is plain when (entry ^ value) & mask is zero; by level and leaf.
+    struct Plain {
+        u64 mask;
+        u64 value;
+    };
+    Plain plain[max_levels + 1][2];
+    unsigned input_shift = 0; // an input address is plain when nothing is left above this
+};
+
+// What of a PASID entry decides how to walk: the rest of its words 0 and 2 is looked at or ignored.
+inline constexpr u64 pasid_shape_low =
+    layout::PasidEntry::pgtt.mask() | layout::PasidEntry::aw.mask() |
+    layout::PasidEntry::ssee.mask() | layout::PasidEntry::ssade.mask();
+inline constexpr u64 pasid_shape_high =
+    layout::PasidEntry::fspm.mask() | layout::PasidEntry::nxe.mask() |
+    layout::PasidEntry::eafe.mask() | layout::PasidEntry::ere.mask();
+
+// Find out what entries of a new shape mean, by the words of the first lane; false: they fault.
+bool learn(KernelState &state, const u64 *words, u64 low, u64 high, u8 kind);
+
+// Whether the eight requests from first on were answered.
+using ColdKernel = bool (*)(KernelState &state, const BatchRequests &requests, std::size_t first);
+using WarmKernel = bool (*)(const FastTlb &tlb, unsigned host_address_width,
+                            const BatchRequests &requests, std::size_t first);
+
+struct Kernels {
+    ColdKernel cold = nullptr;
+    WarmKernel warm = nullptr;
+};
+
+// The best the processor can run; without wide, the best any can.
+Kernels kernels(bool wide);
+
+namespace avx512 {
+Kernels kernels();
+}
+namespace plain {
+Kernels kernels();
+}
+
+} // namespace dmarewind

@@ -1,0 +1,309 @@
+// The kernels' one body; kernel_avx512.cpp and kernel_avx2.cpp compile it, each in its namespace.
+//
+// Everything it calls must be inlined or compiled elsewhere (learn): an inline function of another
+// header that the compiler kept out of line here could be the copy the whole program gets, and
+// processors without these instructions would meet them.
+#pragma once
+
+#include "kernel.hpp"
+#include "lanes.hpp"
+
+namespace dmarewind {
+namespace {
+
+inline u64 same_in_all(u8 byte) {
+    return byte * u64{0x0101'0101'0101'0101};
+}
+
+// A guest address to an offset that is safe to load from; what lies outside counts as bad.
+inline Lanes inside(const KernelState &state, Lanes address, Lanes &bad) {
+    bad |= address & ~(state.window - 1);
+    return address & (state.window - 1);
+}
+
+// A whole entry in one register: that of a context, of a PASID.
+using ContextWords = u64 __attribute__((vector_size(layout::ScalableContextEntry::size)));
+using PasidWords = u64 __attribute__((vector_size(layout::PasidEntry::size)));
+
+// What is set of the reserved bits in eight entries; Words is one of the types above.
+template <class Words>
+inline u64 reserved_bits(const KernelState &state, Lanes offsets, const u64 *reserved) {
+    Words masks;
+    Words found{};
+    std::memcpy(&masks, reserved, sizeof masks);
+    for (unsigned i = 0; i < lane_count; ++i) {
+        Words entry;
+        std::memcpy(&entry, state.memory + offsets[i], sizeof entry);
+        found |= entry & masks;
+    }
+    u64 words[sizeof(Words) / sizeof(u64)];
+    std::memcpy(words, &found, sizeof words);
+    u64 bits = 0;
+    for (const u64 word : words)
+        bits |= word;
+    return bits;
+}
+
+inline bool in_interrupt_range(Lanes addresses) {
+    return any(mask(addresses - interrupt_first <= all(interrupt_last - interrupt_first)));
+}
+
+// What is wrong with entries that should pass a plain test.
+inline Lanes differs(Lanes entry, u64 set, u64 clear) {
+    return (entry ^ set) & (set | clear);
+}
+
+// Or together eight quadwords that are looked at for reserved bits only.
+inline u64 union_of(const std::byte *base, const u64 (&offsets)[lane_count]) {
+    u64 bits = 0;
+    for (const u64 offset : offsets) {
+        u64 word;
+        std::memcpy(&word, base + offset, sizeof word);
+        bits |= word;
+    }
+    return bits;
+}
+
+// Walk eight requests that share a paging root but for the table's place.
+inline bool walk_lanes(const KernelState &state, Lanes table, Lanes iovas, Lanes bad, u64 *out) {
+    const WalkRules &rules = *state.root.rules;
+    const auto top = reinterpret_cast<SignedLanes>(iovas) >> state.input_shift;
+    bad |=
+        rules.canonical ? reinterpret_cast<Lanes>(top ^ (top >> 63)) : reinterpret_cast<Lanes>(top);
+    bad |= table & ~(state.window - 1);
+    const u64 pointer = layout::SecondStageEntry::addr.mask() & (state.window - 1);
+    table &= pointer;
+    constexpr u64 entry_bits = 3;
+    static_assert(layout::entry_size == 1U << entry_bits);
+    constexpr u64 index = ((u64{1} << layout::index_bits) - 1) << entry_bits;
+    for (unsigned level = state.root.levels;; --level) {
+        const unsigned shift = layout::page_shift[level];
+        const Lanes entry = gather(state.memory, table | (iovas >> (shift - entry_bits) & index));
+        if (rules.all_ones_unreadable)
+            bad |= mask(entry == ~u64{0});
+        const u64 leaf_bit = rules.leaf_bit[level];
+        if (level != 1 && !any(entry & leaf_bit)) [[likely]] {
+            const KernelState::Plain &plain = state.plain[level][0];
+            bad |= (entry ^ plain.value) & plain.mask;
+            table = entry & pointer;
+            continue;
+        }
+        // A leaf; all of one size, or none of this.
+        const KernelState::Plain &plain = state.plain[level][1];
+        bad |= (entry ^ plain.value) & plain.mask;
+        if (level != 1)
+            bad |= ~entry & leaf_bit;
+        const u64 inside_page = (u64{1} << shift) - 1;
+        const Lanes page = entry & (layout::SecondStageEntry::addr.mask() & ~inside_page);
+        const Lanes address = page | (iovas & inside_page);
+        if (rules.interrupt_range_by_page)
+            bad |= mask(page <= interrupt_last) & mask(page + inside_page >= interrupt_first);
+        if (any(bad) || in_interrupt_range(address)) [[unlikely]]
+            return false;
+        store_lanes(out, address);
+        return true;
+    }
+}
+
+inline bool finish(const KernelState &state, Lanes table, Lanes iovas, Lanes bad,
+                   const BatchRequests &requests, std::size_t first) {
+    u64 *out = requests.addresses + first;
+    if (state.root.rules == nullptr) {
+        bad |= iovas >> std::min(state.host_address_width, 63U);
+        if (any(bad)) [[unlikely]]
+            return false;
+        store_lanes(out, iovas);
+    } else if (!walk_lanes(state, table, iovas, bad, out)) [[unlikely]] {
+        return false;
+    }
+    std::memset(requests.statuses + first, 0, lane_count);
+    return true;
+}
+
+// -- cold -----------------------------------------------------------------------------------------
+
+inline bool cold_legacy(KernelState &state, const BatchRequests &requests, std::size_t first,
+                        Lanes iovas, u8 kind) {
+    using namespace layout;
+    const Lookup &lookup = *state.lookup;
+    const u64 beyond = lookup.beyond();
+    const Lanes sid = widen(requests.sids + first);
+    Lanes bad = mask(widen(requests.pasids + first) != u64{no_pasid});
+    const u64 outside = ~(state.window - 1);
+    u64 places[lane_count];
+    const Lanes root = (sid >> 8) * RootEntry::size + lookup.root_table();
+    store_lanes(places, root);
+    const Lanes low = gather(state.memory, root);
+    u64 wrong = union_of(state.memory + sizeof(u64), places) & RootEntry::reserved[1];
+    bad |= differs(low, RootEntry::p.mask(),
+                   RootEntry::reserved[0] | beyond | (RootEntry::ctp.mask() & outside));
+    const Lanes context =
+        (low & (RootEntry::ctp.mask() & ~outside)) | (sid & u64{0xff}) * ContextEntry::size;
+    const Lanes words[2] = {gather(state.memory, context),
+                            gather(state.memory + sizeof(u64), context)};
+    // Two words, one test each; the shape is that of the first lane.
+    const u64 first_words[PasidEntry::words] = {words[0][0], words[1][0]};
+    const u64 shape_low = first_words[0] & ContextEntry::tt.mask();
+    const u64 shape_high = first_words[1] & ContextEntry::aw.mask();
+    bad |= (words[0] ^ (ContextEntry::p.mask() | shape_low)) &
+           (ContextEntry::p.mask() | ContextEntry::tt.mask() | ContextEntry::reserved[0] | beyond);
+    bad |= (words[1] ^ shape_high) & (ContextEntry::aw.mask() | ContextEntry::reserved[1]);
+    if (wrong != 0) [[unlikely]]
+        return false;
+    if (!state.known || state.shape_low != shape_low || state.shape_high != shape_high ||
+        state.kind != kind)
+        if (!learn(state, first_words, shape_low, shape_high, kind)) [[unlikely]]
+            return false;
+    return finish(state, words[0] & ContextEntry::ssptptr.mask(), iovas, bad, requests, first);
+}
+
+inline bool cold_scalable(KernelState &state, const BatchRequests &requests, std::size_t first,
+                          Lanes iovas, u8 kind) {
+    using namespace layout;
+    const Lookup &lookup = *state.lookup;
+    const u64 beyond = lookup.beyond();
+    const Lanes sid = widen(requests.sids + first);
+    const u64 outside = ~(state.window - 1);
+    Lanes bad{};
+    u64 places[lane_count];
+    // The half of the root entry that the function selects; the other one must be sound as well.
+    static_assert(ScalableRootEntry::lp.mask() == ScalableRootEntry::up.mask() &&
+                  ScalableRootEntry::lctp.mask() == ScalableRootEntry::uctp.mask() &&
+                  ScalableRootEntry::reserved[0] == ScalableRootEntry::reserved[1]);
+    const Lanes half = (sid >> 7) * sizeof(u64) + lookup.root_table();
+    store_lanes(places, half ^ sizeof(u64));
+    const Lanes low = gather(state.memory, half);
+    u64 wrong = union_of(state.memory, places) & (ScalableRootEntry::reserved[0] | beyond);
+    bad |= differs(low, ScalableRootEntry::lp.mask(),
+                   ScalableRootEntry::reserved[0] | beyond |
+                       (ScalableRootEntry::lctp.mask() & outside));
+    const Lanes context = (low & (ScalableRootEntry::lctp.mask() & ~outside)) |
+                          (sid & u64{0x7f}) * ScalableContextEntry::size;
+    const Lanes context_low = gather(state.memory, context);
+    wrong |= reserved_bits<ContextWords>(state, context, lookup.context_reserved());
+    bad |= differs(context_low, ScalableContextEntry::p.mask(),
+                   ScalableContextEntry::pasiddirptr.mask() & outside);
+
+    const Lanes given = widen(requests.pasids + first);
+    const Lanes without = mask(given == u64{no_pasid});
+    const u64 rid_mask = lookup.uses_rid_pasid() ? ScalableContextEntry::rid_pasid.mask() : 0;
+    Lanes number = given;
+    if (any(without)) {
+        const Lanes own = gather(state.memory + sizeof(u64), context) & rid_mask;
+        number = select(without, own, given);
+    }
+    if (lookup.checks_pasids()) {
+        bad |= ~without & ~context_low & ScalableContextEntry::paside.mask();
+        const Lanes bits =
+            (context_low >> ScalableContextEntry::pdts.low & ScalableContextEntry::pdts.ones()) +
+            (detail::directory_minimum_bits + detail::directory_shift);
+        bad |= number >> bits;
+    }
+    // A directory may be of several pages, so its end can be outside although its start is not.
+    const Lanes directory =
+        inside(state,
+               (context_low & ScalableContextEntry::pasiddirptr.mask()) +
+                   (number >> detail::directory_shift) * PasidDirectoryEntry::size,
+               bad);
+    const Lanes pointer = gather(state.memory, directory);
+    bad |= differs(pointer, PasidDirectoryEntry::p.mask(),
+                   lookup.directory_reserved() | (PasidDirectoryEntry::smptblptr.mask() & outside));
+    const Lanes entry = (pointer & (PasidDirectoryEntry::smptblptr.mask() & ~outside)) |
+                        (number & ((1U << detail::directory_shift) - 1)) * PasidEntry::size;
+    const Lanes words[3] = {
+        gather(state.memory, entry), {}, gather(state.memory + 2 * sizeof(u64), entry)};
+    wrong |= reserved_bits<PasidWords>(state, entry, lookup.pasid_reserved());
+    if (wrong != 0) [[unlikely]]
+        return false;
+    const u64 shape_low = words[0][0] & pasid_shape_low;
+    const u64 shape_high = words[2][0] & pasid_shape_high;
+    bad |=
+        (words[0] ^ (shape_low | PasidEntry::p.mask())) & (pasid_shape_low | PasidEntry::p.mask());
+    bad |= (words[2] ^ shape_high) & pasid_shape_high;
+    if (!state.known || state.shape_low != shape_low || state.shape_high != shape_high ||
+        state.kind != kind) {
+        u64 first_words[PasidEntry::words];
+        std::memcpy(first_words, state.memory + entry[0], sizeof first_words);
+        if (!learn(state, first_words, shape_low, shape_high, kind)) [[unlikely]]
+            return false;
+    }
+    const bool first_stage =
+        state.root.rules != nullptr && state.root.rules->role == Role::first_stage;
+    const Lanes table =
+        first_stage ? words[2] & PasidEntry::fsptptr.mask() : words[0] & PasidEntry::ssptptr.mask();
+    return finish(state, table, iovas, bad, requests, first);
+}
+
+bool cold(KernelState &state, const BatchRequests &requests, std::size_t first) {
+    const u8 kind = requests.kinds[first];
+    u64 kinds;
+    std::memcpy(&kinds, requests.kinds + first, sizeof kinds);
+    const Lanes iovas = load_lanes(requests.iovas + first);
+    if (kinds != same_in_all(kind) || kind == u8(AccessKind::unknown) || in_interrupt_range(iovas))
+        [[unlikely]]
+        return false;
+    return state.lookup->legacy() ? cold_legacy(state, requests, first, iovas, kind)
+                                  : cold_scalable(state, requests, first, iovas, kind);
+}
+
+// -- warm -----------------------------------------------------------------------------------------
+
+bool warm(const FastTlb &tlb, unsigned host_address_width, const BatchRequests &requests,
+          std::size_t first) {
+    using Device = FastTlb::Device;
+    const u8 kind = requests.kinds[first];
+    u64 kinds;
+    std::memcpy(&kinds, requests.kinds + first, sizeof kinds);
+    if (kinds != same_in_all(kind)) [[unlikely]]
+        return false;
+    const Lanes iovas = load_lanes(requests.iovas + first);
+    const Lanes pasids = widen(requests.pasids + first);
+    const Lanes none = mask(pasids == u64{no_pasid}) & (u64{1} << FastTlb::key_none);
+    const Lanes key = (widen(requests.sids + first) << FastTlb::key_sid) | none |
+                      (pasids & u64{0xf'ffff}) | tlb.key_generation();
+    const Lanes slot =
+        ((key * FastTlb::multiplier) >> (64 - FastTlb::device_bits)) * sizeof(Device);
+    const auto *devices = reinterpret_cast<const std::byte *>(tlb.devices());
+    Lanes bad = gather(devices + offsetof(Device, key), slot) ^ key;
+    const Lanes tag = gather(devices + offsetof(Device, tag), slot);
+    if (kind == u8(AccessKind::execute))
+        bad |= ~gather(devices + offsetof(Device, execute), slot) & 1;
+    const Lanes passes = mask(tag == u64{FastTlb::passes});
+    if (any(passes)) {
+        bad |= ~passes | (iovas >> std::min(host_address_width, 63U));
+        if (any(bad)) [[unlikely]]
+            return false;
+        store_lanes(requests.addresses + first, iovas);
+        std::memset(requests.statuses + first, 0, lane_count);
+        return true;
+    }
+    const Lanes number = iovas >> layout::page_bits;
+    const Lanes place = (((number ^ tag << 12) * FastTlb::multiplier) >> (64 - FastTlb::set_bits)) *
+                        sizeof(FastTlb::Set);
+    const auto *ways = reinterpret_cast<const std::byte *>(tlb.sets());
+    using Page = FastTlb::Page;
+    Lanes other = (gather(ways + offsetof(Page, number), place) ^ number) |
+                  (gather(ways + offsetof(Page, tag), place) ^ tag);
+    Lanes target = gather(ways + offsetof(Page, target), place);
+    if (any(other)) {
+        ways += sizeof(Page);
+        const Lanes second = mask(other != u64{0});
+        const Lanes miss = (gather(ways + offsetof(Page, number), place) ^ number) |
+                           (gather(ways + offsetof(Page, tag), place) ^ tag);
+        target = select(second, gather(ways + offsetof(Page, target), place), target);
+        bad |= second & miss;
+    }
+    const u64 needed = kind == u8(AccessKind::write)     ? right_write
+                       : kind == u8(AccessKind::execute) ? right_read | right_execute
+                                                         : right_read;
+    bad |= ~target & needed;
+    if (any(bad)) [[unlikely]]
+        return false;
+    constexpr u64 offset = (u64{1} << layout::page_bits) - 1;
+    store_lanes(requests.addresses + first, (target & ~offset) | (iovas & offset));
+    std::memset(requests.statuses + first, 0, lane_count);
+    return true;
+}
+
+} // namespace
+} // namespace dmarewind

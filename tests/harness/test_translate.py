@@ -1,0 +1,151 @@
+"""Batch translation gives what single accesses give: cold the fresh outcome, warm a permitted one."""
+
+from __future__ import annotations
+
+from array import array
+from random import Random
+
+import pytest
+
+from decoders.events import AccessKind, Fault, Outcome, Translation
+from harness.model.config import UnitConfig
+from harness.model.translate import Request
+from harness.model.unit import VtdUnit
+from harness.native import NativeUnit, available, core
+from tests.harness.scenarios import FAR_IOVAS, IOVAS, PASIDS_USED, SIDS, Scenario
+
+pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
+
+Requests = list[tuple[int, int | None, int, AccessKind]]
+INTERRUPTS = range(0xFEE0_0000, 0xFEF0_0000)
+
+
+def requests(random: Random, scenario: Scenario, count: int) -> Requests:
+    """Make requests in runs that differ little, as devices do, with strangers in between."""
+    made: Requests = []
+    while len(made) < count:
+        kind = random.choice(tuple(AccessKind))
+        pasid = random.choice(PASIDS_USED) if scenario.mode and random.randrange(3) else None
+        sid = random.choice(SIDS)
+        for _ in range(random.choice((1, 8, 8, 20))):
+            iova = random.choice(IOVAS) + random.randrange(0, 0x1000, 8)
+            if random.randrange(60) == 0:
+                iova = random.choice(FAR_IOVAS)
+            if random.randrange(60) == 0:
+                sid, kind = random.choice(SIDS), random.choice(tuple(AccessKind))
+            made.append((sid, pasid, iova & (1 << 64) - 1, kind))
+    return made[:count]
+
+
+def translate(unit: NativeUnit, wanted: Requests, *, cold: bool) -> list[tuple[int, int]]:
+    """Return (status, address) of each request."""
+    none = core().NO_PASID
+    addresses, statuses = array("Q", [1] * len(wanted)), bytearray(b"\xff" * len(wanted))
+    unit.translate(
+        array("H", (sid for sid, _, _, _ in wanted)),
+        array("I", (none if pasid is None else pasid for _, pasid, _, _ in wanted)),
+        array("Q", (iova for _, _, iova, _ in wanted)),
+        bytes(kind for _, _, _, kind in wanted),
+        addresses,
+        statuses,
+        cold=cold,
+    )
+    return list(zip(statuses, addresses, strict=True))
+
+
+def as_pair(outcome: Outcome, iova: int) -> tuple[int, int]:
+    """Return what a batch says for an outcome."""
+    if isinstance(outcome, Fault):
+        return outcome.reason, 0
+    # Untranslated requests keep their address, even one wider than the host's.
+    identity = outcome.address == 0 and outcome.mask >> 38
+    return 0, iova if identity else outcome.address | iova & outcome.mask
+
+
+def opened(seed: int) -> tuple[Random, Scenario, UnitConfig, VtdUnit, NativeUnit]:
+    random = Random(seed)
+    scenario = Scenario(random)
+    config = scenario.config()
+    units = VtdUnit(config), NativeUnit(config)
+    for name, arguments in scenario.opening():
+        for unit in units:
+            getattr(unit, name)(*arguments)
+    return random, scenario, config, *units
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_cold_is_the_fresh_outcome(wide: bool) -> None:
+    translated = 0
+    for seed in range(120):
+        random, scenario, _, model, native = opened(seed)
+        native.use_wide_registers(wide)
+        for _ in range(4):
+            wanted = requests(random, scenario, random.choice((1, 7, 8, 64, 200)))
+            # The model's fresh outcome does not depend on what was kept, nor do A/D bits matter.
+            expected = [
+                as_pair(model.translator.permitted(Request(*one))[0][0].outcome, one[2])
+                for one in wanted
+            ]
+            answers = translate(native, wanted, cold=True)
+            assert answers == expected, f"Random({seed})"
+            translated += sum(status == 0 for status, _ in answers)
+            for operation in scenario.step() + scenario.step():
+                for unit in (model, native):
+                    getattr(unit, operation[0])(*operation[1])
+    assert translated > 1000
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_warm_is_permitted(wide: bool) -> None:
+    stale = translated = 0
+    for seed in range(120):
+        random, scenario, _, model, native = opened(1000 + seed)
+        native.use_wide_registers(wide)
+        pool = requests(random, scenario, 40)
+        for _ in range(12):
+            wanted = [random.choice(pool) for _ in range(random.choice((1, 8, 32, 80)))]
+            permitted = []
+            for one in wanted:
+                permitted.append([as_pair(c.outcome, one[2]) for c in model.access(*one).permitted])
+            answers = translate(native, wanted, cold=False)
+            for one, answer, allowed in zip(wanted, answers, permitted, strict=True):
+                assert answer in allowed, (f"Random({1000 + seed})", one, answer, allowed)
+                stale += answer != allowed[0]
+                translated += answer[0] == 0
+            for operation in scenario.step():
+                for unit in (model, native):
+                    getattr(unit, operation[0])(*operation[1])
+    assert translated > 1000
+    assert stale > 10
+
+
+def test_lengths_must_agree() -> None:
+    unit = NativeUnit(UnitConfig(0, 0))
+    with pytest.raises(ValueError, match="differ in length"):
+        unit.translate(
+            array("H", [0]), array("I"), array("Q"), b"", array("Q"), bytearray(), cold=True
+        )
+
+
+def test_types_must_agree() -> None:
+    unit = NativeUnit(UnitConfig(0, 0))
+    with pytest.raises(TypeError):
+        unit.translate(
+            array("I", [0]),
+            array("I", [0]),
+            array("Q", [0]),
+            b"\1",
+            array("Q", [0]),
+            bytearray(1),
+            cold=True,
+        )
+    with pytest.raises(TypeError):
+        unit.translate(
+            array("H", [0]),
+            array("I", [0]),
+            array("Q", [0]),
+            b"\1",
+            array("Q", [0]),
+            bytes(1),
+            cold=True,
+        )

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from decoders.errors import DecodeError
-from decoders.events import Event, RegRead, RegWrite, Role, Snapshot
+from decoders.events import Event, RegRead, RegWrite, Release, Reset, Role, Snapshot
 from harness import recorder_plugin
 from harness.errors import HarnessError
 from harness.record import record
@@ -160,6 +160,21 @@ def test_two_processors_and_register_reads(tmp_path: Path) -> None:
     assert (summary.status, summary.problems, summary.unknown_lines) == (0, 0, 0)
     reads = [event for event in read(out)[0] if isinstance(event, RegRead)]
     assert reads and all(event.value is not None for event in reads)
+    (result,) = replay(out, ["model"], 1 << 16, True)
+    assert result.counters.divergences == 0
+
+
+@pytest.mark.qemu
+@pytest.mark.kernel
+def test_a_reset_of_the_machine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.trace"
+    summary = record(out, guest("reboot", tmp_path))
+    assert "guest: reboot ok" in capfd.readouterr().out
+    assert (summary.status, summary.problems, summary.unknown_lines) == (0, 0, 0)
+    kinds = [type(event) for event in read(out)[0]]
+    again = len(kinds) - kinds[::-1].index(Reset)
+    # Every page that was watched before is given up, and tables are made anew.
+    assert Snapshot in kinds[:again] and Release in kinds[:again] and Snapshot in kinds[again:]
     (result,) = replay(out, ["model"], 1 << 16, True)
     assert result.counters.divergences == 0
 

@@ -42,7 +42,7 @@ def prepare(
         partial.rename(initramfs)
     disk = cache / f"disk{run}.raw"
     with disk.open("wb") as file:
-        file.truncate(max(mebibytes, 1) << 20)
+        file.truncate((mebibytes + 1) << 20)  # the last one is for a mark
     return command_line(
         CONFIGURATIONS[name],
         kernel,

@@ -67,6 +67,11 @@ CONFIGURATIONS = {
     "passthrough": Configuration(
         "context entries in pass-through mode", ("intel_iommu=on,sm_off", "iommu=pt")
     ),
+    "reboot": Configuration(
+        "the machine is reset while devices are in use, and boots again",
+        _LEGACY,
+        work=("block", "reboot", "net"),
+    ),
     "smp": Configuration("legacy-strict on two processors", _LEGACY, processors=2),
 }
 
@@ -110,7 +115,7 @@ def command_line(
 ) -> list[str]:
     """Return the QEMU command line that runs a guest until it has turned itself off.
 
-    disk is a raw image of at least `mebibytes`, share the folder that holds the payload.
+    disk is a raw image of more than `mebibytes`, share the folder that holds the payload.
     """
     # Without iommu_platform a virtio device bypasses the unit, and it needs the modern interface.
     block = "virtio-blk-pci,drive=disk,iommu_platform=on,disable-legacy=on"
@@ -131,7 +136,7 @@ def command_line(
     ]
     command = [
         *(qemu, "-machine", "q35", "-accel", "tcg", "-cpu", "qemu64", "-m", memory),
-        *("-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"),
+        *("-nodefaults", "-display", "none", "-serial", "stdio"),
         *("-device", _iommu_device(configuration, qemu)),
         *("-drive", f"if=none,id=disk,format=raw,file={disk}"),
         *(*port, "-device", block),
@@ -139,6 +144,8 @@ def command_line(
         *("-device", f"e1000e,netdev=net,addr={NIC[3:]}"),
         *("-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", " ".join(words)),
     ]
+    if "reboot" not in configuration.work:
+        command += ["-no-reboot"]  # a kernel that panics ends the run
     if configuration.processors > 1:
         command += ["-smp", str(configuration.processors)]
     if configuration.edu:

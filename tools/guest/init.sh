@@ -83,6 +83,15 @@ remove_rescan() { # BDF: take the device out of the bus and find it again
     echo 1 >"$(slot "$1" remove)" && echo 1 >/sys/bus/pci/rescan
 }
 
+reboot_once() { # start the machine anew, unless the mark behind the data says it was done
+    mib=$(option mib)
+    wait_for /dev/vda || return 1
+    [ "$(dd if=/dev/vda bs=1M skip="$mib" count=1 | head -c 8)" = rebooted ] && return 0
+    echo rebooted | dd of=/dev/vda bs=1M seek="$mib" conv=fsync
+    sync
+    reboot -f
+}
+
 # Give a device without a driver its decoders and bus mastering (PCI command register, offset 4).
 switch_on() {
     printf '\006' | dd of="$(slot "$1" config)" bs=1 seek=4 conv=notrunc
@@ -135,6 +144,7 @@ step modules modules
 for work in $(option work | tr , ' '); do
     case $work in
     rebind) step rebind-block driver_rebind "$(option blk)" && step rebind-net driver_rebind "$(option nic)" ;;
+    reboot) step reboot reboot_once ;;
     hotplug) step hotplug-block remove_rescan "$(option blk)" && step hotplug-net remove_rescan "$(option nic)" ;;
     *) step "$work" "$work" ;;
     esac

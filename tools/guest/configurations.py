@@ -129,6 +129,8 @@ def command_line(
         block += f",addr={BLOCK[3:]}"
     words = [
         "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0",
+        # On a busy host the emulated timer can be too late for this check, and Linux panics.
+        "no_timer_check",
         *configuration.kernel,
         f"dmarewind.work={','.join(configuration.work)}",
         f"dmarewind.mib={mebibytes}",

@@ -45,7 +45,7 @@ def table(ratios: Iterable[Ratio]) -> str:
         mark = "kept" if ratio.kept else "MISSED"
         bound = f"{sign} {ratio.limit:g}"
         lines.append(
-            f"{ratio.name:<44} {ratio.value:>8.2f}  {bound:<8} {mark:<6}"
+            f"{ratio.name:<48} {ratio.value:>8.2f}  {bound:<8} {mark:<6}"
             f"  {ratio.measured} over {ratio.floor}"
         )
     return "\n".join(lines)

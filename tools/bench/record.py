@@ -9,7 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.trace import compact
 from tools.bench.ratio import Ratio
 from tools.guest.__main__ import prepare
 
@@ -28,13 +27,13 @@ def _seconds(command: list[str]) -> float:
 def _one(name: str, folder: Path) -> list[Ratio]:
     guest = prepare(name, run="bench")
     trace, log = folder / f"{name}.trace", folder / f"{name}.log"
-    recorder = [sys.executable, "-m", "harness", "-q", "record", "-o", str(trace), "--", *guest]
+    recorder = [sys.executable, "-m", "harness", "-q", "record", "-o", str(trace)]
     plain = min(_seconds(guest) for _ in range(RUNS))
-    recorded = min(_seconds(recorder) for _ in range(RUNS))
-    # The same guest once more, with QEMU's own trace lines and nothing of the recorder's.
-    _seconds([*guest, "-trace", "vtd_*", "-D", str(log)])
-    packed = len(lzma.compress(log.read_bytes(), preset=9))
-    compact(trace)
+    recorded = min(_seconds([*recorder, "--", *guest]) for _ in range(RUNS))
+    # Once more with its log. What is packed are QEMU's own lines, without the recorder's.
+    _seconds([*recorder, "--keep-log", str(log), "--", *guest])
+    lines = (line for line in log.read_bytes().splitlines(True) if not line.startswith(b"dmr "))
+    packed = len(lzma.compress(b"".join(lines), preset=9))
     size = trace.stat().st_size
     return [
         Ratio(

@@ -1,4 +1,4 @@
-"""Batch translation gives what single accesses give: cold the fresh outcome, warm a permitted one."""
+"""Batch translation: cold gives the fresh outcome of each request, warm a permitted one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from decoders.events import AccessKind, Fault, Outcome, Translation
+from decoders.events import AccessKind, Fault, Outcome
 from harness.model.config import UnitConfig
 from harness.model.translate import Request
 from harness.model.unit import VtdUnit
@@ -17,7 +17,6 @@ from tests.harness.scenarios import FAR_IOVAS, IOVAS, PASIDS_USED, SIDS, Scenari
 pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
 
 Requests = list[tuple[int, int | None, int, AccessKind]]
-INTERRUPTS = range(0xFEE0_0000, 0xFEF0_0000)
 
 
 def requests(random: Random, scenario: Scenario, count: int) -> Requests:
@@ -76,7 +75,7 @@ def opened(seed: int) -> tuple[Random, Scenario, UnitConfig, VtdUnit, NativeUnit
 @pytest.mark.parametrize("wide", [True, False])
 def test_cold_is_the_fresh_outcome(wide: bool) -> None:
     translated = 0
-    for seed in range(120):
+    for seed in range(60):
         random, scenario, _, model, native = opened(seed)
         native.use_wide_registers(wide)
         for _ in range(4):
@@ -98,7 +97,7 @@ def test_cold_is_the_fresh_outcome(wide: bool) -> None:
 @pytest.mark.parametrize("wide", [True, False])
 def test_warm_is_permitted(wide: bool) -> None:
     stale = translated = 0
-    for seed in range(120):
+    for seed in range(60):
         random, scenario, _, model, native = opened(1000 + seed)
         native.use_wide_registers(wide)
         pool = requests(random, scenario, 40)
@@ -116,7 +115,7 @@ def test_warm_is_permitted(wide: bool) -> None:
                 for unit in (model, native):
                     getattr(unit, operation[0])(*operation[1])
     assert translated > 1000
-    assert stale > 10
+    assert stale > 5
 
 
 def test_lengths_must_agree() -> None:

@@ -108,14 +108,14 @@ void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
     // The root table too must be where plain loads reach it.
     const bool wide = kernels_.cold != nullptr && enabled && view.plain() &&
                       lookup_.root_usable() && lookup_.root_table() < view.window();
-    for (std::size_t base = 0; base < requests.count;) {
-        const std::size_t end = std::min(base + group, requests.count);
-        std::size_t done = base;
-        while (wide && end - done >= kernel_lanes && kernels_.cold(state, requests, done))
-            done += kernel_lanes;
-        if (done < end)
-            cold_group(view, requests, done, std::min(done + kernel_lanes, end), enabled);
-        base = done < end ? std::min(done + kernel_lanes, end) : end;
+    for (std::size_t at = 0; at < requests.count;) {
+        if (wide)
+            at = kernels_.cold(state, requests, at, requests.count);
+        // What the kernel left, and what is too little for it.
+        const std::size_t end = std::min(at + (wide ? kernel_lanes : group), requests.count);
+        if (at < end)
+            cold_group(view, requests, at, end, enabled);
+        at = end;
     }
 }
 
@@ -252,17 +252,14 @@ void BatchTranslator::warm(const BatchRequests &requests, bool enabled, FastTlb 
         return cold(requests, enabled);
     tlb.allocate();
     const Memory::View view = memory_.view();
-    for (std::size_t base = 0; base < requests.count;) {
-        const std::size_t end = std::min(base + group, requests.count);
-        std::size_t done = base;
-        while (kernels_.warm != nullptr && end - done >= kernel_lanes &&
-               kernels_.warm(tlb, config_.host_address_width, requests, done))
-            done += kernel_lanes;
-        const std::size_t next =
-            kernels_.warm != nullptr ? std::min(done + kernel_lanes, end) : end;
-        if (done < end)
-            warm_group(view, requests, done, next, tlb);
-        base = done < end ? next : end;
+    const bool wide = kernels_.warm != nullptr;
+    for (std::size_t at = 0; at < requests.count;) {
+        if (wide)
+            at = kernels_.warm(tlb, config_.host_address_width, requests, at, requests.count);
+        const std::size_t end = std::min(at + (wide ? kernel_lanes : group), requests.count);
+        if (at < end)
+            warm_group(view, requests, at, end, tlb);
+        at = end;
     }
 }
 

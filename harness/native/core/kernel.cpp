@@ -27,6 +27,25 @@ void learn_walk(KernelState &state, AccessKind kind) {
     state.input_shift = rules.canonical ? width - 1 : std::min({width, rules.input_width, 63U});
 }
 
+// Put all that is asked of a context or PASID entry into one test of each word.
+void learn_shape(KernelState &state) {
+    using namespace layout;
+    const Lookup &lookup = *state.lookup;
+    if (lookup.legacy()) {
+        state.shape_value[0] = ContextEntry::p.mask() | state.shape_low;
+        state.shape_value[1] = state.shape_high;
+        state.shape_mask[0] = ContextEntry::p.mask() | ContextEntry::tt.mask() |
+                              ContextEntry::reserved[0] | lookup.beyond();
+        state.shape_mask[1] = ContextEntry::aw.mask() | ContextEntry::reserved[1];
+        return;
+    }
+    std::copy_n(lookup.pasid_reserved(), PasidEntry::words, state.shape_mask);
+    state.shape_value[0] = PasidEntry::p.mask() | state.shape_low;
+    state.shape_mask[0] |= PasidEntry::p.mask() | pasid_shape_low;
+    state.shape_value[2] = state.shape_high;
+    state.shape_mask[2] |= pasid_shape_high;
+}
+
 } // namespace
 
 bool learn(KernelState &state, const u64 *words, u64 low, u64 high, u8 kind) {
@@ -40,6 +59,7 @@ bool learn(KernelState &state, const u64 *words, u64 low, u64 high, u8 kind) {
     state.kind = kind;
     state.root =
         lookup.legacy() ? lookup.legacy_root(words) : lookup.scalable_root(words, 0, false);
+    learn_shape(state);
     if (state.root.rules != nullptr)
         learn_walk(state, AccessKind(kind));
     return state.known;

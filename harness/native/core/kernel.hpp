@@ -34,6 +34,11 @@ struct KernelState {
     u8 kind = 0;
     PagingRoot root;
 
+    // An entry is of this shape, and sound, when (word ^ value) & mask is zero in all words: legacy
+    // context entries, PASID entries.
+    u64 shape_value[layout::PasidEntry::words] = {};
+    u64 shape_mask[layout::PasidEntry::words] = {};
+
     // An entry of a level is plain when (entry ^ value) & mask is zero; by level and leaf.
     struct Plain {
         u64 mask;
@@ -54,10 +59,13 @@ inline constexpr u64 pasid_shape_high =
 // Find out what entries of a new shape mean, by the words of the first lane; false: they fault.
 bool learn(KernelState &state, const u64 *words, u64 low, u64 high, u8 kind);
 
-// Whether the eight requests from first on were answered.
-using ColdKernel = bool (*)(KernelState &state, const BatchRequests &requests, std::size_t first);
-using WarmKernel = bool (*)(const FastTlb &tlb, unsigned host_address_width,
-                            const BatchRequests &requests, std::size_t first);
+// Answer the requests [first, end) eight at a time; return where this stopped, at eight that are
+// not plain or at fewer than eight.
+using ColdKernel = std::size_t (*)(KernelState &state, const BatchRequests &requests,
+                                   std::size_t first, std::size_t end);
+using WarmKernel = std::size_t (*)(const FastTlb &tlb, unsigned host_address_width,
+                                   const BatchRequests &requests, std::size_t first,
+                                   std::size_t end);
 
 struct Kernels {
     ColdKernel cold = nullptr;

@@ -21,20 +21,24 @@ inline Lanes inside(const KernelState &state, Lanes address, Lanes &bad) {
     return address & (state.window - 1);
 }
 
-// A whole entry in one register: that of a context, of a PASID.
+// A whole entry in one register: a legacy context entry, a scalable one, one of a PASID.
+using LegacyWords = u64 __attribute__((vector_size(layout::ContextEntry::size)));
 using ContextWords = u64 __attribute__((vector_size(layout::ScalableContextEntry::size)));
 using PasidWords = u64 __attribute__((vector_size(layout::PasidEntry::size)));
 
-// What is set of the reserved bits in eight entries; Words is one of the types above.
+// What of (entry ^ value) & mask is not zero in eight entries.
 template <class Words>
-inline u64 reserved_bits(const KernelState &state, Lanes offsets, const u64 *reserved) {
+inline u64 differing(const KernelState &state, const u64 (&places)[lane_count], const u64 *value,
+                     const u64 *mask) {
+    Words values;
     Words masks;
     Words found{};
-    std::memcpy(&masks, reserved, sizeof masks);
-    for (unsigned i = 0; i < lane_count; ++i) {
+    std::memcpy(&values, value, sizeof values);
+    std::memcpy(&masks, mask, sizeof masks);
+    for (const u64 place : places) {
         Words entry;
-        std::memcpy(&entry, state.memory + offsets[i], sizeof entry);
-        found |= entry & masks;
+        std::memcpy(&entry, state.memory + place, sizeof entry);
+        found |= (entry ^ values) & masks;
     }
     u64 words[sizeof(Words) / sizeof(u64)];
     std::memcpy(words, &found, sizeof words);
@@ -42,6 +46,23 @@ inline u64 reserved_bits(const KernelState &state, Lanes offsets, const u64 *res
     for (const u64 word : words)
         bits |= word;
     return bits;
+}
+
+// Make sure that state describes entries of the shape the one at place has.
+inline bool learnt(KernelState &state, u64 place, u64 low_mask, unsigned high_word, u64 high_mask,
+                   u8 kind) {
+    u64 low;
+    u64 high;
+    std::memcpy(&low, state.memory + place, sizeof low);
+    std::memcpy(&high, state.memory + place + high_word * sizeof(u64), sizeof high);
+    low &= low_mask;
+    high &= high_mask;
+    if (state.known && state.shape_low == low && state.shape_high == high && state.kind == kind)
+        [[likely]]
+        return true;
+    u64 words[layout::PasidEntry::words];
+    std::memcpy(words, state.memory + place, sizeof words);
+    return learn(state, words, low, high, kind);
 }
 
 inline bool in_interrupt_range(Lanes addresses) {
@@ -139,22 +160,17 @@ inline bool cold_legacy(KernelState &state, const BatchRequests &requests, std::
                    RootEntry::reserved[0] | beyond | (RootEntry::ctp.mask() & outside));
     const Lanes context =
         (low & (RootEntry::ctp.mask() & ~outside)) | (sid & u64{0xff}) * ContextEntry::size;
-    const Lanes words[2] = {gather(state.memory, context),
-                            gather(state.memory + sizeof(u64), context)};
-    // Two words, one test each; the shape is that of the first lane.
-    const u64 first_words[PasidEntry::words] = {words[0][0], words[1][0]};
-    const u64 shape_low = first_words[0] & ContextEntry::tt.mask();
-    const u64 shape_high = first_words[1] & ContextEntry::aw.mask();
-    bad |= (words[0] ^ (ContextEntry::p.mask() | shape_low)) &
-           (ContextEntry::p.mask() | ContextEntry::tt.mask() | ContextEntry::reserved[0] | beyond);
-    bad |= (words[1] ^ shape_high) & (ContextEntry::aw.mask() | ContextEntry::reserved[1]);
+    store_lanes(places, context);
+    if (!learnt(state, places[0], ContextEntry::tt.mask(), 1, ContextEntry::aw.mask(), kind))
+        [[unlikely]]
+        return false;
+    wrong |= differing<LegacyWords>(state, places, state.shape_value, state.shape_mask);
     if (wrong != 0) [[unlikely]]
         return false;
-    if (!state.known || state.shape_low != shape_low || state.shape_high != shape_high ||
-        state.kind != kind)
-        if (!learn(state, first_words, shape_low, shape_high, kind)) [[unlikely]]
-            return false;
-    return finish(state, words[0] & ContextEntry::ssptptr.mask(), iovas, bad, requests, first);
+    const Lanes table = state.root.rules == nullptr
+                            ? Lanes{}
+                            : gather(state.memory, context) & ContextEntry::ssptptr.mask();
+    return finish(state, table, iovas, bad, requests, first);
 }
 
 inline bool cold_scalable(KernelState &state, const BatchRequests &requests, std::size_t first,
@@ -180,7 +196,9 @@ inline bool cold_scalable(KernelState &state, const BatchRequests &requests, std
     const Lanes context = (low & (ScalableRootEntry::lctp.mask() & ~outside)) |
                           (sid & u64{0x7f}) * ScalableContextEntry::size;
     const Lanes context_low = gather(state.memory, context);
-    wrong |= reserved_bits<ContextWords>(state, context, lookup.context_reserved());
+    constexpr u64 zero[ScalableContextEntry::words] = {};
+    store_lanes(places, context);
+    wrong |= differing<ContextWords>(state, places, zero, lookup.context_reserved());
     bad |= differs(context_low, ScalableContextEntry::p.mask(),
                    ScalableContextEntry::pasiddirptr.mask() & outside);
 
@@ -210,31 +228,24 @@ inline bool cold_scalable(KernelState &state, const BatchRequests &requests, std
                    lookup.directory_reserved() | (PasidDirectoryEntry::smptblptr.mask() & outside));
     const Lanes entry = (pointer & (PasidDirectoryEntry::smptblptr.mask() & ~outside)) |
                         (number & ((1U << detail::directory_shift) - 1)) * PasidEntry::size;
-    const Lanes words[3] = {
-        gather(state.memory, entry), {}, gather(state.memory + 2 * sizeof(u64), entry)};
-    wrong |= reserved_bits<PasidWords>(state, entry, lookup.pasid_reserved());
+    store_lanes(places, entry);
+    if (!learnt(state, places[0], pasid_shape_low, 2, pasid_shape_high, kind)) [[unlikely]]
+        return false;
+    wrong |= differing<PasidWords>(state, places, state.shape_value, state.shape_mask);
     if (wrong != 0) [[unlikely]]
         return false;
-    const u64 shape_low = words[0][0] & pasid_shape_low;
-    const u64 shape_high = words[2][0] & pasid_shape_high;
-    bad |=
-        (words[0] ^ (shape_low | PasidEntry::p.mask())) & (pasid_shape_low | PasidEntry::p.mask());
-    bad |= (words[2] ^ shape_high) & pasid_shape_high;
-    if (!state.known || state.shape_low != shape_low || state.shape_high != shape_high ||
-        state.kind != kind) {
-        u64 first_words[PasidEntry::words];
-        std::memcpy(first_words, state.memory + entry[0], sizeof first_words);
-        if (!learn(state, first_words, shape_low, shape_high, kind)) [[unlikely]]
-            return false;
+    Lanes table{};
+    if (state.root.rules != nullptr) {
+        const bool first_stage = state.root.rules->role == Role::first_stage;
+        const auto pointer_of = first_stage ? PasidEntry::fsptptr : PasidEntry::ssptptr;
+        table = gather(state.memory + pointer_of.word * sizeof(u64), entry) & pointer_of.mask();
     }
-    const bool first_stage =
-        state.root.rules != nullptr && state.root.rules->role == Role::first_stage;
-    const Lanes table =
-        first_stage ? words[2] & PasidEntry::fsptptr.mask() : words[0] & PasidEntry::ssptptr.mask();
     return finish(state, table, iovas, bad, requests, first);
 }
 
-bool cold(KernelState &state, const BatchRequests &requests, std::size_t first) {
+// Inlined into the loops below, this and warm_eight come out half as fast (gcc 12, measured).
+[[gnu::noinline]] bool cold_eight(KernelState &state, const BatchRequests &requests,
+                                  std::size_t first) {
     const u8 kind = requests.kinds[first];
     u64 kinds;
     std::memcpy(&kinds, requests.kinds + first, sizeof kinds);
@@ -248,8 +259,8 @@ bool cold(KernelState &state, const BatchRequests &requests, std::size_t first) 
 
 // -- warm -----------------------------------------------------------------------------------------
 
-bool warm(const FastTlb &tlb, unsigned host_address_width, const BatchRequests &requests,
-          std::size_t first) {
+[[gnu::noinline]] bool warm_eight(const FastTlb &tlb, unsigned host_address_width,
+                                  const BatchRequests &requests, std::size_t first) {
     using Device = FastTlb::Device;
     const u8 kind = requests.kinds[first];
     u64 kinds;
@@ -303,6 +314,20 @@ bool warm(const FastTlb &tlb, unsigned host_address_width, const BatchRequests &
     store_lanes(requests.addresses + first, (target & ~offset) | (iovas & offset));
     std::memset(requests.statuses + first, 0, lane_count);
     return true;
+}
+
+std::size_t cold(KernelState &state, const BatchRequests &requests, std::size_t first,
+                 std::size_t end) {
+    while (end - first >= lane_count && cold_eight(state, requests, first))
+        first += lane_count;
+    return first;
+}
+
+std::size_t warm(const FastTlb &tlb, unsigned host_address_width, const BatchRequests &requests,
+                 std::size_t first, std::size_t end) {
+    while (end - first >= lane_count && warm_eight(tlb, host_address_width, requests, first))
+        first += lane_count;
+    return first;
 }
 
 } // namespace

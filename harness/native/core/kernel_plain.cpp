@@ -199,12 +199,17 @@ inline bool eight(KernelState &state, const BatchRequests &requests, std::size_t
     return bad == 0;
 }
 
-bool cold(KernelState &state, const BatchRequests &requests, std::size_t first) {
-    const u8 kind = requests.kinds[first];
-    if (!same_kinds(requests, first) || kind == static_cast<u8>(AccessKind::unknown))
-        return false;
-    return state.lookup->legacy() ? eight<true>(state, requests, first, kind)
-                                  : eight<false>(state, requests, first, kind);
+std::size_t cold(KernelState &state, const BatchRequests &requests, std::size_t first,
+                 std::size_t end) {
+    for (; end - first >= lane_count; first += lane_count) {
+        const u8 kind = requests.kinds[first];
+        if (!same_kinds(requests, first) || kind == static_cast<u8>(AccessKind::unknown))
+            break;
+        if (!(state.lookup->legacy() ? eight<true>(state, requests, first, kind)
+                                     : eight<false>(state, requests, first, kind)))
+            break;
+    }
+    return first;
 }
 
 } // namespace

@@ -317,6 +317,18 @@ def test_a_page_that_overlaps_the_interrupt_range(make_platform: MakePlatform) -
 
 
 @pytest.mark.parametrize(
+    ("output", "overlaps"),
+    [(0xFEC0_0000, False), (0xFEE0_0000, True), (0xFF00_0000, False)],
+)
+def test_a_page_beside_the_interrupt_range(
+    make_platform: MakePlatform, output: int, overlaps: bool
+) -> None:
+    platform = make_platform(dialect=QEMU)
+    platform.legacy().map(0, output, level=2)
+    assert (platform.read(0x1F_F000) == fault(Reason.INTERRUPT_RANGE)) is overlaps
+
+
+@pytest.mark.parametrize(
     ("stage", "level", "spec", "qemu"),
     [
         ("first", 4, Reason.FS_RESERVED, Reason.FS_ROOT_ACCESS),

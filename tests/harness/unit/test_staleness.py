@@ -14,6 +14,7 @@ from tests.writers.invalidations import BY_DOMAIN, SELECTIVE, contexts, iotlb, p
 from tests.writers.platform import (
     DEVICE,
     DOMAIN,
+    EXECUTE,
     PAGE,
     READ,
     WRITE,
@@ -166,6 +167,19 @@ def test_a_right_given_needs_no_invalidation(platform: Platform, level: int) -> 
     space.change(0x1000, level, w=1)
     assert platform.permitted(0x1000, WRITE) == {OLD}
     assert platform.judge(0x1000, OLD, WRITE) == []
+
+
+def test_the_right_to_execute_is_kept_with_the_translation(platform: Platform) -> None:
+    space = platform.second_stage(pasid=1, ere=1, ssee=1)
+    space.map(0x1000, OLD.address)
+    for level in (2, 3, 4):
+        space.change(0x1000, level, x=1)
+    for x, expected in ((0, {NEW}), (1, {OLD, NEW})):
+        iotlb(platform, "queue", BY_DOMAIN)
+        space.map(0x1000, OLD.address, x=x)
+        assert platform.read(0x1000, pasid=1) == OLD
+        space.map(0x1000, NEW.address, x=1)
+        assert platform.permitted(0x1000, EXECUTE, pasid=1) == expected
 
 
 # -- page sizes ----------------------------------------------------------------------------------
@@ -385,6 +399,18 @@ def test_the_oldest_of_many_old_answers_is_forgotten(platform: Platform) -> None
         space.map(0x1000, place.address)
         platform.read(0x1000)
     assert platform.permitted(0x1000) == set(places[2:])
+
+
+def test_a_table_page_is_forgotten_with_the_oldest_entry(platform: Platform) -> None:
+    space = platform.legacy()
+    tables = [Space(platform, space.stage, platform.page(), 1) for _ in range(5)]
+    for table in tables:
+        table.map(0x1000, OLD.address)
+        platform.store(space.entry(0x1000, 2), space.value(table.root))
+        assert platform.read(0x1000) == OLD
+    assert reuse(platform, tables[0].root) == []
+    assert kinds(reuse(platform, tables[1].root)) == [FindingKind.PAGE_REUSE]
+    assert reuse(platform, tables[4].root) == []
 
 
 def test_answers_of_one_device_do_not_depend_on_another(platform: Platform) -> None:

@@ -394,6 +394,18 @@ def test_an_error_raises_the_fault_event(platform: Platform) -> None:
     assert MESSAGE not in platform.observed()
 
 
+def test_a_reset_disables_the_queue(platform: Platform) -> None:
+    platform.submit(FLUSH)
+    platform.unit.reset()
+    platform.observed()
+    platform.program(vtd.IQT, 32)
+    assert (head(platform), platform.observed()) == (0, [])
+    platform.ring, platform.levels_of_command = None, 0
+    platform.start_queue(wide=True)
+    platform.submit(FLUSH)
+    assert head(platform) == 32
+
+
 def test_a_reset_ends_an_error(platform: Platform) -> None:
     platform.submit((0xF, 0))
     platform.unit.reset()

@@ -1,0 +1,90 @@
+#include "check.hpp"
+#include "machine.hpp"
+
+#include <random>
+
+using namespace dmarewind;
+using namespace dmarewind::tests;
+
+namespace {
+
+// Requests of one length in memory of their own, so that ASan sees an overrun by one.
+struct Batch {
+    explicit Batch(std::size_t count)
+        : sids(count, u16{device}), pasids(count, no_pasid), iovas(count), kinds(count, 1),
+          addresses(count, 1), statuses(count, 0xff) {}
+
+    BatchRequests requests() {
+        return {iovas.size(), sids.data(),      pasids.data(),  iovas.data(),
+                kinds.data(), addresses.data(), statuses.data()};
+    }
+
+    std::vector<u16> sids;
+    std::vector<u32> pasids;
+    std::vector<u64> iovas;
+    std::vector<u8> kinds;
+    std::vector<u64> addresses;
+    std::vector<u8> statuses;
+};
+
+void agrees_with_single_accesses() {
+    std::mt19937_64 random(1);
+    for (const bool wide : {false, true})
+        for (const bool cold : {true, false})
+            for (std::size_t count : {1, 7, 8, 9, 33, 100, 257}) {
+                Machine machine;
+                machine.unit.batch().use_wide_registers(wide);
+                // Mostly mapped; without rights, in the interrupt range and reserved as well.
+                for (u64 page = 0; page < 64; ++page)
+                    machine.map(page, (random() % 16 == 0 ? 0xfee0'0000 : (0x100 + page) << 12) |
+                                          (random() % 8 == 0 ? random() % 4 : read_write) |
+                                          (random() % 32 == 0 ? 0x800 : 0));
+                Batch batch(count);
+                for (std::size_t i = 0; i < count; ++i) {
+                    batch.iovas[i] = (random() % 64) << 12 | (random() & 0xff8);
+                    if (random() % 40 == 0)
+                        batch.iovas[i] = u64{1} << (20 + random() % 44);
+                    if (random() % 40 == 0)
+                        batch.kinds[i] = static_cast<u8>(random() % 4);
+                    if (random() % 40 == 0)
+                        batch.sids[i] = static_cast<u16>(random());
+                }
+                for (int round = 0; round < 2; ++round)
+                    machine.unit.translate(batch.requests(), cold);
+                for (std::size_t i = 0; i < count; ++i) {
+                    const Request request{batch.sids[i], batch.pasids[i], batch.iovas[i],
+                                          AccessKind(batch.kinds[i])};
+                    const Outcome right =
+                        machine.unit.access(request, {}).fresh_candidate().outcome;
+                    const bool faults = right.type == OutcomeType::fault;
+                    EXPECT(batch.statuses[i] == (faults ? right.reason : 0));
+                    // What is not translated keeps its address.
+                    const bool kept = right.mask > (u64{1} << 40);
+                    EXPECT(batch.addresses[i] ==
+                           (faults ? 0
+                            : kept ? batch.iovas[i]
+                                   : right.address | (batch.iovas[i] & right.mask)));
+                }
+            }
+}
+const Test agrees("batch: what single accesses give", agrees_with_single_accesses);
+
+void serves_what_it_keeps_until_told() {
+    Machine machine;
+    machine.map(1, 0xabc000 | read_write);
+    Batch batch(16);
+    std::fill(batch.iovas.begin(), batch.iovas.end(), 0x1008);
+    machine.unit.translate(batch.requests(), false);
+    machine.map(1, 0xdef000 | read_write);
+    machine.unit.translate(batch.requests(), false);
+    EXPECT(batch.addresses[15] == 0xabc008);
+    using Descriptor = layout::IotlbInvalidation;
+    machine.submit(Descriptor::type.in_place(2) | Descriptor::g.in_place(3) |
+                       Descriptor::did.in_place(1),
+                   0x1000);
+    machine.unit.translate(batch.requests(), false);
+    EXPECT(batch.addresses[0] == 0xdef008 && batch.addresses[15] == 0xdef008);
+}
+const Test serves("batch: the finite cache and its invalidation", serves_what_it_keeps_until_told);
+
+} // namespace

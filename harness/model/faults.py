@@ -123,6 +123,17 @@ class FaultRecorder:
         self._next = (seen.index + 1) % self._count
         self._registers.put(vtd.FSTS, FSTS["ppf"], 1)
 
+    def undefined(self, offset: int, size: int) -> int:
+        """Return the bits of a register read whose content the dialect leaves open."""
+        ignored = self._config.dialect.fault_record_ignored
+        found = 0
+        for index in range(self._count):
+            base = fault_record_offset(self._config.capability, index) + vtd.FRCD_HIGH.offset
+            if touches(offset, size, base, vtd.FRCD_HIGH.size):
+                shift = 8 * (offset - base)
+                found |= ignored >> shift if shift >= 0 else ignored << -shift
+        return found
+
     def raise_event(self, before: int) -> None:
         """Raise the fault event when nothing was pending in the status before."""
         if not before & _PENDING:

@@ -140,7 +140,7 @@ class ModelReplay:
         if value is None:
             return
         self._counters.register_reads += 1
-        if now == value:
+        if not (now ^ value) & ~self.unit.faults.undefined(offset, size):
             self._counters.agreed += 1
             return
         number = self._counters.events

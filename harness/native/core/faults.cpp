@@ -119,6 +119,17 @@ void FaultRecorder::adopt(const Observation &seen) {
     registers_.put(reg::fsts, Status::ppf, 1);
 }
 
+u64 FaultRecorder::undefined(u32 offset, u32 size) const {
+    const u64 ignored = config_.dialect.fault_record_ignored;
+    u64 found = 0;
+    for (u64 index = 0; index < count_; ++index) {
+        const u32 high = registers_.fault_record(index) + reg::frcd_high.offset;
+        if (touches(offset, size, high, reg::frcd_high.size))
+            found |= offset >= high ? ignored >> 8 * (offset - high) : ignored << 8 * (high - offset);
+    }
+    return found;
+}
+
 void FaultRecorder::raise_event(u64 before) {
     if ((before & any_pending) == 0)
         event_.request();

@@ -45,6 +45,9 @@ class FaultRecorder {
     // Take over a record that the recorded unit made and this one did not.
     void adopt(const Observation &seen);
 
+    // The bits of a register read whose content the dialect leaves open.
+    u64 undefined(u32 offset, u32 size) const;
+
     // Raise the fault event when nothing was pending in the status before.
     void raise_event(u64 before);
 

@@ -29,6 +29,8 @@ class Unit {
     void snapshot(u64 address, std::span<const std::byte> data);
 
     u64 read_register(u32 offset, u32 size) const { return registers_.read(offset, size); }
+    // The bits of a register read whose content the dialect leaves open.
+    u64 undefined(u32 offset, u32 size) const { return faults_.undefined(offset, size); }
     // Apply a software write to the register page and what it sets off.
     void write_register(u32 offset, u32 size, u64 value);
 

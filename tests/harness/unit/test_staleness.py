@@ -367,6 +367,33 @@ def test_a_table_page_linked_elsewhere_is_reused_where_it_was(space: Space) -> N
     assert kinds(reuse(platform, table)) == [FindingKind.PAGE_REUSE]
 
 
+def test_a_table_page_is_unlinked_by_its_present_bits_alone(space: Space) -> None:
+    table = space.entry(0x1000) & -PAGE
+    space.change(0x1000, level=2, **dict.fromkeys(space.rights, 0))
+    assert kinds(reuse(space.platform, table)) == [FindingKind.PAGE_REUSE]
+
+
+def test_a_table_page_is_unlinked_by_another_in_its_place(space: Space) -> None:
+    platform = space.platform
+    table = space.entry(0x1000) & -PAGE
+    platform.store(space.entry(0x1000, 2), space.value(platform.page()))
+    assert kinds(reuse(platform, table)) == [FindingKind.PAGE_REUSE]
+
+
+def test_a_table_page_of_two_regions_is_held_by_each(platform: Platform) -> None:
+    space = platform.legacy()
+    space.map(0x1000, OLD.address)
+    table = space.entry(0x1000) & -PAGE
+    platform.store(space.entry(0x4000_0000, 2), space.value(table))
+    assert platform.read(0x1000) == platform.read(0x4000_1000) == OLD
+    space.unmap(0x1000, level=2)
+    space.unmap(0x4000_0000, level=2)
+    pages(platform, 0x1000)
+    assert kinds(reuse(platform, table)) == [FindingKind.PAGE_REUSE]
+    pages(platform, 0x4000_1000)
+    assert reuse(platform, table) == []
+
+
 @pytest.mark.parametrize(("ih", "expected"), [(1, 1), (0, 0)])
 def test_reuse_after_a_page_selective_invalidation(
     platform: Platform, ih: int, expected: int

@@ -19,7 +19,7 @@ from harness.errors import HarnessError
 from harness.files import replacing
 from harness.report import Report, progress
 from harness.trace import Header, TraceWriter, UnitInfo, detect, open_events, write_text
-from harness.trace.codec import FieldError, from_fields, to_fields
+from harness.trace.codec import storable
 from harness.trace.header import NAME
 
 SAMPLES_SHOWN = 5
@@ -107,15 +107,11 @@ class _Tally:
             self.damage = error
 
     def _storable(self, event: Event) -> Event:
-        # A log may claim what no unit does: a fault reason of 999.
-        try:
-            from_fields(to_fields(event))
-        except FieldError as error:
-            problem = f"{type(event).__name__}: {error}"[:1000]
+        stored = storable(event)
+        if isinstance(stored, Gap) and stored is not event:
             self.refused += 1
-            self.first_refusal = self.first_refusal or f"event {self.events}: {problem}"
-            return Gap(f"out of bounds: {problem}")
-        return event
+            self.first_refusal = self.first_refusal or f"event {self.events}: {stored.reason}"
+        return stored
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from decoders import DecodeError
 from decoders.capture.qemu_log import QemuLogDecoder
 from decoders.events import Access, Event, Fault, Translation
 from harness import recorder_plugin
@@ -33,6 +34,7 @@ from harness.errors import HarnessError
 from harness.qemu_command import Command, prepare
 from harness.qemu_session import Machine, Session, ask, signals
 from harness.trace import Header, TraceWriter
+from harness.trace.codec import storable
 
 UNIT_BASE = 0xFED9_0000
 FLUSH_SECONDS = 1.0
@@ -120,7 +122,10 @@ class _Progress:
 def _store(events: Iterable[Event], writer: TraceWriter, summary: Summary) -> None:
     append = writer.append
     for event in events:
-        append(event)
+        try:
+            append(event)
+        except DecodeError:
+            append(storable(event))
         if type(event) is Access:
             if type(event.outcome) is Translation:
                 summary.translations += 1

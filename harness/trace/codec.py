@@ -276,6 +276,18 @@ _FIELDS: dict[type[Event], Callable[[Any], Sequence[Any]]] = {
 }
 
 
+def storable(event: Event) -> Event:
+    """Return the event, or a Gap that says why no trace can hold it.
+
+    A log may claim what no unit does: a fault reason of 999.
+    """
+    try:
+        from_fields(to_fields(event))
+    except FieldError as error:
+        return Gap(f"out of bounds: {type(event).__name__}: {error}"[:1000])
+    return event
+
+
 class Encoder:
     """Encode events one after another."""
 

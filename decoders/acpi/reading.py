@@ -1,0 +1,162 @@
+"""Read structures out of a table within bounds, and note what does not fit instead of failing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from decoders.acpi.structures import AcpiStructure, Opaque, field_sizes, first_missing, size_of
+from decoders.acpi.tree import Node, Rule, Violation
+
+LARGEST_TABLE = 1 << 20
+"""Bytes of the largest table that is read; the largest known ones have some 100 KiB."""
+
+MOST_STRUCTURES = 1 << 14
+"""Structures that are read of one table; the time to read them grows with their number."""
+
+B = TypeVar("B", bound=AcpiStructure)
+
+
+class Reading:
+    """Hold the bytes of one table while they are read.
+
+    Offsets are from the start of data. Nothing raises: what does not fit becomes a violation, and
+    the caller keeps the bytes concerned as they are.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.violations: list[Violation] = []
+        self._left = MOST_STRUCTURES
+
+    def note(self, rule: Rule, path: str, problem: str, offset: int) -> None:
+        """Report a violation that does not keep the rest from being read."""
+        self.violations.append(Violation(rule, path, problem, offset))
+
+    def fail(self, rule: Rule, path: str, problem: str, offset: int) -> None:
+        """Report a violation that ends the structure it is in."""
+        self.violations.append(Violation(rule, path, problem, offset, fatal=True))
+
+    def structure(
+        self, cls: type[B], path: str, offset: int, end: int, within: str = "table"
+    ) -> B | None:
+        """Dissect the structure at offset; None, and a violation, when it goes beyond end.
+
+        within says what ends at end.
+        """
+        size = size_of(cls)
+        if offset + size > end:
+            path = f"{path}.{first_missing(cls, end - offset)}"
+            self.fail(Rule.TRUNCATED, path, f"{_word(cls)} runs past the {within}", offset)
+            return None
+        if self._left == 0:
+            problem = f"more than {MOST_STRUCTURES} structures in one table"
+            self.fail(Rule.BOUND, path, problem, offset)
+            return None
+        self._left -= 1
+        return cls(self.data[offset : offset + size])
+
+    def node(
+        self, cls: type[AcpiStructure], path: str, offset: int, end: int, within: str = "table"
+    ) -> Node | None:
+        """Dissect the structure at offset and place it; None as for `structure`."""
+        body = self.structure(cls, path, offset, end, within)
+        return None if body is None else Node(path, offset, body)
+
+    def rest(
+        self, path: str, start: int, end: int, cls: type[AcpiStructure] = Opaque
+    ) -> tuple[Node, ...]:
+        """Keep the bytes from start to end as they are, if there are any."""
+        return (Node(path, start, _make(cls, self.data[start:end])),) if start < end else ()
+
+    def array(
+        self, cls: type[AcpiStructure], path: str, start: int, count: int, end: int
+    ) -> tuple[Node, ...] | None:
+        """Read count structures of one kind; None, and a violation, when they pass end."""
+        size = size_of(cls)
+        if start + count * size > end:
+            fits = max(0, end - start) // size
+            problem = f"{count} of {size} bytes run past the node, {fits} fit"
+            self.fail(Rule.COUNT, path, problem, start)
+            return None
+        nodes = []
+        for index in range(count):
+            node = self.node(cls, f"{path}[{index}]", start + index * size, end)
+            if node is None:
+                return None
+            nodes.append(node)
+        return tuple(nodes)
+
+    def fits(self, cls: type[AcpiStructure], path: str, at: int, length: int, end: int) -> bool:
+        """Say whether a node of the length it gives can be read, and report why it cannot."""
+        place = at + _offset(cls, "length")
+        size = size_of(cls)
+        if length < size:
+            problem = f"{length} bytes, {cls.__name__} takes {size}"
+            self.fail(Rule.LENGTH, f"{path}.length", problem, place)
+        elif at + size > end:
+            self.structure(cls, path, at, end)  # names the first field that is missing
+        elif at + length > end:
+            problem = f"node of {length} bytes runs past the table"
+            self.fail(Rule.LENGTH, f"{path}.length", problem, place)
+        return length >= size and at + length <= end
+
+    def counted(
+        self,
+        path: str,
+        head: Node,
+        start: int,
+        end: int,
+        read: Callable[[str, int], Node | None],
+    ) -> NodeLists:
+        """Read the nodes of a table that begins at start and whose fixed part, head, counts them.
+
+        read reads the node at a place. Return what lies before the nodes, the nodes, and the rest.
+        """
+        behind = head.offset + size_of(type(head.body))
+        first = start + head.body.node_offset
+        if not behind <= first <= end:
+            problem = f"nodes begin at {first - start:#x}, which is not behind the header"
+            if first > end:
+                problem = f"nodes begin at {first - start:#x}, beyond the table"
+            self.fail(Rule.OFFSET, f"{path}.node_offset", problem, head.locate("node_offset"))
+            return (head,), (), self.rest(f"{path}.rest", behind, end)
+        count: int = head.body.node_count
+        nodes: list[Node] = []
+        at, broken = first, False
+        while at < end and len(nodes) < count and not broken:
+            node = read(f"{path}.node[{len(nodes)}]", at)
+            if node is None:
+                broken = True
+            else:
+                nodes.append(node)
+                at += node.body.length
+        if len(nodes) < count and not broken:
+            problem = f"{count} nodes announced, {len(nodes)} are there"
+            self.note(Rule.COUNT, f"{path}.node_count", problem, head.locate("node_count"))
+        elif at < end and not broken:
+            problem = f"{end - at} bytes follow the last of {count} nodes"
+            self.note(Rule.COUNT, f"{path}.node_count", problem, at)
+        lead = (head, *self.rest(f"{path}.padding", behind, first))
+        return lead, tuple(nodes), self.rest(f"{path}.rest", at, end)
+
+
+NodeLists = tuple[tuple[Node, ...], tuple[Node, ...], tuple[Node, ...]]
+"""What lies before the nodes of a table, the nodes, and what lies behind them."""
+
+
+def _make(cls: type[B], data: bytes) -> B:
+    return cls(data)
+
+
+def _offset(cls: type[AcpiStructure], wanted: str) -> int:
+    at = 0
+    for name, size in field_sizes(cls):
+        if name == wanted:
+            break
+        at += size
+    return at
+
+
+def _word(cls: type[AcpiStructure]) -> str:
+    return "header" if cls.__name__.endswith("Header") else "node"

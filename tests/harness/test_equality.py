@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from decoders.events import Fault
 from decoders.vtd.registers import register_map
 from harness.findings import FindingKind
+from harness.memory import MemoryBudgetError
 from harness.model.config import UnitConfig
 from harness.model.unit import VtdUnit
 from harness.native import NativeUnit, available
@@ -116,3 +117,16 @@ def test_register_maps_have_the_same_size() -> None:
     pair = Pair(UnitConfig(0x22 << 24, 0x0F << 8))
     assert set(register_map(0x22 << 24, 0x0F << 8)) == set(pair.model.registers.map)
     pair.compare()
+
+
+def test_both_stop_at_the_page_budget() -> None:
+    config = UnitConfig(0x22 << 24, 0x0F << 8, page_budget=3)
+    for unit in (VtdUnit(config), NativeUnit(config)):
+        for page in range(3):
+            unit.store(page * PAGE, 8, 1)
+        unit.store(8, 8, 1)
+        with pytest.raises(MemoryBudgetError, match="more than 3 pages"):
+            unit.store(1 << 50, 8, 1)
+        with pytest.raises(MemoryBudgetError, match="more than 3 pages"):
+            unit.snapshot(7 * PAGE, b"\1")
+        assert unit.load(1 << 50, 8) == bytes(8)

@@ -125,7 +125,8 @@ u64 FaultRecorder::undefined(u32 offset, u32 size) const {
     for (u64 index = 0; index < count_; ++index) {
         const u32 high = registers_.fault_record(index) + reg::frcd_high.offset;
         if (touches(offset, size, high, reg::frcd_high.size))
-            found |= offset >= high ? ignored >> 8 * (offset - high) : ignored << 8 * (high - offset);
+            found |=
+                offset >= high ? ignored >> 8 * (offset - high) : ignored << 8 * (high - offset);
     }
     return found;
 }

@@ -3,8 +3,9 @@
 namespace dmarewind {
 namespace {
 
-// Requests walked together, level by level, so that their loads overlap.
+// Requests whose slots are asked for before the first is looked at, so that their loads overlap.
 constexpr std::size_t group = 32;
+// Requests a kernel takes at once.
 constexpr std::size_t kernel_lanes = 8;
 
 constexpr Rights needed_rights(AccessKind kind) {
@@ -112,119 +113,12 @@ void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
         if (wide)
             at = kernels_.cold(state, requests, at, requests.count);
         // What the kernel left, and what is too little for it.
-        const std::size_t end = std::min(at + (wide ? kernel_lanes : group), requests.count);
-        if (at < end)
-            cold_group(view, requests, at, end, enabled);
-        at = end;
-    }
-}
-
-// Walk up to a group of requests together, level by level.
-void BatchTranslator::cold_group(const Memory::View &view, const BatchRequests &requests,
-                                 std::size_t base, std::size_t end, bool enabled) {
-    struct Lane {
-        u64 table;
-        u64 iova;
-        u64 granted;
-        u64 bad;     // not zero: something needs the careful walk
-        u32 request; // index
-    };
-    Lane lanes[group];
-
-    {
-        std::size_t active = 0;
-        const WalkRules *rules = nullptr;
-        u8 levels = 0;
-        u8 kind = 0;
-        const auto carefully = [&](std::size_t i) {
-            const Answer answer = one(view, requests.sids[i], requests.pasids[i], requests.iovas[i],
-                                      AccessKind(requests.kinds[i]), enabled);
-            requests.addresses[i] = answer.address;
-            requests.statuses[i] = answer.status;
-        };
-
-        // The roots. Lanes of one group share rules, levels and kind; who differs goes alone.
-        for (std::size_t i = base; i < end; ++i) {
-            const u64 iova = requests.iovas[i];
-            PagingRoot root;
-            const auto wants = AccessKind(requests.kinds[i]);
-            if (!enabled || in_interrupt_range(iova) || wants == AccessKind::unknown ||
-                find_root(view, requests.sids[i], requests.pasids[i], wants, root) != 0)
-                [[unlikely]] {
-                carefully(i);
-                continue;
-            }
-            if (root.rules == nullptr) {
-                const unsigned width = config_.host_address_width;
-                if (width < 64 && iova >> width != 0) [[unlikely]] {
-                    carefully(i);
-                    continue;
-                }
-                requests.addresses[i] = identity(iova);
-                requests.statuses[i] = 0;
-                continue;
-            }
-            if (active == 0) {
-                rules = root.rules;
-                levels = root.levels;
-                kind = requests.kinds[i];
-            }
-            if (root.rules != rules || root.levels != levels || requests.kinds[i] != kind ||
-                input_fault(*rules, levels, iova) != 0) [[unlikely]] {
-                carefully(i);
-                continue;
-            }
-            lanes[active++] = {root.pointer, iova, ~u64{0}, 0, static_cast<u32>(i)};
-        }
-        if (active == 0)
-            return;
-
-        // The levels: the checks of step(), gathered in one word and looked at only at the end.
-        const WalkRules::Kind &need = rules->kind(AccessKind(kind));
-        const u64 invert = rules->invert;
-        const u64 all_ones = rules->all_ones_unreadable ? 1 : 0;
-        const u64 writes =
-            kind == static_cast<u8>(AccessKind::write) ? rules->set_by_leaf_write : 0;
-        const auto finish = [&](const Lane &lane, u64 entry, unsigned level) {
-            const u64 size = u64{1} << layout::page_shift[level];
-            const u64 page = entry & layout::SecondStageEntry::addr.mask() & ~(size - 1);
-            const u64 address = page | (lane.iova & (size - 1));
-            const u64 first = rules->interrupt_range_by_page ? page : address;
-            const u64 last = rules->interrupt_range_by_page ? page + size - 1 : address;
-            const bool message = first <= interrupt_last && last >= interrupt_first;
-            const u64 bad = lane.bad | (~lane.granted & need.leaf) |
-                            (entry & rules->reserved[level][1]) | (writes & ~entry);
-            if (bad != 0 || message) [[unlikely]]
-                return carefully(lane.request);
-            requests.addresses[lane.request] = address;
-            requests.statuses[lane.request] = 0;
-        };
-        for (unsigned level = levels; level != 0 && active != 0; --level) {
-            const unsigned shift = layout::page_shift[level];
-            const u64 reserved = rules->reserved[level][0];
-            const u64 leaf_bit = level == 1 ? 0 : rules->leaf_bit[level];
-            std::size_t kept = 0;
-            for (std::size_t k = 0; k < active; ++k) {
-                Lane lane = lanes[k];
-                const u64 index = lane.iova >> shift & ((1U << layout::index_bits) - 1);
-                u64 entry;
-                if (!view.load(lane.table + layout::entry_size * index, entry)) [[unlikely]] {
-                    carefully(lane.request);
-                    continue;
-                }
-                const u64 turned = entry ^ invert;
-                lane.granted &= turned;
-                lane.bad |= (~turned & need.level) | (rules->set_always & ~entry) |
-                            (all_ones & static_cast<u64>(entry == ~u64{0}));
-                if (level == 1 || (entry & leaf_bit) != 0) {
-                    finish(lane, entry, level);
-                    continue;
-                }
-                lane.bad |= entry & reserved;
-                lane.table = entry & layout::SecondStageEntry::addr.mask();
-                lanes[kept++] = lane;
-            }
-            active = kept;
+        const std::size_t end = std::min(at + kernel_lanes, requests.count);
+        for (; at < end; ++at) {
+            const Answer answer = one(view, requests.sids[at], requests.pasids[at],
+                                      requests.iovas[at], AccessKind(requests.kinds[at]), enabled);
+            requests.addresses[at] = answer.address;
+            requests.statuses[at] = answer.status;
         }
     }
 }

@@ -29,8 +29,6 @@ class BatchTranslator {
         PagingRoot root; // when level is not 0
     };
 
-    void cold_group(const Memory::View &view, const BatchRequests &requests, std::size_t base,
-                    std::size_t end, bool enabled);
     void warm_group(const Memory::View &view, const BatchRequests &requests, std::size_t base,
                     std::size_t end, FastTlb &tlb);
     Answer one(const Memory::View &view, u32 sid, u32 pasid, u64 iova, AccessKind kind,

@@ -196,6 +196,7 @@ void Caches::drop_all(u64 event) {
 }
 
 void Caches::drop_contexts() {
+    fast.drop_devices();
     drop_words(contexts_);
 }
 
@@ -217,6 +218,7 @@ void Caches::drop_contexts_of_device(u32 sid, u64 function_mask) {
 }
 
 void Caches::drop_pasids() {
+    fast.drop_devices();
     drop_words(pasids_);
 }
 

@@ -102,6 +102,16 @@ def _blocks(source: TraceReader | TextReader) -> Iterator[Block]:
         raise damage
 
 
+def _check_count(block: Block, target: ReplayTarget) -> None:
+    """Raise DecodeError when a block holds another number of events than its head says."""
+    held = target.counters().events - block.first_event
+    if held != block.events:
+        raise DecodeError(
+            f"trace.event[{block.first_event}]",
+            f"the block that begins here claims {block.events} events and holds {held}",
+        )
+
+
 @dataclasses.dataclass(slots=True)
 class Result:
     """What one trace gave on one target."""
@@ -130,11 +140,15 @@ def replay(path: Path, names: list[str], page_budget: int, quiet: bool) -> Itera
                         start = time.perf_counter()
                         target.feed(block)
                         spent[target.name] += time.perf_counter() - start
+                        _check_count(block, target)
                     bar.update(block.events)
             except DecodeError as error:
                 damage = error
+        # The recorder was killed, or the file is cut: the last command's answers may be missing.
+        complete = damage is None and (isinstance(source, TextReader) or source.index is not None)
     for target in targets:
-        target.finish()
+        if complete:
+            target.finish()
         yield Result(path, target.name, target.counters(), target.findings(), spent[target.name])
     if damage is not None:
         raise damage
@@ -257,4 +271,6 @@ def _summarise(results: list[Result], disagreements: int, as_json: bool) -> None
         print(json.dumps({"type": "summary", "disagreements": disagreements, **totals}))
         return
     numbers = ", ".join(f"{totals[name]} {name}" for name in COLUMNS[2:])
-    print(f"replayed {numbers}")
+    unjudged = totals["unjudged"]
+    lost = f" ({unjudged} not judged: the recording lost something before them)" if unjudged else ""
+    print(f"replayed {numbers}{lost}")

@@ -40,12 +40,16 @@ from harness.model.walk import (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One DMA request as it arrives at the unit."""
+    """One DMA request as it arrives at the unit.
+
+    any_right is set where the kind is a guess: a cached entry answers it with either right.
+    """
 
     sid: int
     pasid: int | None
     iova: int
     kind: AccessKind
+    any_right: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +98,10 @@ class Translator:
         """
         if request.kind != AccessKind.UNKNOWN:
             return self._permitted(request)
-        as_read = Request(request.sid, request.pasid, request.iova, AccessKind.READ)
+        as_read = Request(request.sid, request.pasid, request.iova, AccessKind.READ, True)
         found = self._permitted(as_read)
         if isinstance(found[0][0].outcome, Fault):
-            as_write = Request(request.sid, request.pasid, request.iova, AccessKind.WRITE)
+            as_write = Request(request.sid, request.pasid, request.iova, AccessKind.WRITE, True)
             written = self._permitted(as_write)
             if isinstance(written[0][0].outcome, Translation):
                 return written
@@ -194,7 +198,7 @@ class Translator:
             outcome = leaf.outcome
             if isinstance(outcome, Fault):
                 outcome = self._absent(root, request.kind)
-            kept = isinstance(leaf.outcome, Fault) or self._allows(leaf.rights, request.kind)
+            kept = isinstance(leaf.outcome, Fault) or self._allows(leaf.rights, request)
             if outcome != result.outcome and kept:
                 yield Candidate(
                     outcome,
@@ -203,7 +207,7 @@ class Translator:
                     "iotlb",
                     root.domain,
                     leaf.filled_by,
-                    self._changed_by(leaf.steps),
+                    self._changed_below(steps, leaf.steps, leaf.filled_by),
                 )
 
     def _pass_through(
@@ -229,7 +233,7 @@ class Translator:
             for way in self.caches.structure(root.tag, level, request.iova):
                 kept = (way.nonleaf.child, way.nonleaf.rights)
                 if went is None or kept != (went.child, went.rights):
-                    if self._allows(way.nonleaf.rights, request.kind):
+                    if self._allows(way.nonleaf.rights, request):
                         yield way
 
     def _through_structure(
@@ -249,7 +253,7 @@ class Translator:
             "paging-structure",
             root.domain,
             structure.filled_by,
-            self._changed_by((step,)),
+            self._changed_below(steps, (step,), structure.filled_by),
         )
 
     def _stamp(self, candidate: Candidate, cache: str, stale: CachedWords | None) -> Candidate:
@@ -266,9 +270,11 @@ class Translator:
         )
 
     @staticmethod
-    def _allows(rights: Rights, kind: AccessKind) -> bool:
+    def _allows(rights: Rights, request: Request) -> bool:
         """Say whether a kept entry answers a request: one without the right is walked again."""
-        match kind:
+        if request.any_right:
+            return rights.read or rights.write
+        match request.kind:
             case AccessKind.WRITE:
                 return rights.write
             case AccessKind.EXECUTE:
@@ -285,6 +291,20 @@ class Translator:
                 writer = self.memory.last_writer(step.address)
                 return -1 if writer is None else writer
         return -1
+
+    def _changed_below(
+        self, above: tuple[Step, ...], steps: tuple[Step, ...], filled_by: int
+    ) -> int:
+        """Return the store that made a kept entry differ from what is walked now.
+
+        Where its own quadwords are as they were, the root above it has been changed since.
+        """
+        changed = self._changed_by(steps)
+        if changed >= 0:
+            return changed
+        writers = (self.memory.last_writer(step.address) for step in above)
+        newest = max((writer for writer in writers if writer is not None), default=-1)
+        return newest if newest > filled_by else -1
 
     def adopt(self, request: Request, fresh: Fresh, event: int) -> None:
         """Fill the caches with what the fresh path used and make its A/D updates."""

@@ -28,13 +28,13 @@ from decoders.vtd.registers import (
 )
 from harness.findings import Finding, FindingKind
 from harness.memory import PAGE_SIZE, Memory
-from harness.model.caches import CachedStructure, Tag, second_stage_tag
+from harness.model.caches import CachedStructure, Dropped, Tag, second_stage_tag
 from harness.model.config import UnitConfig
 from harness.model.faults import FaultRecorder
 from harness.model.queue import ICS, InvalidationQueue
 from harness.model.registers import RegisterFile, touches
 from harness.model.translate import Candidate, Request, Translator
-from harness.model.walk import ADDRESS_MASK, PRESENT
+from harness.model.walk import ADDRESS_MASK, PRESENT, PagingRoot
 from harness.oracle import judge
 
 GCMD = layout(GlobalCommand)
@@ -44,6 +44,12 @@ IOTLB = layout(IotlbRegister)
 IVA = layout(Iva)
 PAGE_SELECTIVE = 3
 """Granularity code of IOTLB and its answer."""
+
+
+TAGS_KEPT = 4
+"""Tags remembered per source id and PASID, to tell a unit that still uses one it left."""
+SOURCES_LIMIT = 1 << 16
+"""Sources whose tags are remembered; one more and all are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class VtdUnit:
         self._emitted: list[Observation] = []
         self._findings: list[Finding] = []
         self._reused: set[int] = set()
-        self._tags: dict[tuple[int, int], Tag] = {}
+        self._tags: dict[tuple[int, int], list[Tag]] = {}
         self.faults = FaultRecorder(config, self.registers, self._emitted.append)
         self.queue = InvalidationQueue(
             config,
@@ -104,6 +110,7 @@ class VtdUnit:
         self.translator.enabled = False
         self.translator.lookup.root_pointer = 0
         self.translator.lookup.mode = 0
+        self._tags.clear()
 
     def load(self, address: int, length: int) -> bytes:
         """Return guest memory as the unit sees it."""
@@ -163,13 +170,11 @@ class VtdUnit:
         """Answer a DMA request; with a recorded outcome, judge it and take it over."""
         request = Request(sid, pasid, iova, kind)
         permitted, fresh = self.translator.permitted(request)
-        if fresh.root is not None:
-            self._tags[sid, -1 if pasid is None else pasid] = fresh.root.tag
+        tags = self._tags_of(sid, pasid, fresh.root)
         taken = permitted[0].outcome
         finding = None
         if recorded is not None:
-            tag = self._tags.get((sid, -1 if pasid is None else pasid))
-            dropped = self.caches.dropped_at(tag, iova) if tag else ()
+            dropped = self._forgotten(tags, fresh.root, iova)
             finding = judge(self.event, iova, recorded, permitted, dropped)
             if finding is not None:
                 self._findings.append(finding)
@@ -195,6 +200,36 @@ class VtdUnit:
                 pass
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _tags_of(self, sid: int, pasid: int | None, root: PagingRoot | None) -> list[Tag]:
+        """Return the last tags the requests of a source were walked under, newest first."""
+        key = (sid, -1 if pasid is None else pasid)
+        if root is None or root.stage is None:
+            return self._tags.get(key, [])
+        if key not in self._tags and len(self._tags) >= SOURCES_LIMIT:
+            self._tags.clear()
+        tags = self._tags.setdefault(key, [])
+        if root.tag in tags:
+            tags.remove(root.tag)
+        tags.insert(0, root.tag)
+        del tags[TAGS_KEPT:]
+        return tags
+
+    def _forgotten(self, tags: list[Tag], root: PagingRoot | None, iova: int) -> list[Dropped]:
+        """Return what covered iova once and may not be used any more.
+
+        That is what invalidations dropped, and what is kept under a tag that the source has left:
+        its context or PASID entry is not cached any more, or it would be a candidate.
+        """
+        found: list[Dropped] = []
+        for tag in tags:
+            found += self.caches.dropped_at(tag, iova)
+            if root is None or tag != root.tag:
+                found += [
+                    Dropped(way.outcome, way.filled_by, -1)
+                    for way in self.caches.translations(tag, iova)
+                ]
+        return found
 
     def _command(self, value: int) -> None:
         words = (value,)

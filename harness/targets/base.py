@@ -21,7 +21,8 @@ class Counters:
     """Count what a replay compared.
 
     translations and faults are accesses with a recorded outcome of that kind; agreed and
-    divergences add up the comparisons and the findings (of any kind).
+    divergences add up the comparisons and the findings (of any kind). unjudged counts what could
+    not be compared because the recording lost something before it.
     """
 
     events: int = 0
@@ -32,6 +33,7 @@ class Counters:
     status_writes: int = 0
     interrupts: int = 0
     register_reads: int = 0
+    unjudged: int = 0
     agreed: int = 0
     divergences: int = 0
 

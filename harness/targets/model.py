@@ -54,6 +54,7 @@ class ModelReplay:
         self._findings: list[Finding] = []
         self._expected: deque[tuple[int, Observation]] = deque()
         self._ignored = config.dialect.fault_record_ignored | _F
+        self._lost = False
 
     def feed(self, block: Block) -> None:
         """Apply the events of one block."""
@@ -93,6 +94,12 @@ class ModelReplay:
             case Reset():
                 self._flush()
                 unit.reset()
+                self._lost = False
+            case Gap():
+                # What was lost may be a store, a command or an answer: nothing can be judged
+                # until a reset.
+                self._expected.clear()
+                self._lost = True
             case Descriptor():
                 counters.descriptors += 1
                 self._observe(event)
@@ -105,16 +112,20 @@ class ModelReplay:
             case Interrupt():
                 counters.interrupts += 1
                 self._observe(event)
-            case Release() | Clock() | Gap():
+            case Release() | Clock():
                 pass
             case _:
                 assert_never(event)
         for finding in unit.findings():
             self._report(finding)
-        self._expected.extend((counters.events, seen) for seen in unit.emitted())
+        seen_now = unit.emitted()
+        if not self._lost:
+            self._expected.extend((counters.events, seen) for seen in seen_now)
         counters.events += 1
 
     def _report(self, finding: Finding) -> None:
+        if self._lost:
+            return
         self._counters.divergences += 1
         if len(self._findings) < FINDINGS_KEPT:
             self._findings.append(finding)
@@ -128,6 +139,9 @@ class ModelReplay:
                 counters.faults += 1
             case None:
                 pass
+        if self._lost:
+            counters.unjudged += event.outcome is not None
+            return
         self.unit.access(event.sid, event.pasid, event.iova, event.kind, event.outcome)
         found = self.unit.findings()
         for finding in found:
@@ -140,6 +154,9 @@ class ModelReplay:
         if value is None:
             return
         self._counters.register_reads += 1
+        if self._lost:
+            self._counters.unjudged += 1
+            return
         if not (now ^ value) & ~self.unit.faults.undefined(offset, size):
             self._counters.agreed += 1
             return
@@ -148,6 +165,10 @@ class ModelReplay:
 
     def _observe(self, seen: Observation) -> None:
         """Match an observation with what the unit did; adopt it when the unit did not."""
+        if self._lost:
+            self._counters.unjudged += 1
+            self.unit.adopt(seen)
+            return
         expected = self._expected
         for index, (_, candidate) in enumerate(expected):
             if self._same(candidate, seen):

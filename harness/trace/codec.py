@@ -180,7 +180,10 @@ def _fault_record(index: object, low: object, high: object) -> FaultRecord:
 
 
 def _status_write(address: object, value: object) -> StatusWrite:
-    return StatusWrite(_number(address, U64, "address"), _number(value, U32, "value"))
+    start = _number(address, U64, "address")
+    if start % 4:
+        raise FieldError("address", f"{start:#x} is not one of a doubleword")
+    return StatusWrite(start, _number(value, U32, "value"))
 
 
 def _interrupt(address: object, data: object) -> Interrupt:

@@ -233,6 +233,7 @@ nb::dict counters(GuardedReplay &replay) {
     out["status_writes"] = counts.status_writes;
     out["interrupts"] = counts.interrupts;
     out["register_reads"] = counts.register_reads;
+    out["unjudged"] = counts.unjudged;
     out["agreed"] = counts.agreed;
     out["divergences"] = counts.divergences;
     return out;

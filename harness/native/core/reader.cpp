@@ -270,6 +270,7 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
                integer(out.word[1], any, "high quadword is not a 64-bit number");
     case Tag::status_write:
         return takes(2) && integer(out.address, any, "address is not a 64-bit number") &&
+               (out.address % sizeof(std::uint32_t) == 0 || fail("address is not aligned")) &&
                integer(out.value, any32, "status is not a 32-bit number");
     case Tag::interrupt:
         return takes(2) && integer(out.address, any, "address is not a 64-bit number") &&

@@ -67,6 +67,13 @@ void Replay::apply(const Event &event) {
     case Tag::reset:
         flush();
         unit_.reset();
+        lost_ = false;
+        break;
+    case Tag::gap:
+        // What was lost may be a store, a command or an answer: nothing can be judged until a
+        // reset.
+        expected_.clear();
+        lost_ = true;
         break;
     case Tag::descriptor:
         ++counters_.descriptors;
@@ -86,12 +93,12 @@ void Replay::apply(const Event &event) {
         break;
     case Tag::release:
     case Tag::clock:
-    case Tag::gap:
         break;
     }
     report_unit_findings();
-    for (const Observation &seen : unit_.emitted)
-        expected_.push_back({counters_.events, seen});
+    if (!lost_)
+        for (const Observation &seen : unit_.emitted)
+            expected_.push_back({counters_.events, seen});
     unit_.emitted.clear();
     ++counters_.events;
 }
@@ -105,6 +112,8 @@ void Replay::report_unit_findings() {
 }
 
 void Replay::report(Finding finding) {
+    if (lost_)
+        return;
     ++counters_.divergences;
     if (findings_.size() < findings_kept_)
         findings_.push_back(std::move(finding));
@@ -115,6 +124,10 @@ void Replay::access(const Event &event) {
         ++counters_.translations;
     else if (event.outcome.type == OutcomeType::fault)
         ++counters_.faults;
+    if (lost_) {
+        counters_.unjudged += event.outcome.type != OutcomeType::none;
+        return;
+    }
     unit_.access({event.sid, event.pasid, event.address, static_cast<AccessKind>(event.kind)},
                  event.outcome);
     if (event.outcome.type != OutcomeType::none && unit_.findings.empty())
@@ -127,6 +140,10 @@ void Replay::register_read(const Event &event) {
     if (!event.has_value)
         return;
     ++counters_.register_reads;
+    if (lost_) {
+        ++counters_.unjudged;
+        return;
+    }
     const u64 open = unit_.undefined(static_cast<u32>(event.address), event.size);
     if (((now ^ event.value) & ~open) == 0) {
         ++counters_.agreed;
@@ -142,6 +159,11 @@ void Replay::register_read(const Event &event) {
 
 // Match an observation with what the unit did; adopt it when the unit did not.
 void Replay::observe(const Observation &seen) {
+    if (lost_) {
+        ++counters_.unjudged;
+        unit_.adopt(seen);
+        return;
+    }
     for (std::size_t index = 0; index < expected_.size(); ++index) {
         if (!same(expected_[index].observation, seen))
             continue;

@@ -19,6 +19,7 @@ struct Counters {
     u64 status_writes = 0;
     u64 interrupts = 0;
     u64 register_reads = 0;
+    u64 unjudged = 0; // the recording lost something before them
     u64 agreed = 0;
     u64 divergences = 0;
 };
@@ -65,6 +66,7 @@ class Replay {
     std::vector<Finding> findings_;
     std::size_t findings_kept_;
     std::deque<Expected> expected_;
+    bool lost_ = false; // something was, and there was no reset since
     u64 compared_bits_; // of a fault record's upper quadword
 };
 

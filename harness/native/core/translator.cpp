@@ -77,6 +77,7 @@ Permitted &Translator::permitted(const Request &request) {
     // A request of unknown kind is a read if a read may succeed, else a write.
     Request guess = request;
     guess.kind = AccessKind::read;
+    guess.any_right = true;
     compute(guess, first_);
     if (first_.fresh_candidate().outcome.type == OutcomeType::fault) {
         guess.kind = AccessKind::write;
@@ -211,7 +212,7 @@ void Translator::through_root(const Request &request, const PagingRoot &root, Tr
         caches_.structures(tag, level, request.iova, [&](const CachedStructure &way) {
             const NonLeaf &kept = way.nonleaf;
             if ((went == nullptr || kept.child != went->child || kept.rights != went->rights) &&
-                allows(kept.rights, request.kind))
+                allows(kept.rights, request))
                 through_structure(request, root, trail, way, out);
         });
     }
@@ -220,7 +221,7 @@ void Translator::through_root(const Request &request, const PagingRoot &root, Tr
                                     ? absent(*root.rules, request.kind)
                                     : leaf.outcome;
         if (outcome == result.outcome ||
-            (leaf.outcome.type != OutcomeType::fault && !allows(leaf.rights, request.kind)))
+            (leaf.outcome.type != OutcomeType::fault && !allows(leaf.rights, request)))
             return;
         Candidate &kept = next(out);
         kept.outcome = outcome;
@@ -229,7 +230,7 @@ void Translator::through_root(const Request &request, const PagingRoot &root, Tr
         kept.cache = CacheName::iotlb;
         kept.domain = root.domain;
         kept.filled_by = static_cast<Number>(leaf.filled_by);
-        kept.changed_by = changed_by(leaf.steps, leaf.steps_count);
+        kept.changed_by = changed_below(trail, leaf.steps, leaf.steps_count, leaf.filled_by);
         finish(out);
     });
 }
@@ -249,7 +250,7 @@ void Translator::through_structure(const Request &request, const PagingRoot &roo
     candidate.cache = CacheName::paging_structure;
     candidate.domain = root.domain;
     candidate.filled_by = static_cast<Number>(structure.filled_by);
-    candidate.changed_by = changed_by(&kept.step, 1);
+    candidate.changed_by = changed_below(trail, &kept.step, 1, structure.filled_by);
     finish(out);
 }
 
@@ -270,11 +271,13 @@ Outcome Translator::pass_through(const Request &request) const {
 }
 
 // Whether a kept entry answers a request: one without the right is walked again.
-bool Translator::allows(Rights rights, AccessKind kind) {
+bool Translator::allows(Rights rights, const Request &request) {
+    if (request.any_right)
+        return (rights & (right_read | right_write)) != 0;
     Rights needed = right_read;
-    if (kind == AccessKind::write)
+    if (request.kind == AccessKind::write)
         needed = right_write;
-    else if (kind == AccessKind::execute)
+    else if (request.kind == AccessKind::execute)
         needed = right_read | right_execute;
     return (rights & needed) == needed;
 }
@@ -291,6 +294,19 @@ Number Translator::changed_by(const Step *first, unsigned count) const {
         return static_cast<Number>(memory_.writer(step->address)) - 1;
     }
     return -1;
+}
+
+// The store that made a kept entry differ from what is walked now. Where its own quadwords are as
+// they were, the root above it has been changed since.
+Number Translator::changed_below(const Trail &above, const Step *first, unsigned count,
+                                 u64 filled_by) const {
+    const Number changed = changed_by(first, count);
+    if (changed >= 0)
+        return changed;
+    Number newest = -1;
+    for (unsigned i = 0; i < above.count; ++i)
+        newest = std::max(newest, static_cast<Number>(memory_.writer(above.steps[i].address)) - 1);
+    return newest > static_cast<Number>(filled_by) ? newest : -1;
 }
 
 void Translator::adopt(const Request &request, const Permitted &permitted, u64 event) {

@@ -11,6 +11,7 @@ struct Request {
     u32 pasid; // or no_pasid
     u64 iova;
     AccessKind kind;
+    bool any_right = false; // the kind is a guess: a cached entry answers it with either right
 };
 
 // The cache whose entry differs from memory and gives an outcome.
@@ -102,7 +103,9 @@ class Translator {
     Outcome identity() const;
     Outcome pass_through(const Request &request) const;
     Number changed_by(const Step *first, unsigned count) const;
-    static bool allows(Rights rights, AccessKind kind);
+    Number changed_below(const Trail &above, const Step *first, unsigned count,
+                         u64 filled_by) const;
+    static bool allows(Rights rights, const Request &request);
 
     const UnitConfig &config_;
     Memory &memory_;

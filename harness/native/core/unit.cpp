@@ -30,6 +30,7 @@ void Unit::reset() {
     translator_.caches().drop_all(event);
     translator_.enabled = false;
     translator_.lookup().set_root(0, legacy_mode);
+    tags_.clear();
 }
 
 // -- memory ---------------------------------------------------------------------------------------
@@ -95,18 +96,50 @@ bool Unit::linked(const CachedStructure &way) const {
 
 // -- requests -------------------------------------------------------------------------------------
 
+// The last tags the requests of a source were walked under, newest first.
+Unit::SourceTags Unit::tags_of(const Request &request, const PagingRoot *root) {
+    const u64 key = request_key(request);
+    if (root == nullptr || root->rules == nullptr) {
+        const SourceTags *known = tags_.find(key);
+        return known != nullptr ? *known : SourceTags{};
+    }
+    if (tags_.size() >= sources_limit && tags_.find(key) == nullptr)
+        tags_.clear();
+    SourceTags &tags = tags_[key];
+    const u64 tag = CacheTag(*root).packed();
+    const auto place = std::find(tags.begin(), tags.end() - 1, tag);
+    std::copy_backward(tags.begin(), place, place + 1);
+    tags[0] = tag;
+    return tags;
+}
+
+// What covered iova once and may not be used any more: what invalidations dropped, and what is
+// kept under a tag that the source has left. Its context or PASID entry is not cached any more, or
+// it would be a candidate.
+void Unit::collect_forgotten(const SourceTags &tags, const PagingRoot *root, u64 iova) {
+    dropped_.clear();
+    for (const u64 packed : tags) {
+        if (packed == 0)
+            break;
+        const CacheTag tag = CacheTag::unpack(packed);
+        translator_.caches().dropped_at(tag, iova,
+                                        [&](const Dropped &entry) { dropped_.push_back(entry); });
+        if (root != nullptr && tag == CacheTag(*root))
+            continue;
+        translator_.caches().translations(tag, iova, [&](const CachedTranslation &way) {
+            dropped_.push_back({way.outcome, way.filled_by, ~u64{0}}); // covered by none
+        });
+    }
+}
+
 const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
     const Permitted &permitted = translator_.permitted(request);
-    if (permitted.fresh.has_root)
-        tags_[request_key(request)] = CacheTag(permitted.fresh.root).packed();
+    const PagingRoot *root = permitted.fresh.has_root ? &permitted.fresh.root : nullptr;
+    const SourceTags tags = tags_of(request, root);
     Outcome taken = permitted.fresh_candidate().outcome;
     bool adopts = true;
     if (recorded.type != OutcomeType::none) {
-        dropped_.clear();
-        if (const u64 *tag = tags_.find(request_key(request)))
-            translator_.caches().dropped_at(
-                CacheTag::unpack(*tag), request.iova,
-                [&](const Dropped &entry) { dropped_.push_back(entry); });
+        collect_forgotten(tags, root, request.iova);
         if (auto found = judge(event, request.iova, recorded, permitted.candidates(), dropped_)) {
             adopts = found->kind == FindingKind::unflushed;
             findings.push_back(std::move(*found));

@@ -70,7 +70,14 @@ class Unit {
     FaultRecorder faults_;
     InvalidationQueue queue_;
     BatchTranslator batch_;
-    FlatMap<u64> tags_; // (source id, PASID) to the packed tag its last walk had
+    // Packed tags, newest first, to tell a unit that still uses one its source has left; 0 is none.
+    static constexpr std::size_t tags_kept = 4;
+    static constexpr std::size_t sources_limit = std::size_t{1} << 16;
+    using SourceTags = std::array<u64, tags_kept>;
+    SourceTags tags_of(const Request &request, const PagingRoot *root);
+    void collect_forgotten(const SourceTags &tags, const PagingRoot *root, u64 iova);
+
+    FlatMap<SourceTags> tags_; // by source id and PASID
     std::unordered_set<u64> reused_;
     std::vector<Dropped> dropped_;                                        // scratch
     std::vector<std::pair<CacheTag, const CachedStructure *>> tables_at_; // scratch

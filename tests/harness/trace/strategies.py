@@ -69,7 +69,7 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
         Access, u16, st.none() | u20, u64, st.sampled_from(list(AccessKind)), outcomes
     ),
     FaultRecord: st.builds(FaultRecord, u64, u64, u64),
-    StatusWrite: st.builds(StatusWrite, u64, u32),
+    StatusWrite: st.builds(StatusWrite, u64.map(lambda address: address & ~3), u32),
     Interrupt: st.builds(Interrupt, u64, u32),
     Reset: st.just(Reset()),
     Clock: st.builds(Clock, u64),

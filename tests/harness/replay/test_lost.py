@@ -1,0 +1,82 @@
+"""What a recording lost is not held against the unit."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from harness import replay
+from harness.trace import TraceWriter, parse_text
+from harness.trace.codec import Encoder
+from tests.harness.replay.scripts import BELL, SETUP, STORY, TABLES, USE
+from tests.writers.replays import Script, replay_text
+from tests.writers.trace import block, preamble
+
+GAP = "gap a line was torn"
+WRONG = "access 00:03.0 - 0x1000 read = 0x77000 0xfff"
+
+
+def run(path: Path, target: str) -> int:
+    """Run the verb as the command line would."""
+    parser = argparse.ArgumentParser()
+    replay.add_arguments(parser)
+    args = parser.parse_args(["--target", target, str(path)])
+    args.quiet, args.json = True, False
+    return replay.run(args)
+
+
+def test_nothing_is_judged_behind_a_gap(target: str) -> None:
+    story = STORY.after(USE, GAP, WRONG)
+    counters = replay_text(str(story), target).counters
+    assert counters.divergences == 0
+    assert counters.agreed == 2, "a register read and the use before the gap"
+    assert counters.translations == 4, "they are counted all the same"
+    assert counters.unjudged == 11
+
+
+def test_a_gap_takes_back_what_was_still_expected(target: str) -> None:
+    story = Script(STORY.lines[: STORY.find(BELL) + 1]).append(GAP)
+    assert replay_text(str(story), target).findings == []
+
+
+def test_a_reset_ends_the_doubt(target: str) -> None:
+    again = [line for line in (TABLES + SETUP).splitlines() if line]
+    story = STORY.after(USE, GAP, WRONG, "reset", *again, WRONG)
+    findings = replay_text(str(story), target).findings
+    assert [finding.event for finding in findings] == [story.number(WRONG, 1)]
+
+
+@pytest.fixture
+def cut(tmp_path: Path) -> Path:
+    """Write a trace up to the command whose answers are missing, and no index."""
+    header, events = parse_text(str(Script(STORY.lines[: STORY.find(BELL) + 1])))
+    whole, path = tmp_path / "whole.trace", tmp_path / "cut.trace"
+    with TraceWriter.create(whole, header) as writer:
+        for event in events:
+            writer.append(event)
+    content = whole.read_bytes()
+    path.write_bytes(content[: content.index(b"DMIX")])
+    return path
+
+
+def test_the_end_of_a_killed_recording_is_no_finding(cut: Path, target: str) -> None:
+    assert run(cut, target) == 0
+
+
+def test_the_end_of_a_finished_recording_is_one(cut: Path, target: str) -> None:
+    TraceWriter.append_to(cut).close()
+    assert run(cut, target) == 1
+
+
+def test_a_block_that_holds_less_than_it_claims(
+    tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, events = parse_text(str(STORY))
+    encoder = Encoder()
+    raw = b"".join(encoder.encode(event) for event in events)
+    path = tmp_path / "short.trace"
+    path.write_bytes(preamble() + block(raw, 0, len(events) + 5))
+    assert run(path, target) == 2
+    assert f"claims {len(events) + 5} events and holds {len(events)}" in capsys.readouterr().err

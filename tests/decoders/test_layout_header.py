@@ -1,4 +1,4 @@
-"""The committed C++ header says what the Scapy classes say."""
+"""The committed C++ and C headers say what the Scapy classes say."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ def test_the_committed_header_is_not_stale() -> None:
     assert stored == generate_layout.header(), "run: python -m tools.generate_layout"
 
 
-def test_the_header_fits_100_columns() -> None:
-    assert max(len(line) for line in generate_layout.header().splitlines()) <= 100
+def test_the_recorders_header_is_not_stale() -> None:
+    stored = generate_layout.RECORDER_HEADER.read_text(encoding="utf-8")
+    assert stored == generate_layout.recorder_header(), "run: python -m tools.generate_layout"
+
+
+def test_the_headers_fit_100_columns() -> None:
+    for text in (generate_layout.header(), generate_layout.recorder_header()):
+        assert max(len(line) for line in text.splitlines()) <= 100
 
 
 def test_no_field_is_a_keyword() -> None:

@@ -4,86 +4,32 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from decoders.capture.qemu_log import QemuLogDecoder
 from decoders.events import Role
-from tests.tools.plugin_host import Host, build, compiler
-
-GCMD, RTADDR, CCMD, IQT, IQA, IVA, IOTLB = 0x18, 0x20, 0x28, 0x88, 0x90, 0xF0, 0xF8
-SRTP, QIE = 1 << 30, 1 << 26
-SCALABLE = 1 << 10
-
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler (cc, gcc or clang)")
-
-Make = Callable[..., Host]
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("plugin"))
-
-
-@pytest.fixture
-def make(library: Path) -> Iterator[Make]:
-    hosts: list[Host] = []
-
-    def one(pages: int = 64, *arguments: str, at: int = 0) -> Host:
-        hosts.append(Host(library, pages, *arguments, at=at))
-        return hosts[-1]
-
-    yield one
-    for host in hosts:
-        decoder = QemuLogDecoder()
-        list(decoder.feed("".join(f"{line}\n" for line in host.lines).encode()))
-        assert not decoder.unknown and not decoder.malformed
-        host.close()
-
-
-def page(number: int) -> int:
-    return number * 4096
-
-
-def legacy(host: Host, levels: int = 3) -> None:
-    """Link root 1, context 2 (00:00.0, domain 5), second-stage tables 3, 4 and 5 downwards."""
-    host.store(page(1), page(2) | 1)
-    host.store(page(2) + 8, 5 << 8 | (levels - 2))
-    host.store(page(2), page(3) | 1)
-    host.store(page(3), page(4) | 3)
-    host.store(page(4), page(5) | 3)
-    host.store(page(5), page(9) | 3)
-    host.register(RTADDR, page(1), 8)
-    host.register(GCMD, SRTP)
-
-
-def queue(host: Host, *descriptors: tuple[int, int], at: int = 20) -> list[str]:
-    """Enable a queue when there is none, then let the unit execute descriptors."""
-    if page(at) not in host.watched:
-        host.register(IQA, page(at), 8)
-        host.register(GCMD, QIE)
-        host.register(IQT, 0)
-    tail = sum(1 for line in host.lines if line.startswith("dmr reg 88 4")) - 1
-    lines = []
-    for low, high in descriptors:
-        host.store(page(at) + 16 * tail, low)
-        host.store(page(at) + 16 * tail + 8, high)
-        tail += 1
-        lines += host.register(IQT, 16 * tail)
-    return lines
-
-
-CONTEXT_GLOBAL, IOTLB_GLOBAL = (0x11, 0), (0x12, 0)
-
-
-def iotlb_domain(domain: int) -> tuple[int, int]:
-    return (0x22 | domain << 16, 0)
-
-
-def iotlb_page(domain: int, address: int, order: int, leaf_only: bool = False) -> tuple[int, int]:
-    return (0x32 | domain << 16, address | leaf_only << 6 | order)
+from tests.tools.guest_tables import (
+    CONTEXT_GLOBAL,
+    GCMD,
+    IOTLB,
+    IOTLB_GLOBAL,
+    IQA,
+    IQT,
+    IVA,
+    PASID_GLOBAL,
+    QIE,
+    RTADDR,
+    SCALABLE,
+    SRTP,
+    Make,
+    iotlb_domain,
+    iotlb_page,
+    legacy,
+    page,
+    pasid_iotlb,
+    queue,
+)
+from tests.tools.plugin_host import Host
 
 
 def test_begins_with_the_grammar(make: Make) -> None:
@@ -254,7 +200,7 @@ def test_shared_tables_are_released_once(make: Make) -> None:
 
 def test_scalable_mode(make: Make) -> None:
     host = make()
-    # Upper half of the bus: device 0x10.0, 4 pages of directory (PDTS 4), PASID 0x4000 | 0x41.
+    # Upper half of the bus: device 0x10.0, 4 pages of directory (PDTS 4), PASID 0x18041.
     host.store(page(1) + 8, page(2) | 1)
     host.store(page(2), page(32) | 4 << 9 | 1)
     host.store(page(35) + 8, page(6) | 1)
@@ -276,9 +222,11 @@ def test_scalable_mode(make: Make) -> None:
         page(8): (Role.SECOND_STAGE, 4),
     }
     host.store(entry, 0)
-    queue(host, IOTLB_GLOBAL, (0x37, 0))
+    queue(host, IOTLB_GLOBAL, PASID_GLOBAL, wide=True)
     assert page(7) in host.watched
-    queue(host, (0x26 | 7 << 16, 0))
+    queue(host, pasid_iotlb(7, 0x1_8041), wide=True)
+    assert page(7) not in host.watched and page(8) in host.watched
+    queue(host, iotlb_domain(7), wide=True)
     assert page(7) not in host.watched and page(8) not in host.watched
 
 
@@ -402,7 +350,7 @@ def test_random_stores_keep_exactly_what_is_reachable(make: Make, seed: int) -> 
     chance = random.Random(seed)
     scalable = bool(seed % 2)
     host = make(64)
-    queue(host, at=50)
+    queue(host, wide=True, at=50)
     root: int | None = None
 
     def pointer() -> int:
@@ -426,14 +374,14 @@ def test_random_stores_keep_exactly_what_is_reachable(make: Make, seed: int) -> 
         for address, content in host.watched.items():
             assert content == host.ram[address : address + 4096], (seed, step, hex(address))
         if chance.random() < 0.1:
-            # A queue begins at its first descriptor whenever it is enabled. The PASID cache (0x37)
-            # has no register.
+            # A queue begins at its first descriptor whenever it is enabled. The PASID cache has no
+            # register.
             host.register(GCMD, 0)
             host.register(IQT, 0)
             host.register(GCMD, QIE)
-            for index, (low, high) in enumerate((CONTEXT_GLOBAL, (0x37, 0), IOTLB_GLOBAL)):
-                host.store(page(50) + 16 * index, low)
-                host.store(page(50) + 16 * index + 8, high)
-            host.register(IQT, 48)
+            for index, (low, high) in enumerate((CONTEXT_GLOBAL, PASID_GLOBAL, IOTLB_GLOBAL)):
+                host.store(page(50) + 32 * index, low)
+                host.store(page(50) + 32 * index + 8, high)
+            host.register(IQT, 96)
             wanted = {address for address, _, _ in seen} | {page(50)}
             assert set(host.watched) == wanted, (seed, step)

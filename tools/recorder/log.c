@@ -27,37 +27,31 @@ void give_up(const char *reason) {
     }
 }
 
-/* Numbers of decoders.events.Role. */
 static const uint8_t role_of_kind[K_COUNT] = {
-    [K_ROOT] = 0,
-    [K_SCALABLE_ROOT] = 0,
-    [K_CONTEXT] = 1,
-    [K_SCALABLE_CONTEXT] = 2,
-    [K_PASID_DIRECTORY] = 3,
-    [K_PASID_TABLE] = 4,
-    [K_SECOND5] = 5,
-    [K_SECOND5 + 1] = 5,
-    [K_SECOND5 + 2] = 5,
-    [K_SECOND5 + 3] = 5,
-    [K_SECOND1] = 5,
-    [K_FIRST5] = 6,
-    [K_FIRST5 + 1] = 6,
-    [K_FIRST5 + 2] = 6,
-    [K_FIRST5 + 3] = 6,
-    [K_FIRST1] = 6,
-    [K_QUEUE] = 7,
+    [K_ROOT] = ROLE_ROOT,
+    [K_SCALABLE_ROOT] = ROLE_ROOT,
+    [K_CONTEXT] = ROLE_CONTEXT,
+    [K_SCALABLE_CONTEXT] = ROLE_SCALABLE_CONTEXT,
+    [K_PASID_DIRECTORY] = ROLE_PASID_DIRECTORY,
+    [K_PASID_TABLE] = ROLE_PASID_TABLE,
+    [K_SECOND5] = ROLE_SECOND_STAGE,
+    [K_SECOND5 + 1] = ROLE_SECOND_STAGE,
+    [K_SECOND5 + 2] = ROLE_SECOND_STAGE,
+    [K_SECOND5 + 3] = ROLE_SECOND_STAGE,
+    [K_SECOND1] = ROLE_SECOND_STAGE,
+    [K_FIRST5] = ROLE_FIRST_STAGE,
+    [K_FIRST5 + 1] = ROLE_FIRST_STAGE,
+    [K_FIRST5 + 2] = ROLE_FIRST_STAGE,
+    [K_FIRST5 + 3] = ROLE_FIRST_STAGE,
+    [K_FIRST1] = ROLE_FIRST_STAGE,
+    [K_QUEUE] = ROLE_QUEUE,
 };
 
 void say_snapshot(uint64_t frame, enum kind kind) {
     const uint64_t *content = ram_page(frame);
-    unsigned int level = 0;
 
-    if (kind >= K_FIRST5 && kind <= K_FIRST1)
-        level = K_FIRST1 - kind + 1;
-    else if (kind >= K_SECOND5 && kind <= K_SECOND1)
-        level = K_SECOND1 - kind + 1;
     int at = snprintf(line, sizeof(line), "dmr snap %" PRIx64 " %x %x", frame << PAGE_SHIFT,
-                      role_of_kind[kind], level);
+                      role_of_kind[kind], level_of(kind));
     /* From RAM and not from a shadow: the unit itself sets accessed and dirty bits. */
     for (unsigned int i = 0; i < QWORDS; i++) {
         uint64_t qword = load(content + i);

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "layout.h"
+
 #define PAGE_SHIFT 12
 #define PAGE_BYTES 4096u
 #define QWORDS 512u
@@ -30,22 +32,34 @@ enum kind {
 extern const uint8_t entry_qwords[K_COUNT];
 
 #define ANY_DOMAIN (-1)
-#define ANYWHERE 1 /* no table begins there */
+#define ANYONE (-1)
+#define ANYWHERE 1 /* no table begins there, and no number that `place` may be is odd */
 
+/*
+ * What an entry points to, and how the unit tags what it caches of it.
+ *
+ * who: the source id of a context entry, or the PASID of what is in or below a PASID entry.
+ * place: the first address translated through a paging table, the first PASID reached through a
+ * PASID directory or table, the first source id in a context table.
+ */
 struct target {
     uint64_t frame;
-    uint64_t iova;
+    uint64_t place;
     int32_t domain;
+    int32_t who;
     enum kind kind;
 };
 /* A PASID directory spans up to 2^14 entries of 8 bytes. */
 #define MAX_TARGETS 32
 
+/* domain, who and place are ANY_DOMAIN, ANYONE and ANYWHERE once there have been several. */
 struct node {
     uint32_t live;    /* entries that point here now */
     uint32_t pending; /* entries that did, and may still be cached */
-    int32_t domain;   /* domain id the tables belong to, ANY_DOMAIN when several */
-    uint64_t iova;    /* first address translated through this table, ANYWHERE when several */
+    uint32_t held;    /* those of the pending that are in no list */
+    int32_t domain;
+    int32_t who;
+    uint64_t place;
 };
 
 struct page {
@@ -58,11 +72,22 @@ struct page {
 /* What has to be invalidated before a cleared entry is really gone. */
 enum { NEED_CONTEXT = 1, NEED_PASID = 2, NEED_IOTLB = 4 };
 
+/* An executed invalidation; it is global when it is of any domain. */
 struct invalidation {
-    uint8_t what;   /* one of NEED_* */
-    int32_t domain; /* ANY_DOMAIN: all */
+    uint8_t what;        /* one of NEED_* */
+    bool pages;          /* of NEED_IOTLB: only first to last, of second-stage tables */
+    bool first_stage;    /* of NEED_IOTLB: only first-stage tables, of one PASID */
+    int32_t domain;      /* ANY_DOMAIN: all */
+    int32_t who;         /* a source id or a PASID; ANYONE: all */
+    uint16_t who_ignore; /* bits of the source id that do not matter */
     uint64_t first, last;
 };
+
+/* Fields, from layout.h: the word, its lowest bit there, the width in bits. */
+static inline uint64_t get(const uint64_t *words, unsigned int word, unsigned int low,
+                           unsigned int width) {
+    return (words[word] >> low) & (~0ull >> (64 - width));
+}
 
 /* log.c: every line is one call, since other threads write to the same log. */
 extern bool lost;
@@ -81,8 +106,9 @@ uint64_t load(const uint64_t *qword);
 extern uint64_t address_mask;
 size_t targets_of(enum kind kind, const struct node *node, unsigned int index,
                   const uint64_t *entry, struct target *to);
+uint64_t pointer(const uint64_t *words, unsigned int word, unsigned int low, unsigned int width);
 bool same_target(const struct target *a, const struct target *b);
-unsigned int bits_of_kind(enum kind kind);
+unsigned int level_of(enum kind kind);
 
 /* tables.c */
 extern uint8_t *watched; /* a bit per page frame */
@@ -90,7 +116,6 @@ extern size_t max_pages;
 bool track_start(uint64_t register_frame);
 void track_link(const struct target *target);
 void track_unlink(const struct target *target, enum kind parent);
-void track_unlink_now(const struct target *target);
 void track_store(uint64_t frame, unsigned int offset, unsigned int size);
 void track_invalidate(const struct invalidation *done);
 void track_forget_all(void);

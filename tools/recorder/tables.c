@@ -5,8 +5,10 @@
  * reference to a node. Roles only ever point to a lower role or level, so references cannot form
  * a circle and counting them is exact. A reference whose entry was cleared is not given up at
  * once: the unit may still hold the entry in a cache. It becomes a `drop` and is given up when
- * invalidations that cover the entry have been executed. Until then the page, and all it points
- * to, stays watched, which is exactly how far the unit can still see.
+ * invalidations that cover the entry have been executed. When that was the last reference to a
+ * table its own entries are as good as cleared, and become drops in turn: the unit may have cached
+ * them too, under tags of their own. So what is watched is how far the unit can still see
+ * (docs/design.md, section 2). In doubt a page stays watched.
  */
 #include "recorder.h"
 
@@ -21,14 +23,21 @@ static struct page **pages; /* by frame */
 static struct page *all_pages;
 static size_t page_count;
 
-/* A reference to give up once all that it needs has been invalidated. */
+/* References to give up once all that they need has been invalidated. */
 struct drop {
     struct target target;
+    uint32_t count;
     uint8_t need;
 };
 
-static struct drop *drops;
-static size_t drop_count, drop_capacity;
+/*
+ * References that find no room are `held`: their nodes count them, and they are given up once
+ * everything that any of them needs has been invalidated globally.
+ */
+#define MAX_DROPS 4096
+static struct drop drops[MAX_DROPS];
+static size_t drop_count;
+static uint8_t held_need;
 
 /* Make room for as many pages as RAM has; the page of the registers may lie among them. */
 bool track_start(uint64_t register_frame) {
@@ -91,28 +100,39 @@ static void follow(struct page *page, enum kind kind) {
     }
 }
 
+static int32_t who_of(const struct target *target) {
+    /* Second-stage translations are tagged with nothing but their domain. */
+    return target->kind >= K_FIRST5 && target->kind <= K_FIRST1 ? target->who : ANYONE;
+}
+
 /*
- * Make a table's domain or place, and those of the tables below, several: then an invalidation
- * of any domain, or of any addresses, may cover them.
+ * A table is reached in one more way. Where that differs from how it was reached before, its tag,
+ * and those of the tables below, become several: then only a wider invalidation covers them.
  */
-static void mix(struct page *page, enum kind kind, bool domains, bool places) {
+static void mix(struct page *page, const struct target *target) {
+    enum kind kind = target->kind;
     struct node *node = &page->nodes[kind];
     struct target to[MAX_TARGETS];
     unsigned int step = entry_qwords[kind];
+    bool changed = false;
 
-    domains = domains && node->domain != ANY_DOMAIN;
-    places = places && node->iova != ANYWHERE;
-    if (!domains && !places)
-        return;
-    if (domains)
+    if (node->domain != ANY_DOMAIN && node->domain != target->domain) {
         node->domain = ANY_DOMAIN;
-    if (places)
-        node->iova = ANYWHERE;
-    for (unsigned int i = 0; step && i < QWORDS; i += step) {
+        changed = true;
+    }
+    if (node->who != ANYONE && node->who != who_of(target)) {
+        node->who = ANYONE;
+        changed = true;
+    }
+    if (node->place != ANYWHERE && node->place != target->place) {
+        node->place = ANYWHERE;
+        changed = true;
+    }
+    for (unsigned int i = 0; changed && step && i < QWORDS; i += step) {
         size_t count = targets_of(kind, node, i / step, &page->shadow[i], to);
         for (size_t t = 0; t < count; t++) {
             if (to[t].frame < frames && pages[to[t].frame])
-                mix(pages[to[t].frame], to[t].kind, domains, places);
+                mix(pages[to[t].frame], &to[t]);
         }
     }
 }
@@ -126,26 +146,31 @@ void track_link(const struct target *target) {
     struct node *node = &page->nodes[target->kind];
     bool known = node->live + node->pending > 0;
     if (node->live++ > 0 || known) {
-        mix(page, target->kind, node->domain != target->domain, node->iova != target->iova);
+        mix(page, target);
         if (node->live > 1)
             return;
     } else {
         node->domain = target->domain;
-        node->iova = target->iova;
+        node->who = who_of(target);
+        node->place = target->place;
         follow(page, target->kind);
     }
     say_snapshot(target->frame, target->kind);
 }
 
+/* The caches that may hold an entry of a table, or lead to what it points to. */
 static uint8_t needs_of_link(enum kind parent) {
     switch (parent) {
     case K_ROOT:
     case K_SCALABLE_ROOT:
-    case K_CONTEXT:
     case K_SCALABLE_CONTEXT:
     case K_COUNT: /* the register itself */
+        return NEED_CONTEXT;
+    case K_CONTEXT:
         return NEED_CONTEXT | NEED_IOTLB;
-    case K_PASID_DIRECTORY:
+    case K_PASID_DIRECTORY: /* only what is in the PASID table may be cached */
+    case K_QUEUE:
+        return 0;
     case K_PASID_TABLE:
         return NEED_PASID | NEED_IOTLB;
     default:
@@ -153,90 +178,153 @@ static uint8_t needs_of_link(enum kind parent) {
     }
 }
 
+static void release(struct page *page, enum kind kind);
+static bool sweeping; /* pages are forgotten later, all at once */
+
+static void drop(struct node *node, const struct target *target, uint8_t need) {
+    /* Equal ones can only be there when the node has some. */
+    for (size_t i = 0; node->pending && i < drop_count; i++) {
+        if (drops[i].need == need && same_target(&drops[i].target, target)) {
+            drops[i].count++;
+            node->pending++;
+            return;
+        }
+    }
+    node->pending++;
+    if (drop_count == MAX_DROPS) {
+        node->held++;
+        held_need |= need;
+        return;
+    }
+    drops[drop_count++] = (struct drop){*target, 1, need};
+}
+
 /* An entry of `parent` no longer points to a table; caches may not know. */
 void track_unlink(const struct target *target, enum kind parent) {
     struct page *page = target->frame < frames ? pages[target->frame] : NULL;
+    struct node *node = page ? &page->nodes[target->kind] : NULL;
+    uint8_t need = needs_of_link(parent);
 
     /* Not there when the page was outside RAM. */
-    if (!page || !page->nodes[target->kind].live)
+    if (!node || !node->live)
         return;
-    if (drop_count == drop_capacity) {
-        size_t capacity = drop_capacity ? drop_capacity * 2 : 64;
-        struct drop *more = realloc(drops, capacity * sizeof(*drops));
-        if (!more) {
-            give_up("out of memory");
-            return;
-        }
-        drops = more;
-        drop_capacity = capacity;
+    node->live--;
+    if (need)
+        drop(node, target, need);
+    else if (node->live + node->pending == 0)
+        release(page, target->kind);
+}
+
+static bool used(const struct page *page) {
+    for (int k = 0; k < K_COUNT; k++) {
+        if (page->nodes[k].live + page->nodes[k].pending > 0)
+            return true;
     }
-    page->nodes[target->kind].live--;
-    page->nodes[target->kind].pending++;
-    drops[drop_count].target = *target;
-    drops[drop_count].target.domain = page->nodes[target->kind].domain;
-    drops[drop_count].need = needs_of_link(parent);
-    drop_count++;
+    return false;
 }
 
 /* The last reference is gone: so are those of its entries. */
-static void track_release(struct page *page, enum kind kind) {
+static void release(struct page *page, enum kind kind) {
     struct target to[MAX_TARGETS];
     unsigned int step = entry_qwords[kind];
-    bool used = false;
 
     page->nodes[kind].pending++; /* keep the page while its entries may point back to it */
     for (unsigned int i = 0; step && i < QWORDS; i += step) {
         size_t count = targets_of(kind, &page->nodes[kind], i / step, &page->shadow[i], to);
-        for (size_t t = 0; t < count; t++) {
-            struct page *child = to[t].frame < frames ? pages[to[t].frame] : NULL;
-            struct node *node = child ? &child->nodes[to[t].kind] : NULL;
-            if (node && node->live && --node->live + node->pending == 0)
-                track_release(child, to[t].kind);
-        }
+        for (size_t t = 0; t < count; t++)
+            track_unlink(&to[t], kind);
     }
     page->nodes[kind].pending--;
-    for (int k = 0; k < K_COUNT; k++)
-        used |= page->nodes[k].live + page->nodes[k].pending > 0;
-    if (!used)
+    if (!sweeping && !used(page))
         forget_page(page);
 }
 
-/* The unit keeps no cache of what this pointed to. */
-void track_unlink_now(const struct target *target) {
-    struct page *page = target->frame < frames ? pages[target->frame] : NULL;
-    struct node *node = page ? &page->nodes[target->kind] : NULL;
+static bool covers(const struct invalidation *done, const struct drop *drop) {
+    const struct target *target = &drop->target;
+    unsigned int level = level_of(target->kind);
+    bool same_domain = target->domain != ANY_DOMAIN && target->domain == done->domain;
+    bool same_one =
+        target->who != ANYONE && !((target->who ^ done->who) & ~(int32_t)done->who_ignore);
 
-    if (node && node->live && --node->live + node->pending == 0)
-        track_release(page, target->kind);
+    if (!(drop->need & done->what))
+        return false;
+    switch (done->what) {
+    case NEED_CONTEXT:
+        if (done->domain == ANY_DOMAIN)
+            return true;
+        /* An entry in scalable mode has no domain. */
+        if (done->who != ANYONE)
+            return same_one && (same_domain || target->domain == ANY_DOMAIN);
+        return same_domain;
+    case NEED_PASID:
+        return done->domain == ANY_DOMAIN || (same_domain && (done->who == ANYONE || same_one));
+    default:
+        break;
+    }
+    /* An IOTLB fill may follow until the entry above it is gone: keep the order. */
+    if (drop->need != NEED_IOTLB)
+        return false;
+    if (done->domain == ANY_DOMAIN)
+        return true;
+    if (!same_domain)
+        return false;
+    if (done->first_stage && (target->kind < K_FIRST5 || target->kind > K_FIRST1 || !same_one))
+        return false;
+    if (!done->pages)
+        return true;
+    if (!done->first_stage && target->kind < K_SECOND5)
+        return false;
+    return target->place != ANYWHERE && done->last >= target->place &&
+           done->first <= target->place + ((1ull << (PAGE_SHIFT + 9 * level)) - 1);
+}
+
+/* Give up the references that found no room in the list. */
+static void release_held(void) {
+    sweeping = true;
+    for (struct page *page = all_pages; page; page = page->next) {
+        for (int k = 0; k < K_COUNT; k++) {
+            struct node *node = &page->nodes[k];
+            uint32_t held = node->held;
+            node->held = 0;
+            node->pending -= held;
+            if (held && node->live + node->pending == 0)
+                release(page, (enum kind)k);
+        }
+    }
+    sweeping = false;
+    for (struct page *page = all_pages, *next; page; page = next) {
+        next = page->next;
+        if (!used(page))
+            forget_page(page);
+    }
 }
 
 /* Give up what an executed invalidation covers. */
 void track_invalidate(const struct invalidation *done) {
-    size_t kept = 0, count = drop_count;
+    size_t kept = 0;
 
-    for (size_t i = 0; i < count; i++) {
-        struct drop drop = drops[i];
-        bool everywhere = drop.target.iova == ANYWHERE;
-        uint64_t first = everywhere ? 0 : drop.target.iova;
-        uint64_t last =
-            everywhere ? UINT64_MAX : first + ((1ull << bits_of_kind(drop.target.kind)) - 1);
-        bool covers = done->domain == ANY_DOMAIN || drop.target.domain == ANY_DOMAIN ||
-                      done->domain == drop.target.domain;
+    if (done->domain == ANY_DOMAIN && held_need & done->what &&
+        (done->what != NEED_IOTLB || held_need == NEED_IOTLB)) {
+        held_need &= (uint8_t)~done->what;
+        if (!held_need)
+            release_held();
+    }
+    /* What is released adds drops at the end, and the invalidation may cover those as well. */
+    for (size_t i = 0; i < drop_count; i++) {
+        struct drop one = drops[i];
 
-        /* An IOTLB fill may follow until the entry above it is gone: keep the order. */
-        if (done->what == NEED_IOTLB)
-            covers =
-                covers && drop.need == NEED_IOTLB && done->first <= last && done->last >= first;
-        if (covers)
-            drop.need &= (uint8_t)~done->what;
-        if (drop.need) {
-            drops[kept++] = drop;
+        drops[i].need = 0; /* equal to none */
+        if (covers(done, &one))
+            one.need &= (uint8_t)~done->what;
+        if (one.need) {
+            drops[kept++] = one;
             continue;
         }
-        struct page *page = pages[drop.target.frame];
-        struct node *node = &page->nodes[drop.target.kind];
-        if (--node->pending + node->live == 0)
-            track_release(page, drop.target.kind);
+        struct page *page = pages[one.target.frame];
+        struct node *node = &page->nodes[one.target.kind];
+        node->pending -= one.count;
+        if (node->pending + node->live == 0)
+            release(page, one.target.kind);
     }
     drop_count = kept;
 }
@@ -301,4 +389,5 @@ void track_forget_all(void) {
     while (all_pages)
         forget_page(all_pages);
     drop_count = 0;
+    held_need = 0;
 }

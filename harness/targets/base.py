@@ -55,9 +55,11 @@ class ReplayTarget(Protocol):
 
     def counters(self) -> Counters:
         """Return the counts so far."""
+        ...
 
     def findings(self) -> list[Finding]:
         """Return the findings so far, at most FINDINGS_KEPT, in trace order."""
+        ...
 
 
 _TARGETS = {"model": "harness.targets.model", "native": "harness.targets.native"}

@@ -24,8 +24,14 @@ pytestmark = pytest.mark.skipif(not available(), reason="the native core is not 
 
 OPERATIONS = int(os.environ.get("DMAREWIND_EQUALITY_OPERATIONS", "100000"))
 """Operations compared by the seeded run; every one compares answers, findings and observations."""
+EXAMPLES = 1250 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 100
+"""Lives that Hypothesis makes up; in CI their operations are more than 10^5 too."""
 LIFE = 300
 """Operations in one life, after the opening."""
+
+
+made_up: Counter[str] = Counter()
+"""What the lives made up by Hypothesis had in them."""
 
 
 class Pair:
@@ -103,14 +109,22 @@ def test_many_lives() -> None:
 
 
 @settings(
-    max_examples=100,
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.integers(0, 1 << 32), st.randoms(use_true_random=False), st.integers(1, 40))
 def test_any_life(seed: int, random: Random, length: int) -> None:
     # The opening is long and not worth shrinking; what happens then is.
-    live(Random(seed), random, length)
+    made_up["operations"] += len(live(Random(seed), random, length).done)
+
+
+def test_hypothesis_compared_enough() -> None:
+    """State how many operations the lives made up by Hypothesis had (it runs after them)."""
+    if not made_up:
+        pytest.skip("the lives were made up in another process")
+    print(made_up["operations"], "operations in", EXAMPLES, "lives made up by Hypothesis")
+    assert made_up["operations"] >= EXAMPLES * 40
 
 
 def test_register_maps_have_the_same_size() -> None:

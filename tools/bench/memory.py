@@ -63,5 +63,3 @@ def run(traces: list[Path]) -> list[Ratio]:
                 )
             )
     return ratios
-
-

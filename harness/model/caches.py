@@ -1,12 +1,13 @@
 """Every entry a unit could have kept: context, PASID, paging-structure and IOTLB caches.
 
-The caches have no capacity: what was used and not invalidated since may still be in use. Up to
-WAYS different entries are kept under one key, the oldest goes first.
+What was used and not invalidated since may still be in use, so it is kept: up to WAYS different
+entries under one key, of which the oldest goes first, and ENTRIES in one cache, which is emptied
+when one more comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,9 +16,15 @@ from decoders.vtd.paging import LARGEST_LEAF, PAGE_BITS, PAGE_SHIFT
 from harness.model.walk import NonLeaf, Rights, Step
 
 WAYS = 4
+ENTRIES = 1 << 18
+"""Entries kept in one cache: context, PASID, paging-structure or IOTLB."""
+TABLE_USERS = 16
+"""Regions of a tag that may lead to a table page; one with more is not watched for its reuse."""
 DROPPED_LIMIT = 1 << 16
-"""Dropped IOTLB entries remembered to explain a unit that serves them still."""
+"""Keys of dropped IOTLB entries remembered to explain a unit that serves them still."""
 LEAF_SHIFTS = tuple(PAGE_SHIFT[level] for level in range(1, LARGEST_LEAF + 1))
+LEAF_REGIONS = tuple((shift, shift) for shift in LEAF_SHIFTS)
+TABLE_REGIONS = tuple((level, shift) for level, shift in PAGE_SHIFT.items() if level > 1)
 
 Tag = tuple[int, int, int]
 """(domain id, PASID or -1, Role of the stage)."""
@@ -27,7 +34,6 @@ StructureKey = tuple[int, int]
 """Level of the entry, address bits above that level's reach."""
 
 _Key = TypeVar("_Key")
-_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +78,6 @@ def second_stage_tag(domain: int) -> Tag:
     return (domain, -1, int(Role.SECOND_STAGE))
 
 
-def _insert(ways: list[_Entry], entry: _Entry, same: Callable[[_Entry], bool]) -> bool:
-    """Keep entry among ways unless an equal one is there; say whether it was new."""
-    if any(same(way) for way in ways):
-        return False
-    ways.append(entry)
-    if len(ways) > WAYS:
-        ways.pop(0)
-    return True
-
-
-def _overlaps(key_shift: int, key_page: int, address: int, last: int) -> bool:
-    return key_page << key_shift <= last and address <= (key_page + 1 << key_shift) - 1
-
-
 class Caches:
     """Hold the entries and apply what each invalidation must drop."""
 
@@ -94,40 +86,76 @@ class Caches:
         self.pasids: dict[tuple[int, int], list[CachedWords]] = {}
         self.structures: dict[Tag, dict[StructureKey, list[CachedStructure]]] = {}
         self.iotlb: dict[Tag, dict[IotlbKey, list[CachedTranslation]]] = {}
-        self.dropped: dict[tuple[Tag, IotlbKey], Dropped] = {}
+        self.dropped: dict[tuple[Tag, IotlbKey], tuple[Dropped, ...]] = {}
         self._tables: dict[int, set[tuple[Tag, StructureKey]]] = {}
+        self._contexts = self._pasids = self._structures = self._leaves = 0  # entries kept
+        self.looked_at = 0
+        """Keys that invalidations of less than everything have looked at so far."""
 
     # -- filling -----------------------------------------------------------------------------
 
     def add_context(self, sid: int, entry: CachedWords) -> None:
         """Keep a context entry under its source id."""
-        ways = self.contexts.setdefault(sid, [])
-        _insert(ways, entry, lambda way: way.words == entry.words)
+        ways = self.contexts.get(sid, [])
+        if any(way.words == entry.words for way in ways):
+            return
+        if len(ways) == WAYS:
+            ways.pop(0)
+        else:
+            if self._contexts == ENTRIES:
+                self.drop_contexts()
+            self._contexts += 1
+        self.contexts.setdefault(sid, []).append(entry)
 
     def add_pasid(self, sid: int, pasid: int, entry: CachedWords) -> None:
         """Keep a PASID entry under source id and PASID."""
-        ways = self.pasids.setdefault((sid, pasid), [])
-        _insert(ways, entry, lambda way: way.words == entry.words)
+        ways = self.pasids.get((sid, pasid), [])
+        if any(way.words == entry.words for way in ways):
+            return
+        if len(ways) == WAYS:
+            ways.pop(0)
+        else:
+            if self._pasids == ENTRIES:
+                self.drop_pasids()
+            self._pasids += 1
+        self.pasids.setdefault((sid, pasid), []).append(entry)
 
     def add_structure(self, tag: Tag, iova: int, entry: CachedStructure) -> None:
         """Keep a non-leaf entry for the region it serves."""
         level = entry.nonleaf.step.level
         key = (level, iova >> PAGE_SHIFT[level])
-        ways = self.structures.setdefault(tag, {}).setdefault(key, [])
-        oldest = ways[0].nonleaf.child if ways else None
+        ways = self.structures.get(tag, {}).get(key, [])
         child, rights = entry.nonleaf.child, entry.nonleaf.rights
-        if _insert(
-            ways, entry, lambda way: (way.nonleaf.child, way.nonleaf.rights) == (child, rights)
-        ):
-            self._tables.setdefault(child, set()).add((tag, key))
-            if oldest is not None and all(way.nonleaf.child != oldest for way in ways):
+        if any((way.nonleaf.child, way.nonleaf.rights) == (child, rights) for way in ways):
+            return
+        if len(ways) == WAYS:
+            oldest = ways.pop(0).nonleaf.child
+            if all(way.nonleaf.child != oldest for way in ways):
                 self._forget_table(oldest, tag, key)
+        else:
+            if self._structures == ENTRIES:
+                self.structures.clear()
+                self._tables.clear()
+                self._structures = 0
+            self._structures += 1
+        self.structures.setdefault(tag, {}).setdefault(key, []).append(entry)
+        self._tables.setdefault(child, set()).add((tag, key))
 
     def add_translation(self, tag: Tag, shift: int, iova: int, entry: CachedTranslation) -> None:
         """Keep a leaf or a not-present outcome for its page."""
-        ways = self.iotlb.setdefault(tag, {}).setdefault((shift, iova >> shift), [])
+        key = (shift, iova >> shift)
+        ways = self.iotlb.get(tag, {}).get(key, [])
         payload = (entry.outcome, entry.rights)
-        _insert(ways, entry, lambda way: (way.outcome, way.rights) == payload)
+        if any((way.outcome, way.rights) == payload for way in ways):
+            return
+        if len(ways) == WAYS:
+            ways.pop(0)
+        else:
+            if self._leaves == ENTRIES:
+                self.iotlb.clear()
+                self._leaves = 0
+            self._leaves += 1
+        self.iotlb.setdefault(tag, {}).setdefault(key, []).append(entry)
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -143,52 +171,71 @@ class Caches:
         return self.structures.get(tag, {}).get((level, iova >> PAGE_SHIFT[level]), [])
 
     def tables_at(self, page: int) -> list[tuple[Tag, CachedStructure]]:
-        """Return the kept non-leaf entries that lead to a table page."""
+        """Return the kept non-leaf entries that lead to a table page; none if too many do."""
+        users = self._tables.get(page, ())
+        if len(users) > TABLE_USERS:
+            return []
         return [
             (tag, way)
-            for tag, key in sorted(self._tables.get(page, ()))
+            for tag, key in sorted(users)
             for way in self.structures[tag][key]
             if way.nonleaf.child == page
         ]
 
     def dropped_at(self, tag: Tag, iova: int) -> list[Dropped]:
-        """Return the remembered invalidated entries that covered iova, small pages first."""
-        found = (self.dropped.get((tag, (shift, iova >> shift))) for shift in LEAF_SHIFTS)
-        return [entry for entry in found if entry is not None]
+        """Return the remembered invalidated entries that covered iova.
+
+        Those of small pages come first, and of one page the entry that was used last.
+        """
+        return [
+            entry
+            for shift in LEAF_SHIFTS
+            for entry in self.dropped.get((tag, (shift, iova >> shift)), ())
+        ]
 
     # -- invalidation (VT-d specification 6.5) -----------------------------------------------
 
     def drop_all(self, event: int) -> None:
         """Forget everything: a reset, or setting the root table with CAP.ESRTPS."""
-        self.contexts.clear()
-        self.pasids.clear()
+        self.drop_contexts()
+        self.drop_pasids()
         self.drop_iotlb(event)
 
     def drop_contexts(self) -> None:
         """Forget every context entry."""
         self.contexts.clear()
+        self._contexts = 0
 
     def drop_contexts_of_domain(self, domain: int) -> None:
         """Forget context entries of a domain; scalable ones carry none and all go."""
+        self.looked_at += len(self.contexts)
         for sid, ways in list(self.contexts.items()):
-            self._keep(self.contexts, sid, [w for w in ways if w.domain not in (domain, -1)])
+            kept = [way for way in ways if way.domain not in (domain, -1)]
+            self._contexts -= self._keep(self.contexts, sid, kept)
 
     def drop_contexts_of_device(self, sid: int, function_mask: int) -> None:
         """Forget context entries of the functions that sid and a function mask (FM) select."""
         # FM 0 compares all function bits, 1 ignores bit 2, 2 bits 2:1, 3 bits 2:0.
         ignored = (0, 4, 6, 7)[function_mask]
+        self.looked_at += len(self.contexts)
         for other in [other for other in self.contexts if (other ^ sid) & ~ignored == 0]:
-            del self.contexts[other]
+            self._contexts -= self._keep(self.contexts, other, [])
 
     def drop_pasids(self, domain: int | None = None, pasid: int | None = None) -> None:
         """Forget PASID entries: all, of a domain, or of one PASID in a domain."""
+        if domain is None:
+            self.pasids.clear()
+            self._pasids = 0
+            return
+        self.looked_at += len(self.pasids)
         for key, ways in list(self.pasids.items()):
             if pasid is None or key[1] == pasid:
-                kept = [w for w in ways if domain is not None and w.domain != domain]
-                self._keep(self.pasids, key, kept)
+                kept = [way for way in ways if way.domain != domain]
+                self._pasids -= self._keep(self.pasids, key, kept)
 
     def drop_iotlb(self, event: int, domain: int | None = None) -> None:
         """Forget IOTLB and paging-structure entries: all, or all of a domain."""
+        self.looked_at += len(self.iotlb) + len(self.structures)
         for tag in [tag for tag in self.iotlb if domain is None or tag[0] == domain]:
             self._drop_leaves(tag, list(self.iotlb[tag]), event)
         for tag in [tag for tag in self.structures if domain is None or tag[0] == domain]:
@@ -201,15 +248,11 @@ class Caches:
         """
         address &= ~((1 << PAGE_BITS + mask) - 1)
         last = address + (1 << PAGE_BITS + mask) - 1
-        leaves = [key for key in self.iotlb.get(tag, ()) if _overlaps(*key, address, last)]
+        leaves = self._touching(self.iotlb.get(tag, {}), LEAF_REGIONS, address, last)
         self._drop_leaves(tag, leaves, event)
         if not leaves_only:
-            regions = [
-                (level, page)
-                for level, page in self.structures.get(tag, ())
-                if _overlaps(PAGE_SHIFT[level], page, address, last)
-            ]
-            self._drop_structures(tag, regions)
+            store = self.structures.get(tag, {})
+            self._drop_structures(tag, self._touching(store, TABLE_REGIONS, address, last))
 
     def drop_tag(self, event: int, tag: Tag) -> None:
         """Forget all IOTLB and paging-structure entries of one tag."""
@@ -219,11 +262,39 @@ class Caches:
     # -- inside ------------------------------------------------------------------------------
 
     @staticmethod
-    def _keep(store: dict[_Key, list[CachedWords]], key: _Key, ways: list[CachedWords]) -> None:
+    def _keep(store: dict[_Key, list[CachedWords]], key: _Key, ways: list[CachedWords]) -> int:
+        """Leave only ways under a key; return how many went."""
+        gone = len(store.pop(key)) - len(ways)
         if ways:
             store[key] = ways
-        else:
-            del store[key]
+        return gone
+
+    def _touching(
+        self,
+        store: Mapping[tuple[int, int], object],
+        regions: Sequence[tuple[int, int]],
+        first: int,
+        last: int,
+    ) -> list[tuple[int, int]]:
+        """Return the keys of store whose region touches [first, last].
+
+        regions are the first members of keys and the shifts they stand for.
+        """
+        probes = sum((last >> shift) - (first >> shift) + 1 for _, shift in regions)
+        self.looked_at += min(probes, len(store))
+        if probes > len(store):
+            shifts = dict(regions)
+            return [
+                (kind, page)
+                for kind, page in store
+                if first >> shifts[kind] <= page <= last >> shifts[kind]
+            ]
+        return [
+            (kind, page)
+            for kind, shift in regions
+            for page in range(first >> shift, (last >> shift) + 1)
+            if (kind, page) in store
+        ]
 
     def _drop_leaves(self, tag: Tag, keys: list[IotlbKey], event: int) -> None:
         if not keys:
@@ -233,16 +304,21 @@ class Caches:
             self.dropped.clear()
         store = self.iotlb[tag]
         for key in keys:
-            newest = store.pop(key)[-1]
+            ways = store.pop(key)
+            self._leaves -= len(ways)
             if len(keys) <= DROPPED_LIMIT:
-                self.dropped[tag, key] = Dropped(newest.outcome, newest.filled_by, event)
+                self.dropped[tag, key] = tuple(
+                    Dropped(way.outcome, way.filled_by, event) for way in reversed(ways)
+                )
         if not store:
             del self.iotlb[tag]
 
     def _drop_structures(self, tag: Tag, keys: list[StructureKey]) -> None:
         store = self.structures.get(tag, {})
         for key in keys:
-            for way in store.pop(key):
+            ways = store.pop(key)
+            self._structures -= len(ways)
+            for way in ways:
                 self._forget_table(way.nonleaf.child, tag, key)
         if tag in self.structures and not store:
             del self.structures[tag]

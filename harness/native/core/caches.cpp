@@ -19,12 +19,18 @@ u32 push(Ways &ways, u32 entry, u32 none) {
 
 // -- filling --------------------------------------------------------------------------------------
 
-void Caches::add_words(Ways &ways, const WordsView &view) {
+void Caches::add_words(WordsCache &cache, u64 key, const WordsView &view) {
     const u64 *words = view.entry.words;
-    for (u32 i = 0; i < ways.count; ++i) {
-        const CachedWords &way = words_[ways.entry[i]];
+    const Ways *kept = cache.keys.find(key);
+    for (u32 i = 0; kept != nullptr && i < kept->count; ++i) {
+        const CachedWords &way = words_[kept->entry[i]];
         if (way.count == view.entry.count && std::equal(way.words, way.words + way.count, words))
             return;
+    }
+    if (kept == nullptr || kept->count != max_ways) {
+        if (cache.entries == max_entries)
+            drop_words(cache);
+        ++cache.entries;
     }
     const u32 number = words_.take();
     CachedWords &entry = words_[number];
@@ -34,16 +40,16 @@ void Caches::add_words(Ways &ways, const WordsView &view) {
     std::copy_n(words, entry.count, entry.words);
     entry.trail.count = 0;
     entry.trail.append(view.trail.steps.data(), view.steps);
-    if (const u32 oldest = push(ways, number, none); oldest != none)
+    if (const u32 oldest = push(cache.keys[key], number, none); oldest != none)
         words_.release(oldest);
 }
 
 void Caches::add_context(u32 sid, const WordsView &entry) {
-    add_words(contexts_[sid], entry);
+    add_words(contexts_, sid, entry);
 }
 
 void Caches::add_pasid(u32 sid, u32 pasid, const WordsView &entry) {
-    add_words(pasids_[pasid_key(sid, pasid)], entry);
+    add_words(pasids_, pasid_key(sid, pasid), entry);
 }
 
 Caches::Store &Caches::store_of(CacheTag tag) {
@@ -57,47 +63,65 @@ Caches::Store &Caches::store_of(CacheTag tag) {
 }
 
 void Caches::add_structure(CacheTag tag, u64 iova, const NonLeaf &nonleaf, u64 event) {
-    Store &store = store_of(tag);
+    Store *store = &store_of(tag);
     const unsigned level = nonleaf.step.level;
     const u64 key = structure_key(level, iova);
-    Ways &ways = store.structures[key];
-    for (u32 i = 0; i < ways.count; ++i) {
-        const NonLeaf &kept = structures_[ways.entry[i]].nonleaf;
-        if (kept.child == nonleaf.child && kept.rights == nonleaf.rights)
+    u32 user = none;
+    const Ways *kept = store->structures.find(key);
+    for (u32 i = 0; kept != nullptr && i < kept->count; ++i) {
+        const CachedStructure &way = structures_[kept->entry[i]];
+        if (way.nonleaf.child != nonleaf.child)
+            continue;
+        if (way.nonleaf.rights == nonleaf.rights)
             return;
+        user = way.table_user;
     }
+    if (kept == nullptr || kept->count != max_ways) {
+        if (structures_kept_ == max_entries) {
+            empty_structures();
+            store = &store_of(tag);
+            user = none;
+        }
+        ++structures_kept_;
+    }
+    Ways &ways = store->structures[key];
     if (ways.count == 0)
-        ++store.of_level[level];
+        ++store->of_level[level];
     const u32 number = structures_.take();
-    structures_[number] = {nonleaf, event};
-    remember_table(nonleaf.child, tag, key);
-    // The model looks at the oldest way even when it stays.
-    const u32 oldest = ways.count != 0 ? ways.entry[0] : number;
-    const u64 oldest_child = structures_[oldest].nonleaf.child;
+    structures_[number] = {nonleaf, event,
+                           user != none ? user : remember_table(nonleaf.child, tag, key)};
     const u32 gone = push(ways, number, none);
     if (gone == none)
         return;
+    const CachedStructure &oldest = structures_[gone];
+    if (!leads_to(ways, oldest.nonleaf.child))
+        forget_table(oldest.nonleaf.child, oldest.table_user);
     structures_.release(gone);
-    for (u32 i = 0; i < ways.count; ++i)
-        if (structures_[ways.entry[i]].nonleaf.child == oldest_child)
-            return;
-    forget_table(oldest_child, tag, key);
 }
 
 void Caches::add_translation(CacheTag tag, unsigned shift, u64 iova, const Outcome &outcome,
                              const WalkResult &result, u64 event) {
-    Store &store = store_of(tag);
+    Store *store = &store_of(tag);
     const unsigned level = (shift - layout::page_bits) / layout::index_bits + 1;
-    Ways &ways = store.leaves[leaf_key(level, iova)];
-    for (u32 i = 0; i < ways.count; ++i) {
-        const CachedTranslation &kept = translations_[ways.entry[i]];
-        if (kept.outcome == outcome && kept.rights == result.rights)
+    const u64 key = leaf_key(level, iova);
+    const Ways *kept = store->leaves.find(key);
+    for (u32 i = 0; kept != nullptr && i < kept->count; ++i) {
+        const CachedTranslation &way = translations_[kept->entry[i]];
+        if (way.outcome == outcome && way.rights == result.rights)
             return;
     }
-    if (store.leaves.size() == 1 && ways.count == 0)
-        store.first_leaf = ++births_;
+    if (kept == nullptr || kept->count != max_ways) {
+        if (translations_kept_ == max_entries) {
+            empty_leaves();
+            store = &store_of(tag);
+        }
+        ++translations_kept_;
+    }
+    Ways &ways = store->leaves[key];
+    if (store->leaves.size() == 1 && ways.count == 0)
+        store->first_leaf = ++births_;
     if (ways.count == 0)
-        ++store.of_leaf[level];
+        ++store->of_leaf[level];
     const u32 number = translations_.take();
     CachedTranslation &entry = translations_[number];
     entry.outcome = outcome;
@@ -109,31 +133,66 @@ void Caches::add_translation(CacheTag tag, unsigned shift, u64 iova, const Outco
         translations_.release(oldest);
 }
 
-// -- table pages ----------------------------------------------------------------------------------
-
-void Caches::remember_table(u64 page, CacheTag tag, u64 key) {
-    TableUsers &users = tables_[page];
-    for (u32 at = users.first; at != none; at = table_users_[at].next)
-        if (table_users_[at].tag == tag.packed() && table_users_[at].key == key)
-            return;
-    const u32 number = table_users_.take();
-    table_users_[number] = {tag.packed(), key, users.first};
-    users.first = number;
+// Make room for more entries than are ever kept.
+void Caches::empty_structures() {
+    std::vector<u64> tags;
+    tags_.for_each([&](u64 packed, u32 &number) {
+        Store &store = stores_[number];
+        store.structures.clear();
+        std::fill(std::begin(store.of_level), std::end(store.of_level), 0);
+        tags.push_back(packed);
+    });
+    structures_.clear();
+    structures_kept_ = 0;
+    tables_.clear();
+    table_users_.clear();
+    for (const u64 packed : tags)
+        discard_if_empty(CacheTag::unpack(packed), stores_[*tags_.find(packed)]);
 }
 
-void Caches::forget_table(u64 page, CacheTag tag, u64 key) {
-    TableUsers *users = tables_.find(page);
-    if (users == nullptr)
-        return;
-    for (u32 *link = &users->first; *link != none; link = &table_users_[*link].next) {
-        const u32 at = *link;
-        if (table_users_[at].tag == tag.packed() && table_users_[at].key == key) {
-            *link = table_users_[at].next;
-            table_users_.release(at);
-            break;
-        }
-    }
-    if (users->first == none)
+void Caches::empty_leaves() {
+    std::vector<u64> tags;
+    tags_.for_each([&](u64 packed, u32 &number) {
+        Store &store = stores_[number];
+        store.leaves.clear();
+        std::fill(std::begin(store.of_leaf), std::end(store.of_leaf), 0);
+        tags.push_back(packed);
+    });
+    translations_.clear();
+    translations_kept_ = 0;
+    for (const u64 packed : tags)
+        discard_if_empty(CacheTag::unpack(packed), stores_[*tags_.find(packed)]);
+}
+
+// -- table pages ----------------------------------------------------------------------------------
+
+bool Caches::leads_to(const Ways &ways, u64 page) const {
+    return std::any_of(ways.entry, ways.entry + ways.count,
+                       [&](u32 number) { return structures_[number].nonleaf.child == page; });
+}
+
+u32 Caches::remember_table(u64 page, CacheTag tag, u64 key) {
+    const u32 number = table_users_.take();
+    TableUsers &users = tables_[page];
+    if (users.first != none)
+        table_users_[users.first].previous = number;
+    table_users_[number] = {tag.packed(), key, users.first, none};
+    users.first = number;
+    ++users.count;
+    return number;
+}
+
+void Caches::forget_table(u64 page, u32 user) {
+    TableUsers &users = *tables_.find(page);
+    const TableUser &gone = table_users_[user];
+    if (gone.next != none)
+        table_users_[gone.next].previous = gone.previous;
+    if (gone.previous != none)
+        table_users_[gone.previous].next = gone.next;
+    else
+        users.first = gone.next;
+    table_users_.release(user);
+    if (--users.count == 0)
         tables_.erase(page);
 }
 
@@ -141,13 +200,14 @@ void Caches::tables_at(u64 page,
                        std::vector<std::pair<CacheTag, const CachedStructure *>> &out) const {
     out.clear();
     const TableUsers *users = tables_.find(page);
-    if (users == nullptr)
+    if (users == nullptr || users->count > max_table_users)
         return;
-    std::vector<std::pair<u64, u64>> order;
+    std::array<std::pair<u64, u64>, max_table_users> order;
+    auto end = order.begin();
     for (u32 at = users->first; at != none; at = table_users_[at].next)
-        order.emplace_back(table_users_[at].tag, table_users_[at].key);
-    std::sort(order.begin(), order.end());
-    for (const auto &[packed, key] : order) {
+        *end++ = {table_users_[at].tag, table_users_[at].key};
+    std::sort(order.begin(), end);
+    for (const auto &[packed, key] : std::span(order.begin(), end)) {
         const CacheTag tag = CacheTag::unpack(packed);
         const Store *store = find(tag);
         const Ways *ways = store == nullptr ? nullptr : store->structures.find(key);
@@ -163,30 +223,33 @@ void Caches::tables_at(u64 page,
 
 // -- invalidation ---------------------------------------------------------------------------------
 
-void Caches::drop_words(FlatMap<Ways> &map) {
-    map.for_each([&](u64, Ways &ways) {
+void Caches::drop_words(WordsCache &cache) {
+    cache.keys.for_each([&](u64, Ways &ways) {
         for (u32 i = 0; i < ways.count; ++i)
             words_.release(ways.entry[i]);
     });
-    map.clear();
+    cache.keys.clear();
+    cache.entries = 0;
 }
 
 // Keep the entries keep(key, entry) wants.
-template <class Keep> void Caches::drop_words_unless(FlatMap<Ways> &map, Keep keep) {
+template <class Keep> void Caches::drop_words_unless(WordsCache &cache, Keep keep) {
+    looked_at_ += cache.keys.size();
     keys_.clear();
-    map.for_each([&](u64 key, Ways &ways) {
+    cache.keys.for_each([&](u64 key, Ways &ways) {
         u32 kept = 0;
         for (u32 i = 0; i < ways.count; ++i)
             if (keep(key, words_[ways.entry[i]]))
                 ways.entry[kept++] = ways.entry[i];
             else
                 words_.release(ways.entry[i]);
+        cache.entries -= ways.count - kept;
         ways.count = kept;
         if (kept == 0)
             keys_.push_back(key);
     });
     for (const u64 key : keys_)
-        map.erase(key);
+        cache.keys.erase(key);
 }
 
 void Caches::drop_all(u64 event) {
@@ -245,22 +308,32 @@ void Caches::drop_leaves(Store &store, CacheTag tag, const std::vector<u64> &key
         const Ways ways = *store.leaves.find(key);
         store.leaves.erase(key);
         --store.of_leaf[key_level(key)];
-        const CachedTranslation &newest = translations_[ways.entry[ways.count - 1]];
-        if (keys.size() <= dropped_limit)
-            dropped_[{tag.packed(), key}] = {newest.outcome, newest.filled_by, event};
+        translations_kept_ -= ways.count;
+        if (keys.size() <= dropped_limit) {
+            DroppedWays &dropped = dropped_[{tag.packed(), key}];
+            dropped.count = 0;
+            for (u32 i = ways.count; i-- != 0;) {
+                const CachedTranslation &way = translations_[ways.entry[i]];
+                dropped.entry[dropped.count++] = {way.outcome, way.filled_by, event};
+            }
+        }
         for (u32 i = 0; i < ways.count; ++i)
             translations_.release(ways.entry[i]);
     }
 }
 
-void Caches::drop_structures(Store &store, CacheTag tag, const std::vector<u64> &keys) {
+void Caches::drop_structures(Store &store, const std::vector<u64> &keys) {
     for (const u64 key : keys) {
-        const Ways ways = *store.structures.find(key);
+        Ways ways = *store.structures.find(key);
         store.structures.erase(key);
         --store.of_level[key_level(key)];
-        for (u32 i = 0; i < ways.count; ++i) {
-            forget_table(structures_[ways.entry[i]].nonleaf.child, tag, key);
-            structures_.release(ways.entry[i]);
+        structures_kept_ -= ways.count;
+        while (ways.count != 0) {
+            const u32 number = ways.entry[--ways.count];
+            const CachedStructure &way = structures_[number];
+            if (!leads_to(ways, way.nonleaf.child))
+                forget_table(way.nonleaf.child, way.table_user);
+            structures_.release(number);
         }
     }
 }
@@ -288,7 +361,7 @@ void Caches::drop_all_of_tag(u64 event, CacheTag tag) {
     drop_leaves(*store, tag, keys_, event);
     keys_.clear();
     store->structures.for_each([&](u64 key, Ways &) { keys_.push_back(key); });
-    drop_structures(*store, tag, keys_);
+    drop_structures(*store, keys_);
     discard_if_empty(tag, *store);
 }
 
@@ -297,8 +370,10 @@ void Caches::drop_all_of_tag(u64 event, CacheTag tag) {
 template <class Chosen> void Caches::drop_tags(u64 event, Chosen chosen) {
     std::vector<std::pair<u64, u64>> order;
     tags_.for_each([&](u64 packed, u32 &number) {
+        const Store &store = stores_[number];
+        looked_at_ += (store.leaves.empty() ? 0U : 1U) + (store.structures.empty() ? 0U : 1U);
         if (chosen(CacheTag::unpack(packed)))
-            order.emplace_back(stores_[number].first_leaf, packed);
+            order.emplace_back(store.first_leaf, packed);
     });
     std::sort(order.begin(), order.end());
     for (const auto &[birth, packed] : order)
@@ -315,22 +390,22 @@ void Caches::drop_iotlb_of_domain(u64 event, u32 domain) {
     drop_tags(event, [&](CacheTag tag) { return tag.domain() == domain; });
 }
 
-// List the keys whose page touches [first, last], by asking for each or by looking at all.
-void Caches::collect(FlatMap<Ways> &map, u64 first, u64 last, std::vector<u64> &keys,
-                     const u32 *of_level, unsigned lowest, unsigned highest) {
-    keys.clear();
+// List in keys_ those whose page touches [first, last], by asking for each or by looking at all.
+void Caches::collect(FlatMap<Ways> &map, u64 first, u64 last, const u32 *of_level, unsigned lowest,
+                     unsigned highest) {
+    keys_.clear();
     u64 probes = 0;
-    for (unsigned level = lowest; level <= highest; ++level)
-        if (of_level[level] != 0) {
-            const unsigned shift = layout::page_shift[level];
-            probes += (last >> shift) - (first >> shift) + 1;
-        }
+    for (unsigned level = lowest; level <= highest; ++level) {
+        const unsigned shift = layout::page_shift[level];
+        probes += (last >> shift) - (first >> shift) + 1;
+    }
+    looked_at_ += std::min<u64>(probes, map.size());
     if (probes > map.size()) {
         map.for_each([&](u64 key, Ways &) {
             const unsigned shift = layout::page_shift[key_level(key)];
             const u64 page = key_page(key);
             if (page >= first >> shift && page <= last >> shift)
-                keys.push_back(key);
+                keys_.push_back(key);
         });
         return;
     }
@@ -341,7 +416,7 @@ void Caches::collect(FlatMap<Ways> &map, u64 first, u64 last, std::vector<u64> &
         for (u64 page = first >> shift; page <= last >> shift; ++page) {
             const u64 key = u64{level} << level_shift | page;
             if (map.find(key) != nullptr)
-                keys.push_back(key);
+                keys_.push_back(key);
         }
     }
 }
@@ -355,11 +430,11 @@ void Caches::drop_pages(u64 event, CacheTag tag, u64 address, u64 mask, bool lea
     Store *store = find(tag);
     if (store == nullptr)
         return;
-    collect(store->leaves, first, last, keys_, store->of_leaf, 1, layout::largest_leaf);
+    collect(store->leaves, first, last, store->of_leaf, 1, layout::largest_leaf);
     drop_leaves(*store, tag, keys_, event);
     if (!leaves_only) {
-        collect(store->structures, first, last, keys_, store->of_level, 2, max_levels);
-        drop_structures(*store, tag, keys_);
+        collect(store->structures, first, last, store->of_level, 2, max_levels);
+        drop_structures(*store, keys_);
     }
     discard_if_empty(tag, *store);
 }

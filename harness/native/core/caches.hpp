@@ -1,7 +1,8 @@
 // Every entry a unit could have kept: context, PASID, paging-structure and IOTLB caches.
 //
-// The caches have no capacity: what was used and not invalidated since may still be in use. Up to
-// max_ways different entries are kept under one key, the oldest goes first.
+// What was used and not invalidated since may still be in use, so it is kept: up to max_ways
+// different entries under one key, of which the oldest goes first, and max_entries in one cache,
+// which is emptied when one more comes.
 #pragma once
 
 #include "fast_tlb.hpp"
@@ -14,7 +15,11 @@
 namespace dmarewind {
 
 inline constexpr unsigned max_ways = 4;
-// Dropped IOTLB entries remembered to explain a unit that serves them still.
+// Entries kept in one cache: context, PASID, paging-structure or IOTLB.
+inline constexpr u32 max_entries = u32{1} << 18;
+// Regions of a tag that may lead to a table page; one with more is not watched for its reuse.
+inline constexpr u32 max_table_users = 16;
+// Keys of dropped IOTLB entries remembered to explain a unit that serves them still.
 inline constexpr std::size_t dropped_limit = std::size_t{1} << 16;
 
 // The quadwords read on the way to an answer.
@@ -69,6 +74,7 @@ struct WordsView {
 struct CachedStructure {
     NonLeaf nonleaf;
     u64 filled_by;
+    u32 table_user; // number of the record that says who leads to the table
 };
 
 // A leaf, or in caching mode a not-present outcome.
@@ -85,6 +91,12 @@ struct Dropped {
     Outcome outcome;
     u64 filled_by = 0;
     u64 dropped_by = 0;
+};
+
+// Those of one key, the one used last first.
+struct DroppedWays {
+    u32 count = 0;
+    Dropped entry[max_ways];
 };
 
 // The entries under one key, oldest first, as numbers in a pool.
@@ -105,12 +117,12 @@ class Caches {
 
     // Call function with each kept entry, oldest first.
     template <class Function> void contexts(u32 sid, Function function) const {
-        if (const Ways *ways = contexts_.find(sid))
+        if (const Ways *ways = contexts_.keys.find(sid))
             for (u32 i = 0; i < ways->count; ++i)
                 function(words_[ways->entry[i]]);
     }
     template <class Function> void pasids(u32 sid, u32 pasid, Function function) const {
-        if (const Ways *ways = pasids_.find(pasid_key(sid, pasid)))
+        if (const Ways *ways = pasids_.keys.find(pasid_key(sid, pasid)))
             for (u32 i = 0; i < ways->count; ++i)
                 function(words_[ways->entry[i]]);
     }
@@ -140,15 +152,18 @@ class Caches {
         }
     }
 
-    // The kept non-leaf entries that lead to a table page, ordered by tag, level and region.
+    // The kept non-leaf entries that lead to a table page, ordered by tag, level and region; none
+    // if too many do.
     void tables_at(u64 page, std::vector<std::pair<CacheTag, const CachedStructure *>> &out) const;
 
-    // The remembered invalidated entries that covered iova, small pages first.
+    // The remembered invalidated entries that covered iova: small pages first, and of one page the
+    // entry that was used last.
     template <class Function> void dropped_at(CacheTag tag, u64 iova, Function function) const {
         for (unsigned level = 1; level <= layout::largest_leaf; ++level) {
             const auto found = dropped_.find({tag.packed(), leaf_key(level, iova)});
             if (found != dropped_.end())
-                function(found->second);
+                for (u32 i = 0; i < found->second.count; ++i)
+                    function(found->second.entry[i]);
         }
     }
 
@@ -164,6 +179,9 @@ class Caches {
     void drop_iotlb_of_domain(u64 event, u32 domain);
     void drop_pages(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only);
     void drop_tag(u64 event, CacheTag tag);
+
+    // Keys that invalidations of less than everything have looked at so far.
+    u64 looked_at() const { return looked_at_; }
 
     // The finite cache of batches, told of every invalidation.
     FastTlb fast;
@@ -192,9 +210,11 @@ class Caches {
         u64 tag;
         u64 key;
         u32 next;
+        u32 previous;
     };
     struct TableUsers {
         u32 first = none;
+        u32 count = 0;
     };
     static constexpr u32 none = ~u32{0};
 
@@ -220,21 +240,29 @@ class Caches {
         return last_store_;
     }
     Store &store_of(CacheTag tag);
-    void add_words(Ways &ways, const WordsView &view);
-    void drop_words(FlatMap<Ways> &map);
-    template <class Keep> void drop_words_unless(FlatMap<Ways> &map, Keep keep);
+    // Context or PASID entries.
+    struct WordsCache {
+        FlatMap<Ways> keys;
+        u32 entries = 0;
+    };
+    void add_words(WordsCache &cache, u64 key, const WordsView &view);
+    void drop_words(WordsCache &cache);
+    template <class Keep> void drop_words_unless(WordsCache &cache, Keep keep);
     void drop_all_of_tag(u64 event, CacheTag tag);
     void drop_leaves(Store &store, CacheTag tag, const std::vector<u64> &keys, u64 event);
-    void drop_structures(Store &store, CacheTag tag, const std::vector<u64> &keys);
+    void drop_structures(Store &store, const std::vector<u64> &keys);
     template <class Chosen> void drop_tags(u64 event, Chosen chosen);
-    void forget_table(u64 page, CacheTag tag, u64 key);
-    void remember_table(u64 page, CacheTag tag, u64 key);
+    bool leads_to(const Ways &ways, u64 page) const;
+    void forget_table(u64 page, u32 user);
+    u32 remember_table(u64 page, CacheTag tag, u64 key);
     void discard_if_empty(CacheTag tag, const Store &store);
-    static void collect(FlatMap<Ways> &map, u64 first, u64 last, std::vector<u64> &keys,
-                        const u32 *of_level, unsigned lowest, unsigned highest);
+    void empty_structures();
+    void empty_leaves();
+    void collect(FlatMap<Ways> &map, u64 first, u64 last, const u32 *of_level, unsigned lowest,
+                 unsigned highest);
 
-    FlatMap<Ways> contexts_;
-    FlatMap<Ways> pasids_;
+    WordsCache contexts_;
+    WordsCache pasids_;
     Pool<CachedWords> words_;
     FlatMap<u32> tags_;
     Pool<Store> stores_;
@@ -243,9 +271,12 @@ class Caches {
     u64 births_ = 0;
     Pool<CachedTranslation> translations_;
     Pool<CachedStructure> structures_;
+    u32 translations_kept_ = 0;
+    u32 structures_kept_ = 0;
     FlatMap<TableUsers> tables_;
     Pool<TableUser> table_users_;
-    std::unordered_map<DroppedKey, Dropped, DroppedHash> dropped_;
+    std::unordered_map<DroppedKey, DroppedWays, DroppedHash> dropped_;
+    u64 looked_at_ = 0;
     std::vector<u64> keys_; // scratch
 };
 

@@ -33,8 +33,10 @@ template <class Value> class FlatMap {
     Value &operator[](std::uint64_t key) {
         if (Value *found = find(key))
             return *found;
-        if (slots_ == nullptr || (size_ + 1) * 4 > (mask_ + 1) * 3)
-            grow();
+        if (slots_ == nullptr)
+            resize(smallest);
+        else if ((size_ + 1) * 4 > (mask_ + 1) * 3)
+            resize((mask_ + 1) * 2);
         ++size_;
         Slot &slot = slots_[free_slot(key)];
         slot.key = key;
@@ -42,6 +44,7 @@ template <class Value> class FlatMap {
         return slot.value;
     }
 
+    // Pointers to values become invalid.
     bool erase(std::uint64_t key) {
         Value *found = find(key);
         if (found == nullptr)
@@ -58,6 +61,9 @@ template <class Value> class FlatMap {
         }
         slots_[hole].key = no_key;
         --size_;
+        // A table that was large once should not make every later look at all of it slow.
+        if (mask_ + 1 > large && size_ * 16 < mask_ + 1)
+            resize((mask_ + 1) / 4);
         return true;
     }
 
@@ -101,9 +107,8 @@ template <class Value> class FlatMap {
         return at;
     }
 
-    void grow() {
+    void resize(std::size_t count) {
         const std::size_t old_count = slots_ == nullptr ? 0 : mask_ + 1;
-        const std::size_t count = old_count == 0 ? smallest : old_count * 2;
         std::unique_ptr<Slot[]> old = std::move(slots_);
         slots_.reset(new Slot[count]);
         mask_ = count - 1;

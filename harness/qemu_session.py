@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from decoders.layout import layout
+from decoders.vtd import registers
 from harness.errors import HarnessError
 from harness.qemu_command import (
     Command,
@@ -35,6 +37,7 @@ QMP_SECONDS = 20.0
 PATIENCE_SECONDS = 10.0
 """How long QEMU may take to end after it was asked to."""
 
+_MGAW = layout(registers.Capability)["mgaw"]
 _RECORDED = re.compile(rb"(?:\S{1,40}[: ])?(?:vtd_\w+ |dmr )")
 _REGISTER_READ = re.compile(rb"(?:\S{1,40}[: ])?vtd_reg_read ")
 
@@ -183,14 +186,17 @@ class Session:
             raise HarnessError(
                 "QEMU made no intel-iommu unit; add -device intel-iommu before other devices"
             )
-        capability = qmp.read_physical(base + 0x08, 8) or 0
+        version, capability, extended_capability = (
+            qmp.read_physical(base + register.offset, register.size) or 0
+            for register in (registers.VER, registers.CAP, registers.ECAP)
+        )
         unit = UnitInfo(
             base=base,
-            version=qmp.read_physical(base, 4) or 0,
+            version=version,
             capability=capability,
-            extended_capability=qmp.read_physical(base + 0x10, 8) or 0,
-            # QEMU's unit takes as many bits out as it takes in (CAP.MGAW).
-            host_address_width=(capability >> 16 & 0x3F) + 1,
+            extended_capability=extended_capability,
+            # QEMU's unit takes as many bits out as it takes in.
+            host_address_width=_MGAW.get((capability,)) + 1,
         )
         self._drain(pending)
         # Our own reads are no event of the guest, which has not run yet.

@@ -1,4 +1,4 @@
-"""The show verb: print events, decoded and filtered."""
+"""The show verb: print events, decoded and filtered, or ACPI tables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from decoders.events import Access, Clock, Event, Fault, Gap, Snapshot, Store, Translation
 from harness import selection
+from harness.acpi import show as acpi
 from harness.decoded import Decoded, Namer
 from harness.report import Report, progress
 from harness.selection import Place, Selection
@@ -22,7 +23,14 @@ ENTRIES_SHOWN = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `dmarewind show`."""
-    parser.add_argument("trace", type=Path, metavar="TRACE", help=".trace or text form")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("trace", type=Path, nargs="?", metavar="TRACE", help=".trace or text form")
+    what.add_argument(
+        "--acpi",
+        type=Path,
+        metavar="FILE",
+        help="ACPI tables instead: binary, several in a row, or the text of acpidump",
+    )
     selection.add_arguments(parser)
     parser.add_argument(
         "--entries",
@@ -34,8 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the chosen events, one a line; return 0."""
+    """Print the chosen events, one a line; return 0, or 1 for violations in ACPI tables."""
     report = Report(args)
+    if args.acpi is not None:
+        return acpi.show(report, args.acpi, args.device)
     with open_events(args.trace) as reader:
         namer = Namer(reader.header)
         for number, time, event in _chosen(reader, args, namer):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable
 
 from tests.tools.plugin_host import Host
 
@@ -15,6 +16,8 @@ QUEUE = 20
 
 Make = Callable[..., Host]
 Descriptor = tuple[int, int]
+Table = tuple[int, str, int]
+"""Its page, what kind of table it is, its level."""
 
 CONTEXT_GLOBAL, IOTLB_GLOBAL, PASID_GLOBAL = (0x11, 0), (0x12, 0), (0x37, 0)
 
@@ -105,3 +108,49 @@ def pasid_iotlb(domain: int, pasid: int) -> Descriptor:
 
 def pasid_iotlb_page(domain: int, pasid: int, address: int, order: int) -> Descriptor:
     return (0x36 | domain << 16 | pasid << 32, address | order)
+
+
+def reachable(host: Host, starts: Iterable[Table], scalable: bool, pages: int) -> set[Table]:
+    """Walk everything a unit could reach from some tables, in the first pages of RAM."""
+    found: set[Table] = set()
+
+    def visit(address: int, kind: str, level: int) -> None:
+        address &= (1 << 48) - 4096
+        if address >= page(pages) or (address, kind, level) in found:
+            return
+        found.add((address, kind, level))
+        qwords = struct.unpack_from("<512Q", host.ram, address)
+        if not any(qwords):
+            return
+        if kind == "root":
+            for qword in qwords if scalable else qwords[::2]:
+                if qword & 1:
+                    visit(qword, "scalable" if scalable else "context", 0)
+        elif kind == "context":
+            for low, high in zip(qwords[::2], qwords[1::2], strict=True):
+                if low & 1 and not low & 8 and 1 <= high & 7 <= 3:
+                    visit(low, "second", (high & 7) + 2)
+        elif kind == "scalable":
+            for low in qwords[::4]:
+                if low & 1:
+                    for index in range(max((1 << (low >> 9 & 7)) // 4, 1)):
+                        visit((low & ~0xFFF) + page(index), "directory", 0)
+        elif kind == "directory":
+            for qword in qwords:
+                if qword & 1:
+                    visit(qword, "pasids", 0)
+        elif kind == "pasids":
+            for index in range(0, 512, 8):
+                low, first = qwords[index], qwords[index + 2]
+                if low & 1 and low >> 6 & 7 in (1, 3) and first >> 2 & 3 < 2:
+                    visit(first, "first", 4 + (first >> 2 & 1))
+                if low & 1 and low >> 6 & 7 in (2, 3) and 1 <= low >> 2 & 7 <= 3:
+                    visit(low, "second", (low >> 2 & 7) + 2)
+        elif level > 1:
+            for qword in qwords:
+                if qword & (1 if kind == "first" else 7) and not qword & 0x80:
+                    visit(qword, kind, level - 1)
+
+    for start in starts:
+        visit(*start)
+    return found

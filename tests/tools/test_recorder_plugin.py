@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 
 import pytest
 
@@ -28,8 +27,8 @@ from tests.tools.guest_tables import (
     page,
     pasid_iotlb,
     queue,
+    reachable,
 )
-from tests.tools.plugin_host import Host
 
 
 def test_begins_with_the_grammar(make: Make) -> None:
@@ -300,51 +299,6 @@ def test_arguments_that_make_no_sense_are_refused(
 ARENA = 24
 
 
-def reachable(host: Host, root: int, scalable: bool) -> set[tuple[int, str, int]]:
-    """Walk everything a unit could reach: (page, kind of table, level)."""
-    found: set[tuple[int, str, int]] = set()
-
-    def visit(address: int, kind: str, level: int) -> None:
-        address &= (1 << 48) - 4096
-        if address >= page(ARENA) or (address, kind, level) in found:
-            return
-        found.add((address, kind, level))
-        qwords = struct.unpack_from("<512Q", host.ram, address)
-        if not any(qwords):
-            return
-        if kind == "root":
-            for qword in qwords if scalable else qwords[::2]:
-                if qword & 1:
-                    visit(qword, "scalable" if scalable else "context", 0)
-        elif kind == "context":
-            for low, high in zip(qwords[::2], qwords[1::2], strict=True):
-                if low & 1 and not low & 8 and 1 <= high & 7 <= 3:
-                    visit(low, "second", (high & 7) + 2)
-        elif kind == "scalable":
-            for low in qwords[::4]:
-                if low & 1:
-                    for index in range(max((1 << (low >> 9 & 7)) // 4, 1)):
-                        visit((low & ~0xFFF) + page(index), "directory", 0)
-        elif kind == "directory":
-            for qword in qwords:
-                if qword & 1:
-                    visit(qword, "pasids", 0)
-        elif kind == "pasids":
-            for index in range(0, 512, 8):
-                low, first = qwords[index], qwords[index + 2]
-                if low & 1 and low >> 6 & 7 in (1, 3) and first >> 2 & 3 < 2:
-                    visit(first, "first", 4 + (first >> 2 & 1))
-                if low & 1 and low >> 6 & 7 in (2, 3) and 1 <= low >> 2 & 7 <= 3:
-                    visit(low, "second", (low >> 2 & 7) + 2)
-        elif level > 1:
-            for qword in qwords:
-                if qword & (1 if kind == "first" else 7) and not qword & 0x80:
-                    visit(qword, kind, level - 1)
-
-    visit(root, "root", 0)
-    return found
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_random_stores_keep_exactly_what_is_reachable(make: Make, seed: int) -> None:
     chance = random.Random(seed)
@@ -369,7 +323,7 @@ def test_random_stores_keep_exactly_what_is_reachable(make: Make, seed: int) -> 
             root = page(chance.randrange(ARENA))
             host.register(RTADDR, root | (SCALABLE if scalable else 0), 8)
             host.register(GCMD, SRTP | QIE)
-        seen = reachable(host, root, scalable)
+        seen = reachable(host, [(root, "root", 0)], scalable, ARENA)
         assert {address for address, _, _ in seen} <= set(host.watched), (seed, step)
         for address, content in host.watched.items():
             assert content == host.ram[address : address + 4096], (seed, step, hex(address))

@@ -79,7 +79,11 @@ class Memory:
         return bytes(out)
 
     def quadword(self, address: int) -> int | None:
-        """Return the little-endian quadword at an aligned address; None is a read error."""
+        """Return the little-endian quadword at an aligned address; None is a read error.
+
+        Addresses wrap at 2^64: a ring or table that begins below it goes on at zero.
+        """
+        address &= TOP
         if self._ranges and not self.readable(address, 8):
             return None
         page = self._pages.get(address >> PAGE_SHIFT)
@@ -106,6 +110,7 @@ class Memory:
 
     def last_writer(self, address: int) -> int | None:
         """Return the number of the event that last wrote the quadword at address, if any did."""
+        address &= TOP
         page = self._pages.get(address >> PAGE_SHIFT)
         if page is None:
             return None

@@ -9,6 +9,12 @@ from decoders.vtd.registers import Capability, ExtendedCapability
 from harness.memory import DEFAULT_PAGE_BUDGET
 from harness.model.dialects import SPECIFICATION, Dialect
 
+DEFAULT_DESCRIPTOR_BUDGET = 1 << 18
+"""Invalidation descriptors a trace may have executed, beside some for each of its events.
+
+One write of the queue's tail can set off as many as the ring holds: hostile traces repeat that.
+"""
+
 _CAP = layout(Capability).fields
 _ECAP = layout(ExtendedCapability).fields
 
@@ -18,7 +24,8 @@ class UnitConfig:
     """Describe one VT-d unit.
 
     version, capability and extended_capability are the values of VER, CAP and ECAP;
-    host_address_width is in bits; memory lists (start, length) of RAM, empty when unknown.
+    host_address_width is in bits; memory lists (start, length) of RAM, empty when unknown. The
+    budgets bound what a trace may cost: pages of memory, and invalidation descriptors.
     """
 
     capability: int
@@ -28,6 +35,7 @@ class UnitConfig:
     memory: tuple[tuple[int, int], ...] = ()
     dialect: Dialect = field(default=SPECIFICATION)
     page_budget: int = DEFAULT_PAGE_BUDGET
+    descriptor_budget: int = DEFAULT_DESCRIPTOR_BUDGET
 
     def cap(self, name: str) -> int:
         """Return a field of CAP by its mnemonic."""

@@ -26,6 +26,7 @@ from decoders.vtd.registers import (
     InvalidationQueueTail,
     QueueErrorRecord,
 )
+from harness.errors import HarnessError
 from harness.memory import Memory
 from harness.model.caches import Caches, second_stage_tag
 from harness.model.config import UnitConfig
@@ -44,7 +45,16 @@ PASID_IOTLB = layout(PasidIotlbInvalidation)
 QUEUE_UNIT = 4096
 """Bytes of the smallest queue (IQA.QS = 0)."""
 
+DESCRIPTORS_PER_EVENT = 8
+"""What each event adds to the budget of descriptors."""
+LOOKED_AT_SHIFT = 10
+"""So many keys (log2) that invalidations looked at in the caches cost as much as a descriptor."""
+
 Words = tuple[int, ...]
+
+
+class DescriptorBudgetError(HarnessError):
+    """Refuse a trace that makes the unit execute more descriptors than the budget allows."""
 
 
 @dataclass(slots=True)
@@ -75,6 +85,7 @@ class InvalidationQueue:
         self._emit = emit
         self._now = now
         self._ring = _Ring()
+        self._executed = 0
         self.enabled = False
         self.completion = EventMessage(
             registers, emit, vtd.IECTL, vtd.IEDATA, vtd.IEADDR, vtd.IEUADDR
@@ -113,7 +124,10 @@ class InvalidationQueue:
         return bool(self._registers.field(vtd.FSTS, FSTS["iqe"]))
 
     def run(self) -> None:
-        """Consume descriptors until head meets tail or one is bad."""
+        """Consume descriptors until head meets tail or one is bad.
+
+        Raise DescriptorBudgetError when that takes more than the budget.
+        """
         if not self.enabled or self.stopped:
             return
         tail = IQT["qt"].address((self._registers.load(vtd.IQT),))
@@ -127,11 +141,23 @@ class InvalidationQueue:
             self._fail(QueueError.WIDTH)
             return
         while (head := self._registers.load(vtd.IQH)) != tail:
+            self._charge()
             error = self._one(self._ring.base + head)
             if error:
                 self._fail(error)
                 return
             self._advance()
+
+    def _charge(self) -> None:
+        self._executed += 1
+        spent = self._executed + (self._caches.looked_at >> LOOKED_AT_SHIFT)
+        budget = self._config.descriptor_budget
+        if spent > budget + DESCRIPTORS_PER_EVENT * self._now():
+            raise DescriptorBudgetError(
+                f"the trace makes the unit execute more than {budget} invalidation descriptors "
+                f"and {DESCRIPTORS_PER_EVENT} for each event; raise --descriptor-budget if it is "
+                "yours"
+            )
 
     def _advance(self) -> None:
         head = self._registers.load(vtd.IQH) + self._ring.step

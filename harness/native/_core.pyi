@@ -6,8 +6,10 @@ are ("descriptor", words), ("fault-record", index, low, high), ("status-write", 
 domains are -1 where there is none. Addresses, sizes and masks are unsigned 64-bit.
 
 Methods that write guest memory raise MemoryError when they would touch more pages than the
-configuration's page budget. Buffers are any object with the buffer protocol; width and signedness
-of its elements must match, or the call raises TypeError.
+configuration's page budget, and those that run the invalidation queue raise DescriptorError when
+it executes more descriptors than the descriptor budget and eight for each event. Buffers are any
+object with the buffer protocol; width and signedness of its elements must match, or the call raises
+TypeError.
 """
 
 import builtins
@@ -47,6 +49,9 @@ NO_PASID: int
 class MemoryError(builtins.MemoryError):  # noqa: A001
     """The page budget of guest memory is used up."""
 
+class DescriptorError(RuntimeError):
+    """The budget of invalidation descriptors is used up."""
+
 class Config:
     """What a unit is built from.
 
@@ -64,6 +69,7 @@ class Config:
         host_address_width: int,
         memory: Sequence[tuple[int, int]],
         page_budget: int,
+        descriptor_budget: int,
         legacy_entries: bytes,
         scalable_entries: bytes,
         legacy_second_stage: bytes,

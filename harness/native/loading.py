@@ -14,6 +14,7 @@ from harness.errors import HarnessError
 from harness.memory import MemoryBudgetError
 from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
+from harness.model.queue import DescriptorBudgetError
 
 if TYPE_CHECKING:
     from harness.native import _core
@@ -75,6 +76,7 @@ def native_config(config: UnitConfig) -> _core.Config:
             host_address_width=config.host_address_width,
             memory=list(config.memory),
             page_budget=config.page_budget,
+            descriptor_budget=config.descriptor_budget,
             legacy_entries=bytes(astuple(dialect.legacy_entries)),
             scalable_entries=bytes(astuple(dialect.scalable_entries)),
             legacy_second_stage=bytes(astuple(dialect.legacy_second_stage)),
@@ -87,8 +89,12 @@ def native_config(config: UnitConfig) -> _core.Config:
 
 
 def within_budget(call: Callable[[], T]) -> T:
-    """Call into the core; its MemoryError becomes the model's MemoryBudgetError."""
+    """Call into the core; what it says about a budget becomes the model's error about it."""
     try:
         return call()
     except MemoryError as error:
         raise MemoryBudgetError(str(error)) from error
+    except RuntimeError as error:
+        if not isinstance(error, core().DescriptorError):
+            raise
+        raise DescriptorBudgetError(str(error)) from error

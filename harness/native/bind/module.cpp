@@ -24,15 +24,17 @@ template <class Reasons> Reasons reasons_from(nb::bytes codes) {
 
 UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
                        unsigned host_address_width, std::vector<std::pair<u64, u64>> memory,
-                       u64 page_budget, nb::bytes legacy_entries, nb::bytes scalable_entries,
-                       nb::bytes legacy_second_stage, nb::bytes scalable_second_stage,
-                       nb::dict switches, u64 untraced_descriptors, u64 fault_record_ignored) {
+                       u64 page_budget, u64 descriptor_budget, nb::bytes legacy_entries,
+                       nb::bytes scalable_entries, nb::bytes legacy_second_stage,
+                       nb::bytes scalable_second_stage, nb::dict switches, u64 untraced_descriptors,
+                       u64 fault_record_ignored) {
     UnitConfig config;
     config.capability = capability;
     config.extended_capability = extended_capability;
     config.version = version;
     config.host_address_width = host_address_width;
     config.page_budget = page_budget;
+    config.descriptor_budget = descriptor_budget;
     for (const auto &[start, length] : memory)
         if (length != 0)
             config.ram.push_back({start, start + (length - 1)});
@@ -132,19 +134,22 @@ void bind_unit(nb::module_ &m) {
             "__init__",
             [](UnitConfig *self, u64 capability, u64 extended_capability, u32 version,
                unsigned host_address_width, std::vector<std::pair<u64, u64>> memory,
-               u64 page_budget, nb::bytes legacy_entries, nb::bytes scalable_entries,
-               nb::bytes legacy_second_stage, nb::bytes scalable_second_stage, nb::dict switches,
-               u64 untraced_descriptors, u64 fault_record_ignored) {
-                new (self) UnitConfig(make_config(
-                    capability, extended_capability, version, host_address_width, std::move(memory),
-                    page_budget, legacy_entries, scalable_entries, legacy_second_stage,
-                    scalable_second_stage, switches, untraced_descriptors, fault_record_ignored));
+               u64 page_budget, u64 descriptor_budget, nb::bytes legacy_entries,
+               nb::bytes scalable_entries, nb::bytes legacy_second_stage,
+               nb::bytes scalable_second_stage, nb::dict switches, u64 untraced_descriptors,
+               u64 fault_record_ignored) {
+                new (self) UnitConfig(
+                    make_config(capability, extended_capability, version, host_address_width,
+                                std::move(memory), page_budget, descriptor_budget, legacy_entries,
+                                scalable_entries, legacy_second_stage, scalable_second_stage,
+                                switches, untraced_descriptors, fault_record_ignored));
             },
             nb::kw_only(), nb::arg("capability"), nb::arg("extended_capability"),
             nb::arg("version"), nb::arg("host_address_width"), nb::arg("memory"),
-            nb::arg("page_budget"), nb::arg("legacy_entries"), nb::arg("scalable_entries"),
-            nb::arg("legacy_second_stage"), nb::arg("scalable_second_stage"), nb::arg("switches"),
-            nb::arg("untraced_descriptors"), nb::arg("fault_record_ignored"));
+            nb::arg("page_budget"), nb::arg("descriptor_budget"), nb::arg("legacy_entries"),
+            nb::arg("scalable_entries"), nb::arg("legacy_second_stage"),
+            nb::arg("scalable_second_stage"), nb::arg("switches"), nb::arg("untraced_descriptors"),
+            nb::arg("fault_record_ignored"));
 
     nb::class_<Unit>(m, "Unit")
         .def(nb::init<UnitConfig>(), nb::arg("config"))
@@ -268,6 +273,7 @@ NB_MODULE(_core, m) {
 #endif
     m.attr("NO_PASID") = dmarewind::no_pasid;
     nanobind::exception<dmarewind::MemoryError>(m, "MemoryError", PyExc_MemoryError);
+    nanobind::exception<dmarewind::DescriptorError>(m, "DescriptorError", PyExc_RuntimeError);
     dmarewind::bind::bind_unit(m);
     dmarewind::bind::bind_replay(m);
 }

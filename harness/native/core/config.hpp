@@ -56,6 +56,9 @@ struct Dialect {
     u64 fault_record_ignored = 0;
 };
 
+// Invalidation descriptors a trace may have executed, beside some for each of its events.
+inline constexpr u64 default_descriptor_budget = u64{1} << 18;
+
 struct UnitConfig {
     u64 capability = 0;
     u64 extended_capability = 0;
@@ -64,6 +67,7 @@ struct UnitConfig {
     std::vector<Range> ram;
     Dialect dialect;
     u64 page_budget = Memory::default_page_budget;
+    u64 descriptor_budget = default_descriptor_budget;
 
     u64 cap(layout::Field field) const { return field.of(capability); }
     u64 ecap(layout::Field field) const { return field.of(extended_capability); }

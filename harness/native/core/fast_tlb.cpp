@@ -17,6 +17,7 @@ void FastTlb::clear() {
     std::fill(domain_generation_.begin(), domain_generation_.end(), u16{0});
     has_large_.assign(domains, false);
     device_generation_ = 1;
+    used_ = false;
 }
 
 void FastTlb::add_device(u64 key, const PagingRoot &root, bool execute) {
@@ -24,10 +25,12 @@ void FastTlb::add_device(u64 key, const PagingRoot &root, bool execute) {
     device.key = key;
     device.tag = root.rules == nullptr ? passes : tag(root);
     device.execute = execute;
+    used_ = true;
 }
 
 void FastTlb::add_page(u64 tag, u32 domain, u64 number, u64 target, bool large) {
     Set &set = sets_[set_slot(tag, number)];
+    used_ = true;
     // The same page again (with more rights) replaces itself, else the older one goes.
     if (set.way[0].tag != tag || set.way[0].number != number)
         set.way[1] = set.way[0];
@@ -47,7 +50,7 @@ void FastTlb::drop_devices() {
 }
 
 void FastTlb::drop_all() {
-    if (allocated())
+    if (used_)
         clear();
 }
 

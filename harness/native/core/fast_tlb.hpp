@@ -93,6 +93,7 @@ class FastTlb {
     std::vector<u16> domain_generation_;
     std::vector<bool> has_large_; // a domain has pages that are fractions of larger ones
     u64 device_generation_ = 1;
+    bool used_ = false; // something was added since all was dropped
 };
 
 } // namespace dmarewind

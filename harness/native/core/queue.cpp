@@ -1,5 +1,7 @@
 #include "queue.hpp"
 
+#include <string>
+
 namespace dmarewind {
 
 namespace reg = layout::reg;
@@ -11,6 +13,10 @@ namespace {
 constexpr u64 queue_unit = 4096;
 constexpr u32 narrow_step = 16;
 constexpr u32 wide_step = 32;
+// What each event adds to the budget of descriptors.
+constexpr u64 descriptors_per_event = 8;
+// So many keys (log2) that invalidations looked at in the caches cost as much as a descriptor.
+constexpr unsigned looked_at_shift = 10;
 
 u64 descriptor_type(u64 low) {
     using Any = layout::InvalidationWait;
@@ -63,11 +69,23 @@ void InvalidationQueue::run() {
     if (step_ == wide_step && config_.ecap(layout::ExtendedCapability::smts) == 0)
         return fail(Error::width);
     for (u64 head = registers_.load(reg::iqh); head != tail; head = registers_.load(reg::iqh)) {
+        charge();
         const Error error = fetch(base_ + head);
         if (error != Error::none)
             return fail(error);
         advance();
     }
+}
+
+void InvalidationQueue::charge() {
+    ++executed_;
+    const u64 spent = executed_ + (caches_.looked_at() >> looked_at_shift);
+    const u64 budget = config_.descriptor_budget;
+    if (spent > budget && spent - budget > descriptors_per_event * event_)
+        throw DescriptorError("the trace makes the unit execute more than " +
+                              std::to_string(budget) + " invalidation descriptors and " +
+                              std::to_string(descriptors_per_event) +
+                              " for each event; raise --descriptor-budget if it is yours");
 }
 
 void InvalidationQueue::advance() {

@@ -5,6 +5,11 @@
 
 namespace dmarewind {
 
+// The trace makes the unit execute more than it was allowed to; the message says how to allow more.
+class DescriptorError : public std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
 class InvalidationQueue {
   public:
     // event is the number the unit is at: it names who invalidated or wrote.
@@ -22,7 +27,8 @@ class InvalidationQueue {
     // Whether a queue error (FSTS.IQE) keeps the queue from running.
     bool stopped() const;
 
-    // Consume descriptors until head meets tail or one is bad.
+    // Consume descriptors until head meets tail or one is bad. DescriptorError when that takes more
+    // than the budget.
     void run();
 
     // Execute a descriptor that the recorded unit took and this one did not. When this queue had
@@ -42,6 +48,7 @@ class InvalidationQueue {
     Error pasid_iotlb(const u64 *words);
     Error pasid_cache(const u64 *words);
     void wait(const u64 *words);
+    void charge();
     void advance();
     void fail(Error error);
 
@@ -56,6 +63,7 @@ class InvalidationQueue {
     u64 base_ = 0;
     u64 size_ = 0;
     u32 step_;
+    u64 executed_ = 0;
 };
 
 } // namespace dmarewind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from decoders.acpi.structures import bits_of, field_sizes, number
@@ -25,26 +25,34 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """Place a range in two dimensions, such as PCI segments and functions (last included).
-
-    Those of one owner may have something in common; without an owner none may.
-    """
+    """Place a range in two dimensions, such as PCI segments and functions (last included)."""
 
     outer: tuple[int, int]
     inner: tuple[int, int]
     path: str
     offset: int
-    owner: str = ""
 
     def meets(self, other: Rectangle) -> bool:
         """Say whether the two have something in common."""
         return (
-            not (self.owner and self.owner == other.owner)
-            and self.outer[0] <= other.outer[1]
+            self.outer[0] <= other.outer[1]
             and other.outer[0] <= self.outer[1]
             and self.inner[0] <= other.inner[1]
             and other.inner[0] <= self.inner[1]
         )
+
+
+def union(rectangles: Iterable[Rectangle]) -> list[Rectangle]:
+    """Join rectangles of the same outer range where their inner ones meet or touch."""
+    joined: list[Rectangle] = []
+    for rectangle in sorted(rectangles, key=lambda r: (r.outer, r.inner)):
+        last = joined[-1] if joined else None
+        if last and last.outer == rectangle.outer and rectangle.inner[0] <= last.inner[1] + 1:
+            inner = last.inner[0], max(last.inner[1], rectangle.inner[1])
+            joined[-1] = replace(last, inner=inner)
+        else:
+            joined.append(rectangle)
+    return joined
 
 
 class Checks:

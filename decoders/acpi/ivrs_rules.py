@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decoders.acpi import ivrs
-from decoders.acpi.checking import Checks, Rectangle
+from decoders.acpi.checking import Checks, Rectangle, union
 from decoders.acpi.ivrs import (
     DeviceEntry,
     HidEntry,
@@ -35,7 +35,7 @@ def check(checks: Checks) -> None:
             if not body.base_address or body.base_address & 0x3FFF:
                 problem = f"{body.base_address:#x} is not a multiple of 16 KiB above 0"
                 checks.field(Rule.ALIGNMENT, node, "base_address", problem)
-            claims.setdefault(body.type, []).extend(_entries(checks, node, body))
+            claims.setdefault(body.type, []).extend(union(_entries(checks, node, body)))
     for rectangles in claims.values():
         checks.rectangles(rectangles, "device ids")
 
@@ -79,13 +79,13 @@ def _entries(checks: Checks, node: Node, ivhd: Ivhd10) -> list[Rectangle]:
                 checks.field(Rule.RANGE, entry, "device_id", problem)
             else:
                 ids = (start.body.device_id, body.device_id)
-                claims.append(Rectangle(segment, ids, start.path, start.offset, node.path))
+                claims.append(Rectangle(segment, ids, start.path, start.offset))
             start = None
         elif kind in SELECTS:
             ids = (body.device_id, body.device_id)
-            claims.append(Rectangle(segment, ids, entry.path, entry.offset, node.path))
+            claims.append(Rectangle(segment, ids, entry.path, entry.offset))
         elif kind == ivrs.ALL:
-            claims.append(Rectangle(segment, (0, 0xFFFF), entry.path, entry.offset, node.path))
+            claims.append(Rectangle(segment, (0, 0xFFFF), entry.path, entry.offset))
         _details(checks, entry, body)
     if start is not None:
         checks.node(Rule.ORDER, start, "the start of a range that has no end")

@@ -17,7 +17,7 @@ from tests.writers import acpi as w
 
 ROUNDS = int(os.environ.get("DMAREWIND_ACPI_MUTATIONS", "3000"))
 LONGEST = 2.0
-"""Seconds that one mutated table of the corpus may take, on a busy machine."""
+"""Seconds of the processor that one mutated table of the corpus may take."""
 
 INTERESTING = [0, 1, 2, 3, 4, 5, 0x10, 0x30, 0x40, 0x7F, 0x80, 0xFF]
 NUMBERS = [0, 1, 4, 16, 36, 47, 48, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
@@ -72,9 +72,9 @@ def test_mutated_tables() -> None:
     worst = 0.0
     for _ in range(ROUNDS):
         data = mutate(choose.choice(blobs), choose)
-        began = time.monotonic()
+        began = time.process_time()
         check(data)
-        worst = max(worst, time.monotonic() - began)
+        worst = max(worst, time.process_time() - began)
     assert worst < LONGEST
 
 

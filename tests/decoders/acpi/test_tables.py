@@ -325,9 +325,9 @@ def test_bounds_are_named() -> None:
     ids=["count", "entries", "scopes"],
 )
 def test_time_is_bounded(data: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     read_tolerant(data)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_types() -> None:

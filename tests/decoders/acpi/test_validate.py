@@ -451,9 +451,9 @@ def test_violations_are_values() -> None:
     ids=["ranges", "units", "chain", "mappings", "same"],
 )
 def test_time_is_bounded(data: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert validate(data)
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
 
 
 def test_comparisons_are_bounded() -> None:

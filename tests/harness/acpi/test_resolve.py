@@ -419,9 +419,9 @@ def test_mutated_tables() -> None:
     worst = 0.0
     for _ in range(ROUNDS):
         table = read_tolerant(mutate(choose.choice(blobs), choose))
-        began = time.monotonic()
+        began = time.process_time()
         for device in devices:
             for topology in (None, TOPOLOGY):
                 assert isinstance(resolve(table, device, topology), Behind | Nowhere)
-        worst = max(worst, time.monotonic() - began)
+        worst = max(worst, time.process_time() - began)
     assert worst < LONGEST

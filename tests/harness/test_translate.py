@@ -13,6 +13,7 @@ from harness.model.translate import Request
 from harness.model.unit import VtdUnit
 from harness.native import NativeUnit, available, core
 from tests.harness.scenarios import FAR_IOVAS, IOVAS, PASIDS_USED, SIDS, Scenario
+from tests.writers.platform import PAGE, Platform, unit_config
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
 
@@ -148,3 +149,18 @@ def test_types_must_agree() -> None:
             bytes(1),
             cold=True,
         )
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_last_entry_of_the_window_is_the_last_that_is_read(wide: bool) -> None:
+    config = unit_config()
+    platform = Platform(NativeUnit(config), config)
+    platform.contexts[0] = (64 << 30) - PAGE
+    platform.start(0)
+    platform.store(platform.root, platform.contexts[0] | 1)
+    platform.legacy(0xFF).map(0x1000, 0x5000)
+    unit = platform.unit
+    assert isinstance(unit, NativeUnit)
+    unit.use_wide_registers(wide)
+    same: Requests = [(0xFF, None, 0x1008, AccessKind.READ)] * 16
+    assert translate(unit, same, cold=True) == [(0, 0x5008)] * 16

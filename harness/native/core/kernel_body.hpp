@@ -1,4 +1,4 @@
-// The kernels' one body; kernel_avx512.cpp and kernel_avx2.cpp compile it, each in its namespace.
+// The body of the kernel for wide registers; kernel_avx512.cpp compiles it.
 //
 // Everything it calls must be inlined or compiled elsewhere (learn): an inline function of another
 // header that the compiler kept out of line here could be the copy the whole program gets, and
@@ -48,7 +48,8 @@ inline u64 differing(const KernelState &state, const u64 (&places)[lane_count], 
     return bits;
 }
 
-// Make sure that state describes entries of the shape the one at place has.
+// Make sure that state describes entries of the shape the one at place has: Words of them.
+template <class Words>
 inline bool learnt(KernelState &state, u64 place, u64 low_mask, unsigned high_word, u64 high_mask,
                    u8 kind) {
     u64 low;
@@ -60,7 +61,7 @@ inline bool learnt(KernelState &state, u64 place, u64 low_mask, unsigned high_wo
     if (state.known && state.shape_low == low && state.shape_high == high && state.kind == kind)
         [[likely]]
         return true;
-    u64 words[layout::PasidEntry::words];
+    u64 words[sizeof(Words) / sizeof(u64)];
     std::memcpy(words, state.memory + place, sizeof words);
     return learn(state, words, low, high, kind);
 }
@@ -161,8 +162,8 @@ inline bool cold_legacy(KernelState &state, const BatchRequests &requests, std::
     const Lanes context =
         (low & (RootEntry::ctp.mask() & ~outside)) | (sid & u64{0xff}) * ContextEntry::size;
     store_lanes(places, context);
-    if (!learnt(state, places[0], ContextEntry::tt.mask(), 1, ContextEntry::aw.mask(), kind))
-        [[unlikely]]
+    if (!learnt<LegacyWords>(state, places[0], ContextEntry::tt.mask(), 1, ContextEntry::aw.mask(),
+                             kind)) [[unlikely]]
         return false;
     wrong |= differing<LegacyWords>(state, places, state.shape_value, state.shape_mask);
     if (wrong != 0) [[unlikely]]
@@ -229,7 +230,8 @@ inline bool cold_scalable(KernelState &state, const BatchRequests &requests, std
     const Lanes entry = (pointer & (PasidDirectoryEntry::smptblptr.mask() & ~outside)) |
                         (number & ((1U << detail::directory_shift) - 1)) * PasidEntry::size;
     store_lanes(places, entry);
-    if (!learnt(state, places[0], pasid_shape_low, 2, pasid_shape_high, kind)) [[unlikely]]
+    if (!learnt<PasidWords>(state, places[0], pasid_shape_low, 2, pasid_shape_high, kind))
+        [[unlikely]]
         return false;
     wrong |= differing<PasidWords>(state, places, state.shape_value, state.shape_mask);
     if (wrong != 0) [[unlikely]]

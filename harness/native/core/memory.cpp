@@ -30,6 +30,11 @@ constexpr u64 present_bytes(u64 window) {
     return window / page_size / 8 + sizeof(u64);
 }
 
+// What is mapped of the window: a page more, which nothing may touch.
+constexpr u64 guarded_bytes(u64 window) {
+    return window + page_size;
+}
+
 constexpr u64 page_of(u64 address) {
     return address & ~(page_size - 1);
 }
@@ -41,7 +46,7 @@ constexpr u64 offset_of(u64 address) {
 } // namespace
 
 Memory::Memory(u64 page_budget, u64 window) : page_budget_(page_budget) {
-    // Under a sanitizer every access outside a page we own must be visible: no window.
+    // When fuzzing, every access outside a page we own must be visible: no window.
 #if !defined(DMAREWIND_NO_WINDOW)
     reserve(page_of(std::bit_floor(window)));
 #else
@@ -53,16 +58,17 @@ void Memory::reserve(u64 window) {
     if (window == 0)
         return;
     window_ = window;
-    base_ = reserve_mapping<std::byte>(window);
+    base_ = reserve_mapping<std::byte>(guarded_bytes(window));
     writers_ = reserve_mapping<u64>(writers_bytes(window));
     present_ = reserve_mapping<u64>(present_bytes(window));
-    if (base_ == nullptr || writers_ == nullptr || present_ == nullptr)
+    if (base_ == nullptr || writers_ == nullptr || present_ == nullptr ||
+        mprotect(base_ + window, page_size, PROT_NONE) != 0)
         unmap();
 }
 
 void Memory::unmap() {
     if (base_ != nullptr)
-        munmap(base_, window_);
+        munmap(base_, guarded_bytes(window_));
     if (writers_ != nullptr)
         munmap(writers_, writers_bytes(window_));
     if (present_ != nullptr)

@@ -2,7 +2,7 @@
 //
 // Pages nobody ever wrote read as zero. The low part of the address space is one reserved mapping,
 // so that turning an address into a pointer is one addition; everything above it, and everything
-// when the reservation is refused (sanitizers, small address-space limits), lives in a hash table.
+// when the reservation is refused (fuzzers, small address-space limits), lives in a hash table.
 #pragma once
 
 #include <cstddef>
@@ -38,7 +38,12 @@ struct Range {
 
 class Memory {
   public:
+    // Under a sanitizer a small one, so that tests reach its end.
+#if defined(DMAREWIND_SANITIZED)
+    static constexpr u64 default_window = u64{1} << 20;
+#else
     static constexpr u64 default_window = u64{64} << 30;
+#endif
     static constexpr u64 default_page_budget = u64{1} << 18;
     static constexpr u64 no_writer = 0;
 
@@ -98,7 +103,9 @@ class Memory {
     }
 
     // The quadword at an aligned address, RAM or not; zero where nothing was stored.
-    u64 load_quadword(u64 address) const { return view().load_quadword(address); }
+    u64 load_quadword(u64 address) const {
+        return view().load_quadword(address);
+    }
 
     // A page's bytes, or nullptr when it lies outside the window and was never written.
     const std::byte *page(u64 address) const {
@@ -120,10 +127,16 @@ class Memory {
     // The number given with the last write that touched a quadword, or no_writer.
     u64 writer(u64 address) const;
 
-    View view() const { return View(*this); }
+    View view() const {
+        return View(*this);
+    }
 
-    u64 pages() const { return pages_; }
-    u64 window() const { return window_; }
+    u64 pages() const {
+        return pages_;
+    }
+    u64 window() const {
+        return window_;
+    }
 
     // Forget all content; the RAM ranges stay.
     void clear();

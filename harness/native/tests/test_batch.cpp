@@ -87,4 +87,34 @@ void serves_what_it_keeps_until_told() {
 }
 const Test serves("batch: the finite cache and its invalidation", serves_what_it_keeps_until_told);
 
+// The last context entry and the last leaf of the last page that plain loads reach.
+void stays_inside_the_window() {
+    constexpr u64 last = Memory::default_window - page_size;
+    constexpr u32 last_device = 0xff;
+    using Context = layout::ContextEntry;
+    for (const bool wide : {false, true}) {
+        Machine machine;
+        machine.unit.batch().use_wide_registers(wide);
+        machine.unit.store(root_table, 8, last | 1);
+        const u64 context = last + Context::size * last_device;
+        machine.unit.store(context, 8, top_table | Context::p.mask());
+        machine.unit.store(context + 8, 8, Context::aw.in_place(1) | Context::did.in_place(1));
+        // The upper half of that context entry is the leaf, by chance a readable one.
+        machine.unit.store(middle_table + 8, 8, last | read_write);
+        Batch batch(16);
+        std::fill(batch.sids.begin(), batch.sids.end(), u16{last_device});
+        machine.map(0, 0xabc000 | read_write);
+        for (const bool cold : {true, false}) {
+            machine.unit.translate(batch.requests(), cold);
+            EXPECT(batch.statuses[0] == 0 && batch.addresses[15] == 0xabc000);
+        }
+        std::fill(batch.iovas.begin(), batch.iovas.end(), 0x3f'f000);
+        machine.unit.translate(batch.requests(), true);
+        const Request request{last_device, no_pasid, 0x3f'f000, AccessKind::read};
+        const Outcome right = machine.unit.access(request, {}).fresh_candidate().outcome;
+        EXPECT(right == translation(0) && batch.statuses[15] == 0 && batch.addresses[15] == 0);
+    }
+}
+const Test stays("batch: nothing behind the window is read", stays_inside_the_window);
+
 } // namespace

@@ -116,6 +116,10 @@ def _explain(error: DecodeError | HarnessError | OSError, args: argparse.Namespa
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for name in ("stdout", "stderr"):
+        # A stream that the caller closed: there is nobody to tell.
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     # Loading every verb's module takes a second; the first word that names one is enough.
     chosen = [word for word in words if word in VERBS][:1]
     if isinstance(sys.stdout, io.TextIOWrapper):

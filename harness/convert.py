@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -92,8 +93,11 @@ class _Tally:
     first_refusal: str = ""
     kinds: Counter[str] = field(default_factory=Counter)
 
-    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Pass events on; end where the input is damaged, and keep that error."""
+    def watch(self, events: Iterable[Event], in_place: bool) -> Iterator[Event]:
+        """Pass events on; end where the input is damaged, and keep that error.
+
+        in_place says that the output takes the input's place, which damage must not lead to.
+        """
         try:
             for event in events:
                 stored = self._storable(event)
@@ -104,6 +108,8 @@ class _Tally:
                     self.faults += isinstance(stored.outcome, Fault)
                 yield stored
         except DecodeError as error:
+            if in_place:
+                raise
             self.damage = error
 
     def _storable(self, event: Event) -> Event:
@@ -118,18 +124,21 @@ def run(args: argparse.Namespace) -> int:
     """Write IN in the form that OUT's name asks for; return 0."""
     if args.output.suffix not in FORMS:
         raise HarnessError(f"{args.output}: name it {' or '.join(FORMS)} to say which form it gets")
+    if not stat.S_ISREG(args.input.stat().st_mode):
+        raise HarnessError(f"{args.input}: not a regular file; copy the log into one")
+    in_place = args.output.exists() and args.output.samefile(args.input)
     with args.input.open("rb") as stream:
         form = detect(stream.read(64))
     tally = _Tally()
     if form is not None:
         with open_events(args.input) as reader:
             header = _with_overrides(reader.header, args)
-            _write(args.output, header, tally.watch(progress(reader, args)))
+            _write(args.output, header, tally.watch(progress(reader, args), in_place))
         _print(Report(args), args, form, tally, None)
     else:
         source = capture.open_capture(args.input)
         header = _with_overrides(_header(source, args.input), args)
-        _write(args.output, header, tally.watch(progress(source.events(), args)))
+        _write(args.output, header, tally.watch(progress(source.events(), args), in_place))
         _print(Report(args), args, source.format, tally, source)
     if tally.damage is not None:
         raise HarnessError(
@@ -143,7 +152,10 @@ def _header(source: capture.Capture, path: Path) -> Header:
     hints = dict(source.header_hints)
     dialect = hints.pop("dialect", "spec")
     # The log ended when the file was last written. Unlike the time now, it stays the same.
-    ended = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    try:
+        created = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):
+        created = ""  # no calendar goes that far
     return Header(
         dialect=dialect,
         source={
@@ -152,7 +164,7 @@ def _header(source: capture.Capture, path: Path) -> Header:
             "input": path.name.encode(errors="replace").decode(),
             **hints,
         },
-        created=ended.isoformat(timespec="seconds"),
+        created=created,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from harness.errors import HarnessError
 
 
 @contextmanager
@@ -23,6 +26,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield draft
         if final.exists():
             draft.chmod(stat.S_IMODE(final.stat().st_mode))
+            _refuse_locked(final)
         draft.replace(final)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _refuse_locked(path: Path) -> None:
+    """Raise HarnessError when another program is writing a file that is to be replaced."""
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            problem = f"{path}: another program is writing this file; wait for its end"
+            raise HarnessError(problem) from error

@@ -18,9 +18,10 @@ from harness.errors import HarnessError
 from harness.explain import explain
 from harness.findings import Finding
 from harness.memory import DEFAULT_PAGE_BUDGET
-from harness.model.config import UnitConfig
+from harness.model.config import DEFAULT_DESCRIPTOR_BUDGET, UnitConfig
 from harness.model.dialects import dialect_named
 from harness.targets import Counters, ReplayTarget, target_named, target_names
+from harness.targets.base import FINDINGS_KEPT
 from harness.trace import Block, Header, TextReader, TraceReader, open_events
 from harness.trace.codec import Encoder
 
@@ -43,22 +44,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--findings",
-        type=int,
+        type=_count,
         default=FINDINGS_SHOWN,
         metavar="N",
         help=f"findings to explain per trace (default {FINDINGS_SHOWN})",
     )
     parser.add_argument(
         "--page-budget",
-        type=int,
+        type=_count,
         default=DEFAULT_PAGE_BUDGET,
         metavar="PAGES",
         help="4 KiB pages of guest memory a trace may touch (default %(default)s)",
     )
+    parser.add_argument(
+        "--descriptor-budget",
+        type=_count,
+        default=DEFAULT_DESCRIPTOR_BUDGET,
+        metavar="N",
+        help="invalidation descriptors a trace may run, and some per event (default %(default)s)",
+    )
 
 
-def unit_config(header: Header, page_budget: int = DEFAULT_PAGE_BUDGET) -> UnitConfig:
-    """Return the configuration of the VT-d unit a header describes; raise HarnessError if none."""
+def _budgets(args: argparse.Namespace) -> dict[str, int]:
+    return {"page_budget": args.page_budget, "descriptor_budget": args.descriptor_budget}
+
+
+def _count(text: str) -> int:
+    """Return a number of things, as an option gives it."""
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= number < 1 << 48:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number of things")
+    return number
+
+
+def unit_config(header: Header, **budgets: int) -> UnitConfig:
+    """Return the configuration of the VT-d unit a header describes; raise HarnessError if none.
+
+    budgets are those of UnitConfig.
+    """
     for unit in header.units:
         if unit.kind == "vtd" and unit.capability:
             return UnitConfig(
@@ -68,7 +91,7 @@ def unit_config(header: Header, page_budget: int = DEFAULT_PAGE_BUDGET) -> UnitC
                 host_address_width=unit.host_address_width or DEFAULT_WIDTH,
                 memory=header.memory,
                 dialect=dialect_named(header.dialect),
-                page_budget=page_budget,
+                **budgets,
             )
     raise HarnessError(
         "the trace's header names no VT-d unit with its capabilities; "
@@ -123,12 +146,12 @@ class Result:
     seconds: float
 
 
-def replay(path: Path, names: list[str], page_budget: int, quiet: bool) -> Iterator[Result]:
+def replay(path: Path, names: list[str], quiet: bool, **budgets: int) -> Iterator[Result]:
     """Replay one trace on each named target; raise DecodeError after what precedes damage."""
     damage: DecodeError | None = None
     spent = dict.fromkeys(names, 0.0)
     with open_events(path) as source:
-        config = unit_config(source.header, page_budget)
+        config = unit_config(source.header, **budgets)
         targets: list[ReplayTarget] = [target_named(name, config) for name in names]
         with tqdm(
             desc=path.name, unit=" events", unit_scale=True, delay=1, leave=False,
@@ -136,11 +159,17 @@ def replay(path: Path, names: list[str], page_budget: int, quiet: bool) -> Itera
         ) as bar:  # fmt: skip
             try:
                 for block in _blocks(source):
+                    # Each target gets what precedes damage within the block.
                     for target in targets:
                         start = time.perf_counter()
-                        target.feed(block)
+                        try:
+                            target.feed(block)
+                            _check_count(block, target)
+                        except DecodeError as error:
+                            damage = damage or error
                         spent[target.name] += time.perf_counter() - start
-                        _check_count(block, target)
+                    if damage is not None:
+                        break
                     bar.update(block.events)
             except DecodeError as error:
                 damage = error
@@ -194,15 +223,16 @@ def run(args: argparse.Namespace) -> int:
     """Replay every trace; return 1 when anything diverged or targets disagree, else 0."""
     names = list(dict.fromkeys(args.target or ["model", "native"]))
     results: list[Result] = []
-    damage: list[DecodeError] = []
+    failed = False
     disagreements = 0
     for path in args.traces:
         found: list[Result] = []
         try:
-            for result in replay(path, names, args.page_budget, args.quiet):
+            for result in replay(path, names, args.quiet, **_budgets(args)):
                 found.append(result)
-        except DecodeError as error:
-            damage.append(error)
+        except (DecodeError, HarnessError, OSError) as error:
+            # The other traces are still worth replaying.
+            failed = True
             print(f"error: {path}: {error}", file=sys.stderr)
         results += found
         disagreements += _disagree(found)
@@ -220,7 +250,7 @@ def run(args: argparse.Namespace) -> int:
             rows.append((result.trace.name, result.target, *numbers))
         print("\n".join(_table(rows)))
     _summarise(results, disagreements, args.json)
-    if damage:
+    if failed:
         return 2
     return 1 if disagreements or any(r.counters.divergences for r in results) else 0
 
@@ -255,8 +285,10 @@ def _show_findings(path: Path, found: list[Result], args: argparse.Namespace) ->
             else:
                 print(explain(finding, event_at) + "\n")
     most = max((result.counters.divergences for result in found), default=0)
-    if most > args.findings and not args.json:
-        print(f"{path.name}: {most - args.findings} more findings (--findings shows more)\n")
+    shown = min(args.findings, FINDINGS_KEPT)
+    if most > shown and not args.json:
+        more = "only so many are kept" if shown == FINDINGS_KEPT else "--findings shows more"
+        print(f"{path.name}: {most - shown} more findings ({more})\n")
 
 
 def _summarise(results: list[Result], disagreements: int, as_json: bool) -> None:

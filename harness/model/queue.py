@@ -140,6 +140,11 @@ class InvalidationQueue:
         if self._ring.step == DESCRIPTOR_SIZES[1] and not self._config.ecap("smts"):
             self._fail(QueueError.WIDTH)
             return
+        # A fault record that CAP.FRO places over IQH can leave anything there.
+        head = self._registers.load(vtd.IQH)
+        if head >= self._ring.size or head % self._ring.step:
+            self._fail(QueueError.TAIL)
+            return
         while (head := self._registers.load(vtd.IQH)) != tail:
             self._charge()
             error = self._one(self._ring.base + head)

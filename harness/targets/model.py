@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import assert_never
 
 from decoders.events import (
@@ -34,6 +35,8 @@ from harness.trace import Block
 from harness.trace.codec import decode
 
 _F = layout(FaultRecordRegister)["f"].mask
+LOOKAHEAD = 64
+"""How many of the expected observations one that was seen is compared with."""
 SUBJECTS = {
     Descriptor: "descriptor",
     FaultRecord: "fault-record",
@@ -170,7 +173,7 @@ class ModelReplay:
             self.unit.adopt(seen)
             return
         expected = self._expected
-        for index, (_, candidate) in enumerate(expected):
+        for index, (_, candidate) in enumerate(islice(expected, LOOKAHEAD)):
             if self._same(candidate, seen):
                 for _ in range(index):
                     self._missing(*expected.popleft())

@@ -34,6 +34,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 # tried twice (possessive, and a string may lack its end), or a hostile line would take forever.
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
+U32 = (1 << 32) - 1
 U64 = (1 << 64) - 1
 
 T = TypeVar("T")
@@ -235,7 +236,7 @@ def _unit(value: object, path: str) -> UnitInfo:
     return UnitInfo(
         _name(members["kind"], f"{path}.kind"),
         _number(members["base"], U64, f"{path}.base"),
-        _number(members["version"], U64, f"{path}.version"),
+        _number(members["version"], U32, f"{path}.version"),
         _number(members["capability"], U64, f"{path}.capability"),
         _number(members["extended_capability"], U64, f"{path}.extended_capability"),
         _number(members["host_address_width"], 64, f"{path}.host_address_width"),

@@ -145,7 +145,7 @@ def replayed(path: Path) -> list[Result]:
     """Replay a trace on every target, up to damage at its end."""
     results: list[Result] = []
     with contextlib.suppress(DecodeError):
-        results.extend(replay(path, TARGETS, 1 << 16, True))
+        results.extend(replay(path, TARGETS, True, page_budget=1 << 16))
     return results
 
 

@@ -205,7 +205,11 @@ class GuardedReplay {
         std::optional<Damage> damage;
         try {
             const nb::gil_scoped_release released;
-            damage = replay_.feed(std::as_bytes(raw.span()));
+            damage = replay_.feed(std::as_bytes(raw.span()), [] {
+                const nb::gil_scoped_acquire acquired;
+                if (PyErr_CheckSignals() != 0)
+                    throw nb::python_error();
+            });
         } catch (...) {
             busy_ = false;
             throw;

@@ -68,6 +68,9 @@ void InvalidationQueue::run() {
         return fail(Error::alignment);
     if (step_ == wide_step && config_.ecap(layout::ExtendedCapability::smts) == 0)
         return fail(Error::width);
+    // A fault record that CAP.FRO places over IQH can leave anything there.
+    if (registers_.load(reg::iqh) >= size_ || registers_.load(reg::iqh) % step_ != 0)
+        return fail(Error::tail);
     for (u64 head = registers_.load(reg::iqh); head != tail; head = registers_.load(reg::iqh)) {
         charge();
         const Error error = fetch(base_ + head);

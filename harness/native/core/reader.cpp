@@ -173,7 +173,9 @@ bool EventReader::outcome(Outcome &out) {
     std::uint8_t first;
     if (!head(first))
         return false;
-    if (first < fixarray || first > fixarray_last) {
+    const bool is_array =
+        (first >= fixarray && first <= fixarray_last) || first == array16 || first == array32;
+    if (!is_array) {
         out.type = OutcomeType::fault;
         return integer(out.reason, 0xff, "fault reason is not a number below 256");
     }

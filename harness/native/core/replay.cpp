@@ -19,6 +19,11 @@ const char *subject_of(const Observation &seen) {
     }
 }
 
+// Events between two questions whether to stop.
+constexpr u64 events_per_pause = 256;
+// How many of the expected observations one that was seen is compared with.
+constexpr std::size_t lookahead = 64;
+
 } // namespace
 
 Replay::Replay(UnitConfig config, std::size_t findings_kept)
@@ -26,10 +31,13 @@ Replay::Replay(UnitConfig config, std::size_t findings_kept)
       compared_bits_(
           ~(unit_.config().dialect.fault_record_ignored | layout::FaultRecordRegister::f.mask())) {}
 
-std::optional<Damage> Replay::feed(std::span<const std::byte> raw) {
+std::optional<Damage> Replay::feed(std::span<const std::byte> raw,
+                                   const std::function<void()> &stop) {
     EventReader reader(raw);
     Event event;
     for (;;) {
+        if (counters_.events % events_per_pause == 0)
+            stop();
         const std::size_t offset = reader.offset();
         switch (reader.next(event)) {
         case ReadResult::event:
@@ -164,7 +172,8 @@ void Replay::observe(const Observation &seen) {
         unit_.adopt(seen);
         return;
     }
-    for (std::size_t index = 0; index < expected_.size(); ++index) {
+    const std::size_t looked_at = std::min(expected_.size(), lookahead);
+    for (std::size_t index = 0; index < looked_at; ++index) {
         if (!same(expected_[index].observation, seen))
             continue;
         for (std::size_t i = 0; i < index; ++i) {

@@ -5,6 +5,7 @@
 #include "unit.hpp"
 
 #include <deque>
+#include <functional>
 #include <string>
 
 namespace dmarewind {
@@ -35,8 +36,9 @@ class Replay {
   public:
     Replay(UnitConfig config, std::size_t findings_kept);
 
-    // Apply the events of one block's raw content; damage ends it after the events before.
-    std::optional<Damage> feed(std::span<const std::byte> raw);
+    // Apply the events of one block's raw content; damage ends it after the events before. stop is
+    // asked now and then whether to give up, which it does by throwing.
+    std::optional<Damage> feed(std::span<const std::byte> raw, const std::function<void()> &stop);
     // Apply one event; its number is the count of those before it.
     void apply(const Event &event);
     // Report what the unit did and the recording lacks.

@@ -80,3 +80,44 @@ def test_a_block_that_holds_less_than_it_claims(
     path.write_bytes(preamble() + block(raw, 0, len(events) + 5))
     assert run(path, target) == 2
     assert f"claims {len(events) + 5} events and holds {len(events)}" in capsys.readouterr().err
+
+
+def test_each_target_gets_what_precedes_damage_in_a_block(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, events = parse_text(str(STORY))
+    encoder = Encoder()
+    raw = b"".join(encoder.encode(event) for event in events[:4]) + b"\x91\xc1"
+    path = tmp_path / "damaged.trace"
+    path.write_bytes(preamble() + block(raw, 0, 5))
+    for target in ("model", "native"):
+        assert run(path, target) == 2
+        output = capsys.readouterr()
+        assert "replayed 4 events" in output.out
+        assert "trace.event[4]" in output.err
+
+
+def test_a_bad_file_does_not_keep_others_from_replay(
+    tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    good.write_text(str(STORY))
+    bad.write_text("nothing of the kind\n")
+    parser = argparse.ArgumentParser()
+    replay.add_arguments(parser)
+    args = parser.parse_args(["--target", target, str(bad), str(good)])
+    args.quiet, args.json = True, False
+    assert replay.run(args) == 2
+    output = capsys.readouterr()
+    assert f"replayed {len(parse_text(str(STORY))[1])} events" in output.out
+    assert str(bad) in output.err
+
+
+def test_a_record_over_the_head_of_the_queue_stops_it(target: str) -> None:
+    """CAP.FRO may place the fault records over the queue's registers; it must not run wild."""
+    config = parse_text(str(STORY))[0].units[0]
+    capability = config.capability & ~(0x3FF << 24) | 8 << 24
+    head = STORY.lines[1].replace(str(config.capability), str(capability))
+    story = STORY.replace(STORY.lines[1], head)
+    told = Script(story.lines[: story.find(BELL)]).append("fault-record 0 0xf 0x0", BELL)
+    assert len(replay_text(str(told), target).findings) == 1

@@ -98,7 +98,7 @@ def _memory(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
     return tuple((start, end - start) for start, end in pairs)
 
 
-units = st.builds(UnitInfo, names, u64, u64, u64, u64, st.integers(0, 64))
+units = st.builds(UnitInfo, names, u64, u32, u64, u64, st.integers(0, 64))
 headers = st.builds(
     Header,
     st.just(1),

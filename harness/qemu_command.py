@@ -98,13 +98,20 @@ def join(members: dict[str, str], implied: str) -> str:
     return ",".join(words)
 
 
+LARGEST = 1 << 52
+"""Bytes a physical address reaches."""
+
+
 def size(text: str, unit: str = "B") -> int:
     """Return the bytes that a QEMU size stands for; `unit` is meant when it names none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?|0[xX][0-9a-fA-F]+)([bBkKmMgGtTpPeE]?)", text)
     if match is None:
         raise HarnessError(f"{text!r} is not a size; write 512M or 2G")
     number = int(match[1], 16) if match[1][:2] in ("0x", "0X") else float(match[1])
-    return int(number * 1024 ** "BKMGTPE".index((match[2] or unit).upper()))
+    scaled = number * 1024 ** "BKMGTPE".index((match[2] or unit).upper())
+    if scaled >= LARGEST:
+        raise HarnessError(f"{text:.40} is more memory than an address reaches")
+    return int(scaled)
 
 
 @dataclass(frozen=True)

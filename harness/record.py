@@ -245,6 +245,8 @@ def run(args: argparse.Namespace) -> int:
     if argv[:1] == ["--"]:
         del argv[0]
     quiet = bool(getattr(args, "quiet", False))
+    if args.keep_log and Path(args.keep_log).resolve() == Path(args.output).resolve():
+        raise HarnessError(f"{args.output}: the trace and the log need files of their own")
     summary = record(
         args.output,
         argv,

@@ -140,18 +140,20 @@ def test_one_table_entry_too_many_empties_their_cache(platform: Platform, entrie
     above = space.entry(0, 2)
     # Three entries lead to that translation, and as many to one of each region, mostly shared.
     kept = {(shift, 0) for shift in (21, 30, 39)}
+    last = 0
     for region in regions(entries):
         new = {(shift, region >> shift | 1 << 48) for shift in (21, 30, 39)}
         if len(kept) + len(new - kept) > entries:
             break
         kept |= new
         platform.unit.access(DEVICE, None, region, READ)
+        last = region
     platform.store(above, 0)
     platform.store(leaves, 0x1234)
     assert [found.kind for found in platform.unit.findings()] == [FindingKind.PAGE_REUSE]
     platform.store(above, leaves | 3)
     platform.store(leaves, 0x1234)
     platform.store(above, 0)
-    platform.unit.access(DEVICE, None, (1 << 46) + region, READ)
+    platform.unit.access(DEVICE, None, (1 << 46) + last, READ)
     platform.store(leaves, 0x4321)
     assert platform.unit.findings() == []

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from decoders.acpi.reading import NodeLists, Reading
+from decoders.acpi.reading import NodeLists, Reading, read_sequence
 from decoders.acpi.structures import (
-    HEADER_SIZE,
     AcpiStructure,
     Text,
     octets,
@@ -129,18 +128,7 @@ ENDPOINT, SUB_HIERARCHY, IO_APIC, HPET, NAMESPACE = 1, 2, 3, 4, 5
 
 def read_nodes(reading: Reading, path: str, start: int, end: int) -> NodeLists:
     """Read what follows the header of a DMAR: fixed part, remapping structures, the rest."""
-    head = reading.node(Dmar, path, start + HEADER_SIZE, end)
-    if head is None:
-        return (), (), reading.rest(f"{path}.rest", start + HEADER_SIZE, end)
-    nodes: list[Node] = []
-    at = start + HEADER_SIZE + size_of(Dmar)
-    while at < end:
-        node = _node(reading, f"{path}.node[{len(nodes)}]", at, end)
-        if node is None:
-            break
-        nodes.append(node)
-        at += node.body.length
-    return (head,), tuple(nodes), reading.rest(f"{path}.rest", at, end)
+    return read_sequence(reading, Dmar, _node, path, start, end)
 
 
 def _node(reading: Reading, path: str, at: int, end: int) -> Node | None:

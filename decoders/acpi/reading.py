@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from decoders.acpi.structures import AcpiStructure, Opaque, field_sizes, first_missing, size_of
+from decoders.acpi.structures import (
+    HEADER_SIZE,
+    AcpiStructure,
+    Opaque,
+    field_sizes,
+    first_missing,
+    size_of,
+)
 from decoders.acpi.tree import Node, Rule, Violation
 
 LARGEST_TABLE = 1 << 20
@@ -160,3 +167,30 @@ def _offset(cls: type[AcpiStructure], wanted: str) -> int:
 
 def _word(cls: type[AcpiStructure]) -> str:
     return "header" if cls.__name__.endswith("Header") else "node"
+
+
+def read_sequence(
+    reading: Reading,
+    head_class: type[AcpiStructure],
+    read_node: Callable[[Reading, str, int, int], Node | None],
+    path: str,
+    start: int,
+    end: int,
+) -> NodeLists:
+    """Read a table whose nodes follow its fixed part without a gap: that part, nodes, the rest.
+
+    A node says its own length; the first that cannot be read ends them.
+    """
+    at = start + HEADER_SIZE
+    head = reading.node(head_class, path, at, end)
+    if head is None:
+        return (), (), reading.rest(f"{path}.rest", at, end)
+    nodes: list[Node] = []
+    at += size_of(head_class)
+    while at < end:
+        node = read_node(reading, f"{path}.node[{len(nodes)}]", at, end)
+        if node is None:
+            break
+        nodes.append(node)
+        at += node.body.length
+    return (head,), tuple(nodes), reading.rest(f"{path}.rest", at, end)

@@ -299,7 +299,7 @@ class Caches:
     def _drop_leaves(self, tag: Tag, keys: list[IotlbKey], event: int) -> None:
         if not keys:
             return
-        # The limit is applied to whole invalidations so that it does not depend on their order.
+        # Per tag, before its entries are added: the order of entries within a tag has no say.
         if len(self.dropped) + len(keys) > DROPPED_LIMIT:
             self.dropped.clear()
         store = self.iotlb[tag]

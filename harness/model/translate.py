@@ -30,6 +30,7 @@ from harness.model.walk import (
     IGNORED_WHEN_COMPARING,
     INTERRUPT_FIRST,
     INTERRUPT_LAST,
+    PRESENT,
     PagingRoot,
     Rights,
     Step,
@@ -347,4 +348,4 @@ class Translator:
         """Say whether a second-stage walk ended at an entry that is not present at all."""
         if root.stage != Role.SECOND_STAGE or not result.steps:
             return False
-        return result.steps[-1].value & 0b11 == 0
+        return result.steps[-1].value & PRESENT[root.stage] == 0

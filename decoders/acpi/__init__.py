@@ -8,20 +8,13 @@ from decoders.acpi.structures import (
     Header,
     Opaque,
     Text,
-    bit,
-    bits_of,
-    build,
     checksum,
-    decode,
-    encode,
-    field_sizes,
-    number,
     seal,
-    size_of,
 )
 from decoders.acpi.tables import READERS, read, read_tolerant
 from decoders.acpi.tree import Located, Node, Rule, Table, Violation
 from decoders.acpi.validate import validate, validate_table
+from decoders.bytewise import bit, bits_of, build, decode, encode, field_sizes, number, size_of
 
 __all__ = [
     "HEADER_SIZE",

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from decoders.acpi.structures import bits_of, field_sizes, number
 from decoders.acpi.tree import Node, Rule, Table, Violation
+from decoders.bytewise import bits_of, field_sizes, number
 
 MOST_COMPARISONS: Final = 1 << 20
 """Pairs of ranges that are compared in one table."""

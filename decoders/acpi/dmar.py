@@ -5,17 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from decoders.acpi.reading import NodeLists, Reading, read_sequence
-from decoders.acpi.structures import (
-    AcpiStructure,
-    Text,
-    octets,
-    size_of,
-    u8,
-    u16,
-    u32,
-    u64,
-)
+from decoders.acpi.structures import AcpiStructure, Text
 from decoders.acpi.tree import Node, Rule
+from decoders.bytewise import octets, size_of, u8, u16, u32, u64
 
 NODE = u16("type", "length")
 

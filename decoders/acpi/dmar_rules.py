@@ -21,8 +21,8 @@ from decoders.acpi.dmar import (
     Rhsa,
     Rmrr,
 )
-from decoders.acpi.structures import bit
 from decoders.acpi.tree import Node, Rule
+from decoders.bytewise import bit
 
 REVISIONS = frozenset({1, 2})
 LEAST_WIDTH = 11

@@ -7,15 +7,9 @@ from typing import Final
 
 from decoders.acpi import iort_nodes as kinds
 from decoders.acpi.reading import NodeLists, Reading
-from decoders.acpi.structures import (
-    HEADER_SIZE,
-    AcpiStructure,
-    Number32,
-    Number64,
-    Text,
-    size_of,
-)
+from decoders.acpi.structures import HEADER_SIZE, AcpiStructure, Number32, Number64, Text
 from decoders.acpi.tree import Node, Rule
+from decoders.bytewise import size_of
 
 _Array = tuple[str, type[AcpiStructure], int, int, str]
 """An array in a node: name, kind, count, offset from the node, and the field that gives the offset

@@ -6,7 +6,8 @@ from typing import Final
 
 from scapy.fields import AnyField
 
-from decoders.acpi.structures import AcpiStructure, octets, u8, u16, u32, u64
+from decoders.acpi.structures import AcpiStructure
+from decoders.bytewise import octets, u8, u16, u32, u64
 
 
 class Iort(AcpiStructure):

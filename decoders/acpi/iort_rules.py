@@ -6,8 +6,9 @@ from typing import Final
 
 from decoders.acpi import iort_nodes as kinds
 from decoders.acpi.checking import Checks, Span
-from decoders.acpi.structures import AcpiStructure, Number32, bit
+from decoders.acpi.structures import AcpiStructure, Number32
 from decoders.acpi.tree import Node, Rule
+from decoders.bytewise import bit
 
 REVISIONS: Final = frozenset(range(8))
 """0 is issue D, 1 to 6 are issues E to E.f, 7 is the one that adds IWB."""

@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from decoders.acpi.reading import NodeLists, Reading, read_sequence
-from decoders.acpi.structures import (
-    AcpiStructure,
-    octets,
-    size_of,
-    u8,
-    u16,
-    u32,
-    u64,
-)
+from decoders.acpi.structures import AcpiStructure
 from decoders.acpi.tree import Node, Rule
+from decoders.bytewise import octets, size_of, u8, u16, u32, u64
 
 NODE = u8("type", "flags") + u16("length", "device_id")
 ENTRY = u8("type") + u16("device_id") + u8("data_setting")

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from decoders.acpi.structures import (
-    HEADER_SIZE,
-    AcpiStructure,
-    Opaque,
-    field_sizes,
-    first_missing,
-    size_of,
-)
+from decoders.acpi.structures import HEADER_SIZE, AcpiStructure, Opaque
 from decoders.acpi.tree import Node, Rule, Violation
+from decoders.bytewise import field_sizes, first_missing, size_of
 
 LARGEST_TABLE = 1 << 20
 """Bytes of the largest table that is read; the largest known ones have some 100 KiB."""

@@ -9,8 +9,9 @@ from typing import Final
 
 from decoders.acpi import dmar, iort, ivrs, viot
 from decoders.acpi.reading import LARGEST_TABLE, NodeLists, Reading
-from decoders.acpi.structures import HEADER_SIZE, Header, size_of
+from decoders.acpi.structures import HEADER_SIZE, Header
 from decoders.acpi.tree import Rule, Table
+from decoders.bytewise import size_of
 from decoders.errors import DecodeError
 
 _Reader = Callable[[Reading, str, int, int], NodeLists]

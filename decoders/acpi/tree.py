@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from decoders.acpi.structures import AcpiStructure, encode, field_sizes
+from decoders.acpi.structures import AcpiStructure
+from decoders.bytewise import encode, field_sizes
 
 
 class Rule(StrEnum):

@@ -9,17 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from decoders.acpi.reading import NodeLists, Reading
-from decoders.acpi.structures import (
-    HEADER_SIZE,
-    AcpiStructure,
-    octets,
-    size_of,
-    u8,
-    u16,
-    u32,
-    u64,
-)
+from decoders.acpi.structures import HEADER_SIZE, AcpiStructure
 from decoders.acpi.tree import Node, Rule
+from decoders.bytewise import octets, size_of, u8, u16, u32, u64
 
 NODE = u8("type", "reserved") + u16("length")
 

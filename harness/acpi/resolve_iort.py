@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from decoders.acpi import iort_nodes as kinds
-from decoders.acpi.structures import Text, bit
+from decoders.acpi.structures import Text
 from decoders.acpi.tree import Node, Table
+from decoders.bytewise import bit
 from harness.acpi.answers import Answer, Behind, Iommu, IommuKind, Nowhere, Why
 from harness.acpi.topology import Device, MmioDevice, NamedDevice, PciDevice, Topology
 

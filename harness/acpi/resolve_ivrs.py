@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from decoders.acpi import ivrs
 from decoders.acpi.ivrs import AliasEntry, DeviceEntry, ExtendedEntry, HidEntry, Ivhd10
-from decoders.acpi.structures import bit
 from decoders.acpi.tree import Node, Table
+from decoders.bytewise import bit
 from harness.acpi.answers import Answer, Behind, Iommu, IommuKind, Nowhere, Why
 from harness.acpi.topology import Device, MmioDevice, NamedDevice, Topology
 

@@ -1,0 +1,1 @@
+"""Binary formats of virtio-iommu: config space, requests, properties, fault reports."""

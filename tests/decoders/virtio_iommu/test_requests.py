@@ -1,0 +1,170 @@
+"""Tests of requests, properties and config space against bytes written by struct."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from decoders.bytewise import build, encode, packed
+from decoders.errors import DecodeError
+from decoders.virtio_iommu.config import BYPASS_OFFSET, decode_config, describe, encode_config
+from decoders.virtio_iommu.constants import Feature, RequestType
+from decoders.virtio_iommu.properties import encode_properties, read_properties, resv_mem
+from decoders.virtio_iommu.requests import (
+    READABLE_SIZE,
+    REQUESTS,
+    decode_request,
+    encode_request,
+)
+from decoders.virtio_iommu.structures import Config, FaultReport, Map, Probe, RequestTail
+
+BYTES = {
+    RequestType.ATTACH: struct.pack("<B3sIII4s", 1, b"abc", 7, 0x108, 1, b"wxyz"),
+    RequestType.DETACH: struct.pack("<B3sII8s", 2, b"abc", 7, 0x108, b"ABCDEFGH"),
+    RequestType.MAP: struct.pack("<B3xIQQQI", 3, 7, 0x1000, 0x2FFF, 0x7F00_0000_0000_1000, 5),
+    RequestType.UNMAP: struct.pack("<B3xIQQ4x", 4, 7, 0x1000, 0xFFFF_FFFF_FFFF_FFFF),
+    RequestType.PROBE: struct.pack("<B3xI64s", 5, 0x108, bytes(range(64))),
+}
+FIELDS: dict[RequestType, dict[str, int | bytes]] = {
+    RequestType.ATTACH: {"domain": 7, "endpoint": 0x108, "flags": 1, "reserved": b"wxyz"},
+    RequestType.DETACH: {"domain": 7, "endpoint": 0x108, "reserved_head": b"abc"},
+    RequestType.MAP: {"virt_end": 0x2FFF, "phys_start": 0x7F00_0000_0000_1000, "flags": 5},
+    RequestType.UNMAP: {"domain": 7, "virt_start": 0x1000, "virt_end": (1 << 64) - 1},
+    RequestType.PROBE: {"endpoint": 0x108, "reserved": bytes(range(64))},
+}
+
+
+@pytest.mark.parametrize("kind", RequestType)
+def test_a_request_is_read_and_written(kind: RequestType) -> None:
+    request = decode_request(BYTES[kind], "request")
+    assert {name: request.getfieldval(name) for name in FIELDS[kind]} == FIELDS[kind]
+    assert encode_request(request) == BYTES[kind]
+    assert len(BYTES[kind]) == READABLE_SIZE[kind]
+
+
+@pytest.mark.parametrize("kind", RequestType)
+def test_the_fast_form_says_the_same(kind: RequestType) -> None:
+    fast = packed(REQUESTS[kind])
+    values = fast.unpack(b"before" + BYTES[kind] + b"behind", len("before"))
+    slow = decode_request(BYTES[kind], "request")
+    assert dict(zip(fast.names, values, strict=True)) == slow.fields
+    assert fast.pack(*values) == BYTES[kind]
+    assert fast.size == len(BYTES[kind])
+    for name in FIELDS[kind]:
+        changed = bytearray(BYTES[kind])
+        changed[fast.offset(name)] ^= 0xFF
+        other = decode_request(bytes(changed), "request")
+        differing = {n for n in fast.names if other.getfieldval(n) != slow.getfieldval(n)}
+        assert differing == {name}, f"{name} is not at {fast.offset(name)}"
+
+
+@pytest.mark.parametrize("kind", RequestType)
+def test_each_short_request_names_the_field_that_is_cut(kind: RequestType) -> None:
+    whole = BYTES[kind]
+    fast = packed(REQUESTS[kind])
+    for size in range(len(whole)):
+        with pytest.raises(DecodeError, match="the data ends here, at offset 0x40") as caught:
+            decode_request(whole[:size], "queue[3]", 0x40)
+        cut = max((n for n in fast.names if fast.offset(n) <= size), key=fast.offset)
+        assert caught.value.path == f"queue[3].{cut}", size
+
+
+def test_unknown_types_and_what_follows_a_request() -> None:
+    for kind in (0, 6, 255):
+        with pytest.raises(DecodeError, match=rf"r.type: type {kind} is not defined, at .* 0x8"):
+            decode_request(bytes([kind]) + bytes(71), "r", 8)
+    with pytest.raises(DecodeError, match=r"r: Map takes 36 bytes, 2 more follow, at offset 0x24"):
+        decode_request(BYTES[RequestType.MAP] + b"ab", "r")
+
+
+def test_tail_and_fault_report() -> None:
+    assert encode(build(RequestTail, status=6)) == b"\6\0\0\0"
+    report = build(FaultReport, reason=2, flags=0x102, endpoint=8, address=0xFFFF_F000)
+    assert encode(report) == struct.pack("<B3xII4xQ", 2, 0x102, 8, 0xFFFF_F000)
+
+
+def test_packed_refuses_what_does_not_fit() -> None:
+    with pytest.raises(struct.error):
+        packed(Map).unpack(bytes(packed(Map).size - 1))
+    with pytest.raises(struct.error):
+        packed(Probe).pack(256, b"", 0, b"")
+    with pytest.raises(KeyError):
+        packed(Map).offset("endpoint")
+
+
+# --- properties ----------------------------------------------------------------------------------
+
+MSI = struct.pack("<HHB3xQQ", 1, 20, 1, 0xFEE0_0000, 0xFEEF_FFFF)
+
+
+def test_properties_up_to_the_end() -> None:
+    data = encode_properties([resv_mem(0xFEE0_0000, 0xFEEF_FFFF, 1), resv_mem(0, 0xFFF)], 512)
+    assert data[:24] == MSI
+    assert len(data) == 512
+    first, second = read_properties(data, "probe")
+    assert first.region is not None
+    assert second.region is not None
+    assert (first.region.subtype, first.region.start) == (1, 0xFEE0_0000)
+    assert (second.offset, second.region.subtype, second.region.end) == (24, 0, 0xFFF)
+    assert len(list(read_properties(MSI, "probe"))) == 1, "a payload may be full"
+    assert list(read_properties(bytes(3), "probe")) == []
+
+
+def test_properties_that_a_driver_passes_over() -> None:
+    strange = struct.pack("<HH5s", 0x1001, 5, b"12345") + struct.pack("<HH", 0xFFF, 0)
+    ended = strange + struct.pack("<HH", 0x3000, 0) + MSI + bytes(4) + b"not read"
+    first, second, third, last = read_properties(ended, "probe")
+    assert (first.type, first.reserved, first.data, first.region) == (1, 0x1000, b"12345", None)
+    assert (second.type, second.data, second.region) == (0xFFF, b"", None)
+    assert (third.type, third.reserved) == (0, 0x3000)
+    assert last.region is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (MSI[:20], r"property\[0\].length: 20 bytes, 16 are left, at offset 0x102"),
+        (MSI + MSI[:3], r"property\[1\]: the payload ends within its head, at offset 0x118"),
+        (b"\1\0\0\0", r"property\[0\].length: 0 bytes, RESV_MEM has 20, at offset 0x102"),
+        (b"\1\0\x18\0" + bytes(24), r"property\[0\].length: 24 bytes, RESV_MEM has 20"),
+        (MSI + b"\7\0\xff\xff", r"property\[1\].length: 65535 bytes, 0 are left, at offset 0x11a"),
+    ],
+)
+def test_properties_that_do_not_fit(data: bytes, message: str) -> None:
+    with pytest.raises(DecodeError, match=message):
+        list(read_properties(data, "probe", 0x100))
+
+
+def test_regions_that_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match=r"take 24 bytes, probe_size is 23"):
+        encode_properties([resv_mem(0, 1)], 23)
+    with pytest.raises(ValueError, match="ends at 0x0, below its start 0x1"):
+        resv_mem(1, 0)
+
+
+# --- config space --------------------------------------------------------------------------------
+
+
+def test_config_space() -> None:
+    data = struct.pack("<QQQIIIB3s", 0xFFFF_F000, 1, (1 << 39) - 1, 2, 9, 512, 1, b"abc")
+    config = decode_config(data)
+    assert encode_config(config) == data
+    assert data[BYPASS_OFFSET] == config.bypass == 1
+    everything = Feature(0x7F)
+    assert list(describe(config, everything)) == [
+        "granule 0x1000",
+        "addresses 0x1 to 0x7fffffffff",
+        "domains 0x2 to 0x9",
+        "512 bytes of properties",
+        "endpoints without a domain bypass",
+    ]
+    assert list(describe(config, 0)) == [
+        "granule 0x1000",
+        "addresses 0x0 to 0xffffffffffffffff",
+        "domains 0x0 to 0xffffffff",
+    ]
+    assert "endpoints without a domain bypass" in describe(build(Config), Feature.BYPASS)
+    assert "no page size, which no driver can use" in describe(build(Config), 0)
+    with pytest.raises(DecodeError, match=r"config.reserved: the data ends here"):
+        decode_config(data[:-1])

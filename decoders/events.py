@@ -6,7 +6,8 @@ order (see harness.trace.codec). Addresses and sizes are in bytes, integers are 
 
 Two families share the stream. *Stimuli* are what software or a device did (RegWrite, Store,
 Access...). *Observations* are what the recorded unit was seen doing in answer (Descriptor,
-StatusWrite, FaultRecord, Interrupt); a target must produce the same ones in the same order.
+StatusWrite, FaultRecord, Interrupt, FaultReport); a target must produce the same ones in the same
+order. A Request of a virtio-iommu is a stimulus that carries its answer with it, as an Access does.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Translation:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Answer a request with a fault reason (VT-d fault reason encodings)."""
+    """Answer a request with a fault reason, in the encoding of the unit (VT-d, virtio-iommu)."""
 
     reason: int
 
@@ -57,7 +58,10 @@ Outcome = Translation | Fault
 
 @dataclass(frozen=True, slots=True)
 class RegWrite:
-    """Write a register of the unit; offset is relative to the register page."""
+    """Write a register of the unit, or a field of a virtio-iommu's config space.
+
+    offset is relative to the register page, or to the config space.
+    """
 
     offset: int
     size: int
@@ -66,7 +70,7 @@ class RegWrite:
 
 @dataclass(frozen=True, slots=True)
 class RegRead:
-    """Read a register of the unit; value is what came back, None when not captured."""
+    """Read a register or config field; value is what came back, None when not captured."""
 
     offset: int
     size: int
@@ -114,7 +118,10 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Request a translation: 16-bit source id, PASID or None, address, kind, recorded answer."""
+    """Request a translation: source id, PASID or None, address, kind, recorded answer.
+
+    sid is the 16-bit source id, or the 32-bit endpoint id of a virtio-iommu.
+    """
 
     sid: int
     pasid: int | None
@@ -150,7 +157,7 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Reset the unit; guest memory survives."""
+    """Reset the machine and the unit with it; guest memory survives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,59 @@ class Gap:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Hand a request to a virtio-iommu: what the device may read, how much it may write.
+
+    answer is what it wrote, as long as the used length says; None when that was not captured.
+    """
+
+    data: bytes
+    room: int
+    answer: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultReport:
+    """Observe a fault report in the event queue of a virtio-iommu."""
+
+    reason: int
+    flags: int
+    endpoint: int
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Say which feature bits a virtio device offers and its driver has accepted (0: none yet)."""
+
+    offered: int
+    accepted: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSpace:
+    """Give the config space of a virtio-iommu as its driver sees it."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReset:
+    """Reset a virtio device, as its driver does by writing 0 to the device status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Say that an endpoint is behind a virtio-iommu, and its reserved regions.
+
+    regions are (subtype, first address, last address); subtypes are those of a RESV_MEM property.
+    """
+
+    endpoint: int
+    regions: tuple[tuple[int, int, int], ...]
+
+
 Event = (
     RegWrite
     | RegRead
@@ -181,8 +241,14 @@ Event = (
     | Reset
     | Clock
     | Gap
+    | Request
+    | FaultReport
+    | Features
+    | ConfigSpace
+    | DeviceReset
+    | Endpoint
 )
-Observation = Descriptor | FaultRecord | StatusWrite | Interrupt
+Observation = Descriptor | FaultRecord | StatusWrite | Interrupt | FaultReport
 
 TAGS: dict[int, type[Event]] = {
     1: RegWrite,
@@ -198,5 +264,11 @@ TAGS: dict[int, type[Event]] = {
     11: Reset,
     12: Clock,
     13: Gap,
+    14: Request,
+    15: FaultReport,
+    16: Features,
+    17: ConfigSpace,
+    18: DeviceReset,
+    19: Endpoint,
 }
 """Tag of each event kind in the stored form; numbers are never reused."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
             except DecodeError as error:
                 damage, extent = error, {"damage": str(error)}
             if report.json:
-                header = dataclasses.asdict(reader.header)
+                header = reader.header.to_map()
                 report.emit(trace=str(path), bytes=path.stat().st_size, **extent, header=header)
             else:
                 _print(report, path, reader, extent)

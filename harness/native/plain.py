@@ -9,6 +9,7 @@ from decoders.events import (
     Descriptor,
     Fault,
     FaultRecord,
+    FaultReport,
     Interrupt,
     Observation,
     Outcome,
@@ -43,6 +44,8 @@ def plain_observation(seen: Observation) -> tuple[Any, ...]:
             return ("status-write", address, value)
         case Interrupt(address, data):
             return ("interrupt", address, data)
+        case FaultReport(reason, flags, endpoint, address):
+            return ("fault-report", reason, flags, endpoint, address)
 
 
 _KINDS: dict[str, Callable[..., Outcome | Observation]] = {
@@ -52,6 +55,7 @@ _KINDS: dict[str, Callable[..., Outcome | Observation]] = {
     "fault-record": FaultRecord,
     "status-write": StatusWrite,
     "interrupt": Interrupt,
+    "fault-report": FaultReport,
 }
 
 

@@ -6,19 +6,26 @@ from collections import deque
 from itertools import islice
 from typing import assert_never
 
+from decoders.errors import DecodeError
 from decoders.events import (
     Access,
     Clock,
+    ConfigSpace,
     Descriptor,
+    DeviceReset,
+    Endpoint,
     Event,
     Fault,
     FaultRecord,
+    FaultReport,
+    Features,
     Gap,
     Interrupt,
     Observation,
     RegRead,
     RegWrite,
     Release,
+    Request,
     Reset,
     Snapshot,
     StatusWrite,
@@ -35,6 +42,8 @@ from harness.trace import Block
 from harness.trace.codec import decode
 
 _F = layout(FaultRecordRegister)["f"].mask
+SOURCE_ID = 0xFFFF
+"""The largest one; the endpoint ids of a virtio-iommu can be larger."""
 LOOKAHEAD = 64
 """How many of the expected observations one that was seen is compared with."""
 SUBJECTS = {
@@ -117,6 +126,10 @@ class ModelReplay:
                 self._observe(event)
             case Release() | Clock():
                 pass
+            case (
+                Request() | FaultReport() | Features() | ConfigSpace() | DeviceReset() | Endpoint()
+            ):
+                pass  # of a virtio-iommu
             case _:
                 assert_never(event)
         for finding in unit.findings():
@@ -135,6 +148,9 @@ class ModelReplay:
 
     def _access(self, event: Access) -> None:
         counters = self._counters
+        if event.sid > SOURCE_ID:
+            place = f"trace.event[{counters.events}].sid"
+            raise DecodeError(place, f"{event.sid:#x} is not a 16-bit source id")
         match event.outcome:
             case Translation():
                 counters.translations += 1

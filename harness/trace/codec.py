@@ -7,7 +7,7 @@ writer all pass through ``from_fields``, so whatever was written can be read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from decoders.errors import DecodeError
 from decoders.events import (
@@ -15,16 +15,22 @@ from decoders.events import (
     Access,
     AccessKind,
     Clock,
+    ConfigSpace,
     Descriptor,
+    DeviceReset,
+    Endpoint,
     Event,
     Fault,
     FaultRecord,
+    FaultReport,
+    Features,
     Gap,
     Interrupt,
     Outcome,
     RegRead,
     RegWrite,
     Release,
+    Request,
     Reset,
     Role,
     Snapshot,
@@ -32,72 +38,22 @@ from decoders.events import (
     Store,
     Translation,
 )
+from harness.trace import checks
+from harness.trace.checks import PAGE, U8, U20, U32, U64, FieldError
 from harness.trace.packing import Packer, Unpacker
 
-PAGE = 4096
 REASON_LIMIT = 4096  # bytes of a Gap's reason
+REQUEST_LIMIT = 4096  # bytes of a request that a device reads
+ANSWER_LIMIT = 1 << 16  # bytes that it writes
+CONFIG_LIMIT = 4096  # bytes of a config space
+REGIONS_LIMIT = 64  # reserved regions of an endpoint
+
+__all__ = [
+    "PAGE", "TAG_OF", "Encoder", "FieldError", "decode", "from_fields", "storable", "to_fields"
+]  # fmt: skip
 
 TAG_OF: dict[type[Event], int] = {kind: tag for tag, kind in TAGS.items()}
 """Tag of each event class."""
-
-U16, U20, U32, U64 = ((1 << bits) - 1 for bits in (16, 20, 32, 64))
-_SIZES = (1, 2, 4, 8)
-
-T = TypeVar("T")
-
-
-class FieldError(ValueError):
-    """Report which field of one event is wrong, for a caller who knows where the event stands."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        self.field = field
-        self.problem = problem
-        super().__init__(f"{field}: {problem}" if field else problem)
-
-    def at(self, path: str, offset: int | None = None, unit: str = "offset") -> DecodeError:
-        """Give the same report with its place: path names the event, offset where it lies."""
-        full = f"{path}.{self.field}" if self.field else path
-        return DecodeError(full, self.problem, offset, unit)
-
-
-def _number(value: object, limit: int, name: str) -> int:
-    # bool is a child of int, and msgpack has a type of its own for it.
-    if type(value) is not int:
-        raise FieldError(name, f"is {_describe(value)}, not a number")
-    if not 0 <= value <= limit:
-        raise FieldError(name, f"{value:#x} is not within 0..{limit:#x}")
-    return value
-
-
-def _describe(value: object) -> str:
-    return "absent" if value is None else f"of type {type(value).__name__}"
-
-
-def _sized(size: object, value: object) -> tuple[int, int]:
-    width = _size(size)
-    number = _number(value, U64, "value")
-    if number >> (8 * width):
-        raise FieldError("value", f"{number:#x} does not fit into {width} bytes")
-    return width, number
-
-
-def _size(size: object) -> int:
-    if type(size) is not int or size not in _SIZES:
-        raise FieldError("size", f"{size!r:.40} is not 1, 2, 4 or 8")
-    return size
-
-
-def _page(address: object) -> int:
-    number = _number(address, U64, "address")
-    if number % PAGE:
-        raise FieldError("address", f"{number:#x} is not the start of a page")
-    return number
-
-
-def _member(choices: dict[int, T], value: object, name: str) -> T:
-    if type(value) is not int or value not in choices:
-        raise FieldError(name, f"{value!r:.40} is not known")
-    return choices[value]
 
 
 _ROLES = {int(role): role for role in Role}
@@ -105,89 +61,89 @@ _KINDS = {int(kind): kind for kind in AccessKind}
 
 
 def _reg_write(offset: object, size: object, value: object) -> RegWrite:
-    width, number = _sized(size, value)
-    return RegWrite(_number(offset, U32, "offset"), width, number)
+    width, number = checks.sized(size, value)
+    return RegWrite(checks.number(offset, U32, "offset"), width, number)
 
 
 def _reg_read(offset: object, size: object, value: object) -> RegRead:
-    start = _number(offset, U32, "offset")
+    start = checks.number(offset, U32, "offset")
     if value is None:
-        return RegRead(start, _size(size), None)
-    return RegRead(start, *_sized(size, value))
+        return RegRead(start, checks.width(size), None)
+    return RegRead(start, *checks.sized(size, value))
 
 
 def _store(address: object, size: object, value: object) -> Store:
-    start = _number(address, U64, "address")
-    width, number = _sized(size, value)
+    start = checks.number(address, U64, "address")
+    width, number = checks.sized(size, value)
     if start % PAGE + width > PAGE:
         raise FieldError("size", f"{width} bytes at {start:#x} cross a page")
     return Store(start, width, number)
 
 
 def _snapshot(address: object, role: object, level: object, data: object) -> Snapshot:
-    start = _page(address)
-    if type(data) is not bytes:
-        raise FieldError("data", f"is {_describe(data)}, not bytes")
-    if len(data) > PAGE:
-        raise FieldError("data", f"has {len(data)} bytes, a page has {PAGE}")
+    start = checks.page(address)
+    content = checks.octets(data, PAGE, "data")
     return Snapshot(
         start,
-        _member(_ROLES, role, "role"),
-        _number(level, 7, "level"),
-        data.ljust(PAGE, b"\0"),
+        checks.member(_ROLES, role, "role"),
+        checks.number(level, 7, "level"),
+        content.ljust(PAGE, b"\0"),
     )
 
 
 def _release(address: object) -> Release:
-    return Release(_page(address))
+    return Release(checks.page(address))
 
 
 def _descriptor(words: object) -> Descriptor:
     if type(words) not in (list, tuple):
-        raise FieldError("words", f"is {_describe(words)}, not an array")
+        raise FieldError("words", f"is {checks.describe(words)}, not an array")
     assert isinstance(words, list | tuple)
     if len(words) not in (2, 4):
         raise FieldError("words", f"has {len(words)} words, not 2 or 4")
     return Descriptor(
-        tuple([_number(word, U64, f"words[{index}]") for index, word in enumerate(words)])
+        tuple([checks.number(word, U64, f"words[{index}]") for index, word in enumerate(words)])
     )
 
 
 def _access(sid: object, pasid: object, iova: object, kind: object, outcome: object) -> Access:
     return Access(
-        _number(sid, U16, "sid"),
-        None if pasid is None else _number(pasid, U20, "pasid"),
-        _number(iova, U64, "iova"),
-        _member(_KINDS, kind, "kind"),
+        checks.number(sid, U32, "sid"),
+        None if pasid is None else checks.number(pasid, U20, "pasid"),
+        checks.number(iova, U64, "iova"),
+        checks.member(_KINDS, kind, "kind"),
         None if outcome is None else _outcome(outcome),
     )
 
 
 def _outcome(outcome: object) -> Outcome:
     if not isinstance(outcome, list):
-        return Fault(_number(outcome, 0xFF, "outcome.reason"))
+        return Fault(checks.number(outcome, 0xFF, "outcome.reason"))
     if len(outcome) != 2:
         raise FieldError("outcome", f"has {len(outcome)} members, not address and mask")
     return Translation(
-        _number(outcome[0], U64, "outcome.address"), _number(outcome[1], U64, "outcome.mask")
+        checks.number(outcome[0], U64, "outcome.address"),
+        checks.number(outcome[1], U64, "outcome.mask"),
     )
 
 
 def _fault_record(index: object, low: object, high: object) -> FaultRecord:
     return FaultRecord(
-        _number(index, U64, "index"), _number(low, U64, "low"), _number(high, U64, "high")
+        checks.number(index, U64, "index"),
+        checks.number(low, U64, "low"),
+        checks.number(high, U64, "high"),
     )
 
 
 def _status_write(address: object, value: object) -> StatusWrite:
-    start = _number(address, U64, "address")
+    start = checks.number(address, U64, "address")
     if start % 4:
         raise FieldError("address", f"{start:#x} is not one of a doubleword")
-    return StatusWrite(start, _number(value, U32, "value"))
+    return StatusWrite(start, checks.number(value, U32, "value"))
 
 
 def _interrupt(address: object, data: object) -> Interrupt:
-    return Interrupt(_number(address, U64, "address"), _number(data, U32, "data"))
+    return Interrupt(checks.number(address, U64, "address"), checks.number(data, U32, "data"))
 
 
 def _reset() -> Reset:
@@ -195,12 +151,12 @@ def _reset() -> Reset:
 
 
 def _clock(microseconds: object) -> Clock:
-    return Clock(_number(microseconds, U64, "microseconds"))
+    return Clock(checks.number(microseconds, U64, "microseconds"))
 
 
 def _gap(reason: object) -> Gap:
     if type(reason) is not str:
-        raise FieldError("reason", f"is {_describe(reason)}, not text")
+        raise FieldError("reason", f"is {checks.describe(reason)}, not text")
     try:
         length = len(reason.encode())
     except UnicodeEncodeError as error:
@@ -208,6 +164,64 @@ def _gap(reason: object) -> Gap:
     if length > REASON_LIMIT:
         raise FieldError("reason", f"has {length} bytes, the limit is {REASON_LIMIT}")
     return Gap(reason)
+
+
+def _request(data: object, room: object, answer: object) -> Request:
+    read = checks.octets(data, REQUEST_LIMIT, "data")
+    most = checks.number(room, U32, "room")
+    written = None if answer is None else checks.octets(answer, ANSWER_LIMIT, "answer")
+    if written is not None and len(written) > most:
+        raise FieldError("answer", f"has {len(written)} bytes, there is room for {most}")
+    return Request(read, most, written)
+
+
+def _fault_report(reason: object, flags: object, endpoint: object, address: object) -> FaultReport:
+    return FaultReport(
+        checks.number(reason, U8, "reason"),
+        checks.number(flags, U32, "flags"),
+        checks.number(endpoint, U32, "endpoint"),
+        checks.number(address, U64, "address"),
+    )
+
+
+def _features(offered: object, accepted: object) -> Features:
+    return Features(
+        checks.number(offered, U64, "offered"), checks.number(accepted, U64, "accepted")
+    )
+
+
+def _config_space(data: object) -> ConfigSpace:
+    return ConfigSpace(checks.octets(data, CONFIG_LIMIT, "data"))
+
+
+def _device_reset() -> DeviceReset:
+    return DeviceReset()
+
+
+def _endpoint(endpoint: object, regions: object) -> Endpoint:
+    if type(regions) not in (list, tuple):
+        raise FieldError("regions", f"is {checks.describe(regions)}, not an array")
+    assert isinstance(regions, list | tuple)
+    if len(regions) > REGIONS_LIMIT:
+        raise FieldError("regions", f"has {len(regions)} members, the limit is {REGIONS_LIMIT}")
+    return Endpoint(
+        checks.number(endpoint, U32, "endpoint"),
+        tuple([_region(region, f"regions[{index}]") for index, region in enumerate(regions)]),
+    )
+
+
+def _region(region: object, name: str) -> tuple[int, int, int]:
+    if type(region) not in (list, tuple):
+        raise FieldError(name, f"is {checks.describe(region)}, not an array")
+    assert isinstance(region, list | tuple)
+    if len(region) != 3:
+        raise FieldError(name, f"has {len(region)} members, not subtype, start and end")
+    subtype = checks.number(region[0], U8, f"{name}.subtype")
+    start = checks.number(region[1], U64, f"{name}.start")
+    end = checks.number(region[2], U64, f"{name}.end")
+    if end < start:
+        raise FieldError(f"{name}.end", f"{end:#x} is before the start {start:#x}")
+    return subtype, start, end
 
 
 # Number of fields and reader of each kind.
@@ -227,6 +241,12 @@ _READERS: dict[int, tuple[int, Callable[..., Event]]] = {
         (Reset, 0, _reset),
         (Clock, 1, _clock),
         (Gap, 1, _gap),
+        (Request, 3, _request),
+        (FaultReport, 4, _fault_report),
+        (Features, 2, _features),
+        (ConfigSpace, 1, _config_space),
+        (DeviceReset, 0, _device_reset),
+        (Endpoint, 2, _endpoint),
     )
 }
 
@@ -276,6 +296,12 @@ _FIELDS: dict[type[Event], Callable[[Any], Sequence[Any]]] = {
     Reset: lambda e: (),
     Clock: lambda e: (e.microseconds,),
     Gap: lambda e: (e.reason,),
+    Request: lambda e: (e.data, e.room, e.answer),
+    FaultReport: lambda e: (e.reason, e.flags, e.endpoint, e.address),
+    Features: lambda e: (e.offered, e.accepted),
+    ConfigSpace: lambda e: (e.data,),
+    DeviceReset: lambda e: (),
+    Endpoint: lambda e: (e.endpoint, [list(region) for region in e.regions]),
 }
 
 

@@ -28,6 +28,8 @@ VALUES_LIMIT = 1 << 18  # commas of the JSON form
 JSON_LIMIT = 1 << 20
 """Characters of a header as JSON; one of many control characters may exceed it."""
 
+CONFIG_LIMIT = 4096  # bytes of a config space
+OCTETS = re.compile(r"(?:[0-9a-f]{2}){1,4096}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 # Strings, so that what they contain is passed over, and what begins or parts values. Nothing is
@@ -44,7 +46,9 @@ T = TypeVar("T")
 class UnitInfo:
     """Describe one IOMMU: where its registers are and what they say it can do.
 
-    base is the guest-physical address of its registers. A number that is not known is 0.
+    kind is "vtd" or "virtio-iommu". base is the guest-physical address of its registers. A number
+    that is not known is 0. Of a virtio-iommu, capability holds the feature bits it offers and
+    config its config space when the recording began; no other unit has one.
     """
 
     kind: str = "vtd"
@@ -53,6 +57,7 @@ class UnitInfo:
     capability: int = 0
     extended_capability: int = 0
     host_address_width: int = 0
+    config: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class Header:
         plain: dict[str, Any] = {
             "version": self.version,
             "dialect": self.dialect,
-            "units": [{name: getattr(unit, name) for name in _UNIT_NAMES} for unit in self.units],
+            "units": [_plain_unit(unit) for unit in self.units],
             "memory": [list(piece) for piece in self.memory],
             "source": _sorted(self.source),
             "created": self.created,
@@ -169,6 +174,12 @@ _UNIT_NAMES = (
     "extended_capability",
     "host_address_width",
 )
+_CONFIG = "config"  # a member only where there is one
+
+
+def _plain_unit(unit: UnitInfo) -> dict[str, Any]:
+    plain: dict[str, Any] = {name: getattr(unit, name) for name in _UNIT_NAMES}
+    return plain | ({_CONFIG: unit.config.hex()} if unit.config else {})
 
 
 def _check_json(text: str, path: str) -> None:
@@ -232,7 +243,8 @@ def _each(value: object, limit: int, path: str, read: Callable[[object, str], T]
 
 
 def _unit(value: object, path: str) -> UnitInfo:
-    members = _members(value, _UNIT_NAMES, path)
+    names = (*_UNIT_NAMES, _CONFIG) if isinstance(value, dict) and _CONFIG in value else _UNIT_NAMES
+    members = _members(value, names, path)
     return UnitInfo(
         _name(members["kind"], f"{path}.kind"),
         _number(members["base"], U64, f"{path}.base"),
@@ -240,7 +252,14 @@ def _unit(value: object, path: str) -> UnitInfo:
         _number(members["capability"], U64, f"{path}.capability"),
         _number(members["extended_capability"], U64, f"{path}.extended_capability"),
         _number(members["host_address_width"], 64, f"{path}.host_address_width"),
+        _octets(members[_CONFIG], f"{path}.{_CONFIG}") if _CONFIG in members else b"",
     )
+
+
+def _octets(value: object, path: str) -> bytes:
+    if type(value) is not str or not OCTETS.fullmatch(value):
+        raise DecodeError(path, f"is not 1 to {CONFIG_LIMIT} bytes in hexadecimal")
+    return bytes.fromhex(value)
 
 
 def _memory(value: object, path: str) -> tuple[tuple[int, int], ...]:

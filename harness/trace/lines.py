@@ -10,14 +10,20 @@ from decoders.events import (
     Access,
     AccessKind,
     Clock,
+    ConfigSpace,
     Descriptor,
+    DeviceReset,
+    Endpoint,
     Event,
     FaultRecord,
+    FaultReport,
+    Features,
     Gap,
     Interrupt,
     RegRead,
     RegWrite,
     Release,
+    Request,
     Reset,
     Role,
     Snapshot,
@@ -43,15 +49,20 @@ Words = list[str]
 
 
 def format_sid(sid: int) -> str:
-    """Return a 16-bit source id as bus:device.function."""
+    """Return a source id as bus:device.function, a wider endpoint id as a number."""
+    if sid >> 16:
+        return f"{sid:#x}"
     return f"{sid >> 8:02x}:{sid >> 3 & 0x1F:02x}.{sid & 7}"
 
 
 def parse_sid(text: str) -> int:
-    """Return the source id that bus:device.function stands for.
+    """Return the source id that bus:device.function, or a number with 0x, stands for.
 
     Errors: ValueError.
     """
+    plain = _HEX.fullmatch(text)
+    if plain is not None:
+        return int(plain[1], 16)
     match = _SID.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r:.40} is not bus:device.function")
@@ -131,6 +142,34 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+# Bytes as hexadecimal; many zeros at their end are counted instead: ff+508.
+_OCTETS = re.compile(r"((?:[0-9a-f]{2})*)(?:\+([0-9]{1,6}))?", re.IGNORECASE)
+_ZEROS = 8
+_ZEROS_LIMIT = 1 << 17
+_REGION = re.compile(r"([0-9]{1,3}):(0x[0-9a-f]{1,16})-(0x[0-9a-f]{1,16})", re.IGNORECASE)
+
+
+def _octets(data: bytes) -> str:
+    zeros = len(data) - len(data.rstrip(b"\0"))
+    if not data:
+        return "-"
+    return data.hex() if zeros < _ZEROS else f"{data[: len(data) - zeros].hex()}+{zeros}"
+
+
+def _write_request(event: Request) -> str:
+    answer = "?" if event.answer is None else f"= {_octets(event.answer)}"
+    return f"{_octets(event.data)} {event.room} {answer}"
+
+
+def _write_fault_report(event: FaultReport) -> str:
+    return f"{event.reason} {event.flags:#x} {format_sid(event.endpoint)} {event.address:#x}"
+
+
+def _write_endpoint(event: Endpoint) -> str:
+    regions = (f"{subtype}:{start:#x}-{end:#x}" for subtype, start, end in event.regions)
+    return " ".join([format_sid(event.endpoint), *regions])
+
+
 _WRITERS: dict[type[Event], tuple[str, Callable[[Any], str]]] = {
     RegWrite: ("reg.write", lambda e: f"{e.offset:#05x} {e.size} {e.value:#x}"),
     RegRead: (
@@ -148,6 +187,12 @@ _WRITERS: dict[type[Event], tuple[str, Callable[[Any], str]]] = {
     Reset: ("reset", lambda e: ""),
     Clock: ("clock", lambda e: f"{e.microseconds}"),
     Gap: ("gap", _write_reason),
+    Request: ("request", _write_request),
+    FaultReport: ("fault-report", _write_fault_report),
+    Features: ("features", lambda e: f"{e.offered:#x} {e.accepted:#x}"),
+    ConfigSpace: ("config", lambda e: _octets(e.data)),
+    DeviceReset: ("device-reset", lambda e: ""),
+    Endpoint: ("endpoint", _write_endpoint),
 }
 
 
@@ -228,13 +273,17 @@ def _read_descriptor(rest: str) -> list[Any]:
     return [[_hex(word, f"words[{index}]") for index, word in enumerate(rest.split())]]
 
 
+def _source(word: str, name: str) -> int:
+    try:
+        return parse_sid(word)
+    except ValueError as error:
+        raise FieldError(name, str(error)) from error
+
+
 def _read_access(rest: str) -> list[Any]:
     words = rest.split()
     sid, pasid, iova, kind, sign = _split(" ".join(words[:5]), "sid pasid iova kind outcome")
-    try:
-        source = parse_sid(sid)
-    except ValueError as error:
-        raise FieldError("sid", str(error)) from error
+    source = _source(sid, "sid")
     outcome: object
     if sign == "=":
         address, mask = _split(" ".join(words[5:]), "address mask")
@@ -294,6 +343,59 @@ def _unescape(match: re.Match[str]) -> str:
     return chr(int(code, 16))
 
 
+def _read_octets(word: str, name: str) -> bytes:
+    if word == "-":
+        return b""
+    match = _OCTETS.fullmatch(word)
+    zeros = int(match[2] or 0) if match else 0
+    if match is None or zeros > _ZEROS_LIMIT:
+        raise FieldError(name, f"{word!r:.40} is not - nor bytes in hexadecimal")
+    return bytes.fromhex(match[1]) + bytes(zeros)
+
+
+def _read_request(rest: str) -> list[Any]:
+    words = rest.split()
+    data, room, sign = _split(" ".join(words[:3]), "data room answer")
+    answer = None
+    if sign == "=":
+        (word,) = _split(" ".join(words[3:]), "answer")
+        answer = _read_octets(word, "answer")
+    elif sign != "?" or len(words) != 3:
+        raise FieldError("answer", f"{' '.join(words[2:])!r:.60} is neither = nor ?")
+    return [_read_octets(data, "data"), _decimal(room, "room"), answer]
+
+
+def _read_fault_report(rest: str) -> list[Any]:
+    reason, flags, endpoint, address = _split(rest, "reason flags endpoint address")
+    return [
+        _decimal(reason, "reason"),
+        _hex(flags, "flags"),
+        _source(endpoint, "endpoint"),
+        _hex(address, "address"),
+    ]
+
+
+def _read_features(rest: str) -> list[Any]:
+    offered, accepted = _split(rest, "offered accepted")
+    return [_hex(offered, "offered"), _hex(accepted, "accepted")]
+
+
+def _read_config(rest: str) -> list[Any]:
+    (data,) = _split(rest, "data")
+    return [_read_octets(data, "data")]
+
+
+def _read_endpoint(rest: str) -> list[Any]:
+    endpoint, *words = rest.split() or [""]
+    regions = []
+    for index, word in enumerate(words):
+        match = _REGION.fullmatch(word)
+        if match is None:
+            raise FieldError(f"regions[{index}]", f"{word!r:.60} is not subtype:start-end")
+        regions.append([int(match[1]), int(match[2], 16), int(match[3], 16)])
+    return [_source(endpoint, "endpoint"), regions]
+
+
 _READERS: dict[str, tuple[type[Event], Callable[[str], list[Any]]]] = {
     _WRITERS[kind][0]: (kind, read)
     for kind, read in (
@@ -310,6 +412,12 @@ _READERS: dict[str, tuple[type[Event], Callable[[str], list[Any]]]] = {
         (Reset, _read_reset),
         (Clock, _read_clock),
         (Gap, _read_gap),
+        (Request, _read_request),
+        (FaultReport, _read_fault_report),
+        (Features, _read_features),
+        (ConfigSpace, _read_config),
+        (DeviceReset, _read_reset),
+        (Endpoint, _read_endpoint),
     )
 }
 

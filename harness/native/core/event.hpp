@@ -22,23 +22,42 @@ struct Outcome {
     bool operator==(const Outcome &) const = default;
 };
 
+// A reserved region of an endpoint.
+struct Region {
+    std::uint8_t subtype = 0;
+    std::uint64_t start = 0;
+    std::uint64_t end = 0; // the last address
+
+    bool operator==(const Region &) const = default;
+};
+
+inline constexpr std::size_t regions_limit = 64;
+
 // The members an event's tag does not name hold whatever the event before left in them.
 struct Event {
     std::uint8_t tag = 0;
-    bool has_value = false;          // RegRead: the value was captured
+    bool has_value = false;          // RegRead: the value was captured; Request: the answer was
     std::uint8_t role = 0;           // Snapshot
     std::uint8_t kind = 0;           // Access
     std::uint32_t size = 0;          // RegWrite, RegRead, Store
     std::uint32_t level = 0;         // Snapshot
-    std::uint32_t sid = 0;           // Access
+    std::uint32_t sid = 0;           // Access; FaultReport, Endpoint: endpoint id
+    std::uint32_t flags = 0;         // FaultReport
+    std::uint32_t room = 0;          // Request: bytes that the device may write
     std::uint32_t pasid = 0;         // Access
     std::uint64_t address = 0;       // Store, Snapshot, Release, StatusWrite, Interrupt
                                      // RegWrite, RegRead: offset; Access: IOVA; FaultRecord: index
+                                     // FaultReport: I/O address; Features: offered
     std::uint64_t value = 0;         // RegWrite, RegRead, Store, StatusWrite, Interrupt, Clock
+                                     // FaultReport: reason; Features: accepted
     std::uint32_t words = 0;         // Descriptor: 2 or 4
     std::uint64_t word[4] = {};      // Descriptor; FaultRecord: low and high quadword
     Outcome outcome;                 // Access
-    std::span<const std::byte> data; // Snapshot: content; Gap: reason
+    std::span<const std::byte> data; // Snapshot, ConfigSpace: content; Gap: reason
+                                     // Request: what the device may read
+    std::span<const std::byte> answer; // Request
+    std::uint32_t region_count = 0;    // Endpoint
+    Region regions[regions_limit];     // Endpoint
 };
 
 } // namespace dmarewind

@@ -47,6 +47,12 @@ enum class Tag : std::uint8_t {
     reset = 11,
     clock = 12,
     gap = 13,
+    request = 14,
+    fault_report = 15,
+    features = 16,
+    config_space = 17,
+    device_reset = 18,
+    endpoint = 19,
 };
 
 enum class AccessKind : std::uint8_t {

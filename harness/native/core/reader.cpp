@@ -31,7 +31,11 @@ constexpr std::uint8_t array32 = 0xdd;
 constexpr std::uint64_t any = std::numeric_limits<std::uint64_t>::max();
 constexpr std::uint64_t any32 = std::numeric_limits<std::uint32_t>::max();
 constexpr std::uint64_t page = 4096;
-constexpr std::size_t gap_limit = 4096; // bytes of a reason
+// In bytes: a reason, a request that a device reads, what it writes, a config space.
+constexpr std::size_t gap_limit = 4096;
+constexpr std::size_t request_limit = 4096;
+constexpr std::size_t answer_limit = 1 << 16;
+constexpr std::size_t config_limit = 4096;
 
 // Whether data is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
 bool is_utf8(std::span<const std::byte> data) {
@@ -138,7 +142,8 @@ bool EventReader::array(std::uint64_t &length) {
     return fail("not an array");
 }
 
-bool EventReader::bytes(std::span<const std::byte> &data, std::size_t limit, bool text) {
+bool EventReader::bytes(std::span<const std::byte> &data, std::size_t limit, bool text,
+                        const char *too_long) {
     std::uint8_t first;
     std::uint64_t length;
     if (!head(first))
@@ -155,7 +160,7 @@ bool EventReader::bytes(std::span<const std::byte> &data, std::size_t limit, boo
         return fail(text ? "not a string" : "not binary data");
     }
     if (length > limit)
-        return fail(text ? "reason is too long" : "page content is longer than a page");
+        return fail(too_long);
     if (length > raw_.size() - offset_)
         return fail("event runs past the block");
     data = raw_.subspan(offset_, length);
@@ -221,7 +226,7 @@ bool EventReader::register_read(Event &out) {
 
 bool EventReader::access(Event &out) {
     bool absent;
-    if (!field(out.sid, 0xffff, "source id is not a 16-bit number") || !nil(absent))
+    if (!field(out.sid, any32, "source id is not a 32-bit number") || !nil(absent))
         return false;
     out.pasid = no_pasid;
     if (!absent && !field(out.pasid, 0xf'ffff, "PASID is not a 20-bit number"))
@@ -243,6 +248,49 @@ bool EventReader::descriptor(Event &out) {
     return true;
 }
 
+bool EventReader::request(Event &out) {
+    bool absent;
+    if (!bytes(out.data, request_limit, false, "request is too long") ||
+        !field(out.room, any32, "room is not a 32-bit number") || !nil(absent))
+        return false;
+    out.has_value = !absent;
+    out.answer = {};
+    return absent || (bytes(out.answer, answer_limit, false, "answer is too long") &&
+                      (out.answer.size() <= out.room || fail("answer is longer than its room")));
+}
+
+bool EventReader::fault_report(Event &out) {
+    return integer(out.value, 0xff, "reason is not an 8-bit number") &&
+           field(out.flags, any32, "flags are not a 32-bit number") &&
+           field(out.sid, any32, "endpoint is not a 32-bit number") &&
+           integer(out.address, any, "address is not a 64-bit number");
+}
+
+bool EventReader::region(Region &out) {
+    std::uint64_t length;
+    if (!array(length))
+        return false;
+    if (length != 3)
+        return fail("region is not [subtype, start, end]");
+    return field(out.subtype, 0xff, "subtype is not an 8-bit number") &&
+           integer(out.start, any, "start is not a 64-bit number") &&
+           integer(out.end, any, "end is not a 64-bit number") &&
+           (out.end >= out.start || fail("region ends before its start"));
+}
+
+bool EventReader::endpoint(Event &out) {
+    std::uint64_t length;
+    if (!field(out.sid, any32, "endpoint is not a 32-bit number") || !array(length))
+        return false;
+    if (length > regions_limit)
+        return fail("endpoint has too many regions");
+    out.region_count = static_cast<std::uint32_t>(length);
+    for (std::uint32_t i = 0; i < out.region_count; ++i)
+        if (!region(out.regions[i]))
+            return false;
+    return true;
+}
+
 bool EventReader::fields(Event &out, std::uint64_t count) {
     const auto takes = [&](std::uint64_t expected) {
         return count == expected || fail("wrong number of fields");
@@ -259,7 +307,8 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
                (out.address % page + out.size <= page || fail("store crosses a page"));
     case Tag::snapshot:
         return takes(4) && page_address(out) && field(out.role, 7, "role is not known") &&
-               field(out.level, 7, "level is not within 0..7") && bytes(out.data, page, false);
+               field(out.level, 7, "level is not within 0..7") &&
+               bytes(out.data, page, false, "page content is longer than a page");
     case Tag::release:
         return takes(1) && page_address(out);
     case Tag::descriptor:
@@ -282,8 +331,21 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
     case Tag::clock:
         return takes(1) && integer(out.value, any, "time is not a 64-bit number");
     case Tag::gap:
-        return takes(1) && bytes(out.data, gap_limit, true) &&
+        return takes(1) && bytes(out.data, gap_limit, true, "reason is too long") &&
                (is_utf8(out.data) || fail("reason is not text"));
+    case Tag::request:
+        return takes(3) && request(out);
+    case Tag::fault_report:
+        return takes(4) && fault_report(out);
+    case Tag::features:
+        return takes(2) && integer(out.address, any, "features are not a 64-bit number") &&
+               integer(out.value, any, "features are not a 64-bit number");
+    case Tag::config_space:
+        return takes(1) && bytes(out.data, config_limit, false, "config space is too long");
+    case Tag::device_reset:
+        return takes(0);
+    case Tag::endpoint:
+        return takes(2) && endpoint(out);
     }
     return fail("tag is not known");
 }

@@ -28,7 +28,8 @@ class EventReader {
     template <class T> bool field(T &value, std::uint64_t limit, const char *problem);
     bool nil(bool &found);
     bool array(std::uint64_t &length);
-    bool bytes(std::span<const std::byte> &data, std::size_t limit, bool text);
+    bool bytes(std::span<const std::byte> &data, std::size_t limit, bool text,
+               const char *too_long);
     bool fields(Event &out, std::uint64_t count);
     bool outcome(Outcome &out);
     bool size(Event &out);
@@ -37,6 +38,10 @@ class EventReader {
     bool register_read(Event &out);
     bool access(Event &out);
     bool descriptor(Event &out);
+    bool request(Event &out);
+    bool fault_report(Event &out);
+    bool endpoint(Event &out);
+    bool region(Region &out);
 
     std::span<const std::byte> raw_;
     std::size_t offset_ = 0;

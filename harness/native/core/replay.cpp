@@ -23,6 +23,7 @@ const char *subject_of(const Observation &seen) {
 constexpr u64 events_per_pause = 256;
 // How many of the expected observations one that was seen is compared with.
 constexpr std::size_t lookahead = 64;
+constexpr u32 source_id_last = 0xffff;
 
 } // namespace
 
@@ -41,6 +42,9 @@ std::optional<Damage> Replay::feed(std::span<const std::byte> raw,
         const std::size_t offset = reader.offset();
         switch (reader.next(event)) {
         case ReadResult::event:
+            // An endpoint id of a virtio-iommu can be larger.
+            if (static_cast<Tag>(event.tag) == Tag::access && event.sid > source_id_last)
+                return Damage{counters_.events, offset, "source id is not a 16-bit number"};
             apply(event);
             break;
         case ReadResult::end:
@@ -101,6 +105,13 @@ void Replay::apply(const Event &event) {
         break;
     case Tag::release:
     case Tag::clock:
+    // Of a virtio-iommu:
+    case Tag::request:
+    case Tag::fault_report:
+    case Tag::features:
+    case Tag::config_space:
+    case Tag::device_reset:
+    case Tag::endpoint:
         break;
     }
     report_unit_findings();

@@ -8,15 +8,21 @@ from decoders.events import (
     Access,
     AccessKind,
     Clock,
+    ConfigSpace,
     Descriptor,
+    DeviceReset,
+    Endpoint,
     Event,
     Fault,
     FaultRecord,
+    FaultReport,
+    Features,
     Gap,
     Interrupt,
     RegRead,
     RegWrite,
     Release,
+    Request,
     Reset,
     Role,
     Snapshot,
@@ -55,6 +61,16 @@ def _contents(draw: st.DrawFn) -> bytes:
 outcomes = st.none() | st.builds(Translation, u64, u64) | st.builds(Fault, u8)
 words = st.tuples(u64, u64) | st.tuples(u64, u64, u64, u64)
 
+
+@st.composite
+def _requests(draw: st.DrawFn) -> Request:
+    answer = draw(st.none() | st.binary(max_size=40) | st.builds(bytes, st.integers(0, 600)))
+    room = draw(u32)
+    return Request(draw(st.binary(max_size=80)), max(room, len(answer or b"")), answer)
+
+
+regions = st.tuples(u8, u64, u64).map(lambda r: (r[0], min(r[1:]), max(r[1:])))
+
 BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     RegWrite: st.builds(lambda offset, pair: RegWrite(offset, *pair), u32, _sized()),
     RegRead: st.builds(lambda offset, pair: RegRead(offset, *pair), u32, _sized())
@@ -66,7 +82,7 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Release: st.builds(Release, pages),
     Descriptor: st.builds(Descriptor, words),
     Access: st.builds(
-        Access, u16, st.none() | u20, u64, st.sampled_from(list(AccessKind)), outcomes
+        Access, u16 | u32, st.none() | u20, u64, st.sampled_from(list(AccessKind)), outcomes
     ),
     FaultRecord: st.builds(FaultRecord, u64, u64, u64),
     StatusWrite: st.builds(StatusWrite, u64.map(lambda address: address & ~3), u32),
@@ -74,6 +90,12 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Reset: st.just(Reset()),
     Clock: st.builds(Clock, u64),
     Gap: st.builds(Gap, texts | st.text(" ;\\#x\n\r\t\0é\u2028", max_size=20)),
+    Request: _requests(),
+    FaultReport: st.builds(FaultReport, u8, u32, u32, u64),
+    Features: st.builds(Features, u64, u64),
+    ConfigSpace: st.builds(ConfigSpace, st.binary(max_size=64)),
+    DeviceReset: st.just(DeviceReset()),
+    Endpoint: st.builds(Endpoint, u32, st.lists(regions, max_size=4).map(tuple)),
 }
 events = st.one_of(*BY_KIND.values())
 
@@ -98,7 +120,8 @@ def _memory(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
     return tuple((start, end - start) for start, end in pairs)
 
 
-units = st.builds(UnitInfo, names, u64, u32, u64, u64, st.integers(0, 64))
+configs = st.binary(max_size=48)
+units = st.builds(UnitInfo, names, u64, u32, u64, u64, st.integers(0, 64), configs)
 headers = st.builds(
     Header,
     st.just(1),

@@ -90,7 +90,7 @@ BAD: list[tuple[Any, str, str]] = [
     ([6, [0]], "words", "1 words, not 2 or 4"),
     ([6, [0, "x"]], "words[1]", "type str"),
     ([6, 0], "words", "type int, not an array"),
-    ([7, 1 << 16, None, 0, 0, None], "sid", "not within"),
+    ([7, 1 << 32, None, 0, 0, None], "sid", "not within"),
     ([7, 0, 1 << 20, 0, 0, None], "pasid", "not within"),
     ([7, 0, None, 0, 4, None], "kind", "4 is not known"),
     ([7, 0, None, 0, 0, 256], "outcome.reason", "not within"),

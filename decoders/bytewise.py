@@ -35,6 +35,12 @@ class ByteStructure(Structure):
 S = TypeVar("S", bound=ByteStructure)
 
 
+class Opaque(ByteStructure):
+    """Keep bytes that nothing describes: padding, unknown structures, what follows the last one."""
+
+    fields_desc = [StrField("data", b"")]
+
+
 def u8(*names: str) -> list[AnyField]:
     """Return 8-bit fields."""
     return [ByteField(name, 0) for name in names]

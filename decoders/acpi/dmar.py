@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from decoders.acpi.reading import NodeLists, Reading, read_sequence
-from decoders.acpi.structures import AcpiStructure, Text
+from decoders.acpi.structures import Text
 from decoders.acpi.tree import Node, Rule
-from decoders.bytewise import octets, size_of, u8, u16, u32, u64
+from decoders.bytewise import ByteStructure, octets, size_of, u8, u16, u32, u64
 
 NODE = u16("type", "length")
 
 
-class Dmar(AcpiStructure):
+class Dmar(ByteStructure):
     """Describe the platform: width is the host address width less one (VT-d 8.1)."""
 
     fields_desc = [*u8("width", "flags"), *octets("reserved", 10)]
@@ -26,13 +26,13 @@ class Dmar(AcpiStructure):
     }
 
 
-class DmarNodeHeader(AcpiStructure):
+class DmarNodeHeader(ByteStructure):
     """Begin a remapping structure; all that is known of one of an unknown type."""
 
     fields_desc = [*NODE]
 
 
-class Drhd(AcpiStructure):
+class Drhd(ByteStructure):
     """Describe a remapping unit (VT-d 8.3); its registers take 4 KiB << size."""
 
     fields_desc = [*NODE, *u8("flags", "size"), *u16("segment"), *u64("address")]
@@ -42,7 +42,7 @@ class Drhd(AcpiStructure):
     }
 
 
-class Rmrr(AcpiStructure):
+class Rmrr(ByteStructure):
     """Name memory that devices use without the system's software (VT-d 8.4); end inclusive."""
 
     fields_desc = [
@@ -53,39 +53,39 @@ class Rmrr(AcpiStructure):
     ]
 
 
-class Atsr(AcpiStructure):
+class Atsr(ByteStructure):
     """Name root ports that support ATS (VT-d 8.5)."""
 
     fields_desc = [*NODE, *u8("flags", "reserved"), *u16("segment")]
     bits = {"flags": [("all_ports", 1), ("reserved", 7)]}
 
 
-class Rhsa(AcpiStructure):
+class Rhsa(ByteStructure):
     """Give the proximity domain of a remapping unit (VT-d 8.6)."""
 
     fields_desc = [*NODE, *octets("reserved", 4), *u64("base_address"), *u32("proximity_domain")]
 
 
-class Andd(AcpiStructure):
+class Andd(ByteStructure):
     """Number a device of the ACPI namespace (VT-d 8.7); its name follows."""
 
     fields_desc = [*NODE, *octets("reserved", 3), *u8("device_number")]
 
 
-class Satc(AcpiStructure):
+class Satc(ByteStructure):
     """Name integrated devices with an address translation cache (VT-d 8.8)."""
 
     fields_desc = [*NODE, *u8("flags", "reserved"), *u16("segment")]
     bits = {"flags": [("atc_required", 1), ("reserved", 7)]}
 
 
-class Sidp(AcpiStructure):
+class Sidp(ByteStructure):
     """Name properties of integrated devices, in the flags of their scopes (VT-d 8.9)."""
 
     fields_desc = [*NODE, *octets("reserved", 2), *u16("segment")]
 
 
-class DeviceScope(AcpiStructure):
+class DeviceScope(ByteStructure):
     """Name a device by the path to it from a bus (VT-d 8.3.1); the steps follow.
 
     entry_type: 1 PCI endpoint, 2 PCI sub-hierarchy, 3 I/O APIC, 4 HPET, 5 ACPI namespace device.
@@ -94,13 +94,13 @@ class DeviceScope(AcpiStructure):
     fields_desc = u8("entry_type", "length", "flags", "reserved", "enumeration_id", "bus")
 
 
-class PathStep(AcpiStructure):
+class PathStep(ByteStructure):
     """Go to a device, and if another step follows, to the bus behind it (VT-d 8.3.1)."""
 
     fields_desc = u8("device", "function")
 
 
-NODES: Final[dict[int, type[AcpiStructure]]] = {
+NODES: Final[dict[int, type[ByteStructure]]] = {
     0: Drhd,
     1: Rmrr,
     2: Atsr,

@@ -7,11 +7,11 @@ from typing import Final
 
 from decoders.acpi import iort_nodes as kinds
 from decoders.acpi.reading import NodeLists, Reading
-from decoders.acpi.structures import HEADER_SIZE, AcpiStructure, Number32, Number64, Text
+from decoders.acpi.structures import HEADER_SIZE, Number32, Number64, Text
 from decoders.acpi.tree import Node, Rule
-from decoders.bytewise import size_of
+from decoders.bytewise import ByteStructure, size_of
 
-_Array = tuple[str, type[AcpiStructure], int, int, str]
+_Array = tuple[str, type[ByteStructure], int, int, str]
 """An array in a node: name, kind, count, offset from the node, and the field that gives the offset
 (or the count)."""
 
@@ -37,7 +37,7 @@ def _node(
     path: str,
     at: int,
     end: int,
-    known: dict[int, tuple[type[AcpiStructure], ...]],
+    known: dict[int, tuple[type[ByteStructure], ...]],
 ) -> Node | None:
     header = reading.structure(kinds.IortNodeHeader, path, at, end)
     if header is None:
@@ -96,7 +96,7 @@ def _parts(reading: Reading, node: Node, end: int) -> tuple[Node, ...] | None:
     return tuple(parts)
 
 
-def _named(body: AcpiStructure) -> bool:
+def _named(body: ByteStructure) -> bool:
     return isinstance(body, kinds.NamedComponent | kinds.Iwb)
 
 
@@ -110,7 +110,7 @@ def _text(reading: Reading, path: str, start: int, end: int) -> tuple[Node, ...]
     return reading.rest(path, start, stop, Text) + reading.rest(f"{path}.padding", stop, end)
 
 
-def _arrays(body: AcpiStructure) -> list[_Array]:
+def _arrays(body: ByteStructure) -> list[_Array]:
     more = _ARRAYS.get(type(body))
     arrays = more(body) if more else []
     # What an unknown type of node holds is unknown, but its mappings are announced as in all.
@@ -118,11 +118,11 @@ def _arrays(body: AcpiStructure) -> list[_Array]:
     return [*arrays, ("mapping", kinds.IdMapping, *mappings)]
 
 
-def _its_group(body: AcpiStructure) -> list[_Array]:
+def _its_group(body: ByteStructure) -> list[_Array]:
     return [("identifier", Number32, body.its_count, size_of(kinds.ItsGroup), "its_count")]
 
 
-def _smmu(body: AcpiStructure) -> list[_Array]:
+def _smmu(body: ByteStructure) -> list[_Array]:
     place = body.global_interrupt_offset
     return [
         ("global_interrupt", kinds.GlobalInterrupts, int(place > 0), place, _GLOBAL),
@@ -138,15 +138,15 @@ _GLOBAL, _CONTEXT, _PMU = (
 )
 
 
-def _at(body: AcpiStructure, name: str) -> tuple[int, str]:
+def _at(body: ByteStructure, name: str) -> tuple[int, str]:
     return body.getfieldval(name), name
 
 
-def _reserved_memory(body: AcpiStructure) -> list[_Array]:
+def _reserved_memory(body: ByteStructure) -> list[_Array]:
     return [("range", kinds.ReservedRange, body.rmr_count, body.rmr_offset, "rmr_offset")]
 
 
-_ARRAYS: Final[dict[type[AcpiStructure], Callable[[AcpiStructure], list[_Array]]]] = {
+_ARRAYS: Final[dict[type[ByteStructure], Callable[[ByteStructure], list[_Array]]]] = {
     kinds.ItsGroup: _its_group,
     kinds.Smmu: _smmu,
     kinds.ReservedMemory: _reserved_memory,

@@ -6,11 +6,10 @@ from typing import Final
 
 from scapy.fields import AnyField
 
-from decoders.acpi.structures import AcpiStructure
-from decoders.bytewise import octets, u8, u16, u32, u64
+from decoders.bytewise import ByteStructure, octets, u8, u16, u32, u64
 
 
-class Iort(AcpiStructure):
+class Iort(ByteStructure):
     """Say how many nodes there are, and where the first one is (DEN 0049 table 2)."""
 
     fields_desc = [*u32("node_count", "node_offset"), *octets("reserved", 4)]
@@ -42,13 +41,13 @@ MEMORY_BITS = {
 }
 
 
-class IortNodeHeader(AcpiStructure):
+class IortNodeHeader(ByteStructure):
     """Begin a node; all that is known of one of an unknown type."""
 
     fields_desc = [*NODE]
 
 
-class IdMapping(AcpiStructure):
+class IdMapping(ByteStructure):
     """Map ids of a node to ids of the node that output_reference points to.
 
     id_count is the number of ids less one. A single mapping takes any id (DEN 0049 table 4).
@@ -58,13 +57,13 @@ class IdMapping(AcpiStructure):
     bits = {"flags": [("single_mapping", 1), ("reserved", 31)]}
 
 
-class ItsGroup(AcpiStructure):
+class ItsGroup(ByteStructure):
     """List interrupt translation services (node type 0); their identifiers follow."""
 
     fields_desc = [*NODE, *u32("its_count")]
 
 
-class NamedComponent(AcpiStructure):
+class NamedComponent(ByteStructure):
     """Describe a device that the ACPI namespace names (node type 1); the name follows."""
 
     fields_desc = [*NODE, *u32("node_flags"), *MEMORY, *u8("memory_address_limit")]
@@ -74,7 +73,7 @@ class NamedComponent(AcpiStructure):
     }
 
 
-class EarlyRootComplex(AcpiStructure):
+class EarlyRootComplex(ByteStructure):
     """Describe a PCI root complex as revision 0 of the node does (node type 2)."""
 
     fields_desc = [*NODE, *MEMORY, *u32("ats_attribute", "pci_segment_number")]
@@ -101,7 +100,7 @@ class RootComplex(EarlyRootComplex):
     }
 
 
-class Smmu(AcpiStructure):
+class Smmu(ByteStructure):
     """Describe an SMMUv1 or SMMUv2 (node type 3); the interrupts follow.
 
     model: 0 v1, 1 v2, 2 MMU-400, 3 MMU-500, 4 MMU-401, 5 ThunderX.
@@ -117,7 +116,7 @@ class Smmu(AcpiStructure):
     bits = {"flags": [("dvm_supported", 1), ("coherent_walk", 1), ("reserved", 30)]}
 
 
-class GlobalInterrupts(AcpiStructure):
+class GlobalInterrupts(ByteStructure):
     """Give the global interrupts of an SMMUv1 or SMMUv2 (Linux acpi_iort_smmu_gsi)."""
 
     fields_desc = u32("nsgirpt", "nsgirpt_flags", "nsgcfgirpt", "nsgcfgirpt_flags")
@@ -137,7 +136,7 @@ _SMMU_V3: Final[list[AnyField]] = [
 ]
 
 
-class EarlySmmuV3(AcpiStructure):
+class EarlySmmuV3(ByteStructure):
     """Describe an SMMUv3 as revision 0 of the node does (node type 4).
 
     model: 0 generic, 1 HiSilicon Hi161x, 2 Cavium CN99xx.
@@ -161,7 +160,7 @@ class SmmuV3(EarlySmmuV3):
     fields_desc = [*_SMMU_V3, *u32("proximity_domain", "id_mapping_index")]
 
 
-class EarlyPmcg(AcpiStructure):
+class EarlyPmcg(ByteStructure):
     """Describe a performance monitor group as revision 0 of the node does (node type 5)."""
 
     fields_desc = [*NODE, *u64("page0_base_address"), *u32("overflow_gsiv", "node_reference")]
@@ -173,7 +172,7 @@ class Pmcg(EarlyPmcg):
     fields_desc = [*EarlyPmcg.fields_desc, *u64("page1_base_address")]
 
 
-class ReservedMemory(AcpiStructure):
+class ReservedMemory(ByteStructure):
     """Describe memory that devices use before anything drives them (RMR, node type 6)."""
 
     fields_desc = [*NODE, *u32("flags", "rmr_count", "rmr_offset")]
@@ -187,19 +186,19 @@ class ReservedMemory(AcpiStructure):
     }
 
 
-class ReservedRange(AcpiStructure):
+class ReservedRange(ByteStructure):
     """Give one range of an RMR node (DEN 0049E.f table 19)."""
 
     fields_desc = [*u64("base_address", "length"), *octets("reserved", 4)]
 
 
-class Iwb(AcpiStructure):
+class Iwb(ByteStructure):
     """Describe an interrupt wire bridge of a GICv5 (node type 7); its name follows."""
 
     fields_desc = [*NODE, *u64("base_address"), *u16("iwb_index")]
 
 
-class DraftVirtioPci(AcpiStructure):
+class DraftVirtioPci(ByteStructure):
     """Name a virtio-iommu that is a PCI function, in a draft VIOT (node type 0x80).
 
     devid is segment, bus, device and function (16, 8, 5 and 3 bits).
@@ -208,7 +207,7 @@ class DraftVirtioPci(AcpiStructure):
     fields_desc = [*NODE, *u32("devid")]
 
 
-class DraftVirtioMmio(AcpiStructure):
+class DraftVirtioMmio(ByteStructure):
     """Name a virtio-iommu that is a platform device, in a draft VIOT (node type 0x81).
 
     interrupt is a GSIV in its low half, and the trigger mode in bit 32.
@@ -221,7 +220,7 @@ class DraftVirtioMmio(AcpiStructure):
     }
 
 
-NODES: Final[dict[int, tuple[type[AcpiStructure], ...]]] = {
+NODES: Final[dict[int, tuple[type[ByteStructure], ...]]] = {
     0: (ItsGroup,),
     1: (NamedComponent,),
     2: (RootComplex, EarlyRootComplex),
@@ -233,7 +232,7 @@ NODES: Final[dict[int, tuple[type[AcpiStructure], ...]]] = {
 }
 """Node types that are defined; the longest form that a node has room for is the one it has."""
 
-DRAFT_NODES: Final[dict[int, tuple[type[AcpiStructure], ...]]] = {
+DRAFT_NODES: Final[dict[int, tuple[type[ByteStructure], ...]]] = {
     0x80: (DraftVirtioPci,),
     0x81: (DraftVirtioMmio,),
 }

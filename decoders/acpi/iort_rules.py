@@ -6,14 +6,14 @@ from typing import Final
 
 from decoders.acpi import iort_nodes as kinds
 from decoders.acpi.checking import Checks, Span
-from decoders.acpi.structures import AcpiStructure, Number32
+from decoders.acpi.structures import Number32
 from decoders.acpi.tree import Node, Rule
-from decoders.bytewise import bit
+from decoders.bytewise import ByteStructure, bit
 
 REVISIONS: Final = frozenset(range(8))
 """0 is issue D, 1 to 6 are issues E to E.f, 7 is the one that adds IWB."""
 
-NODE_REVISIONS: Final[tuple[tuple[type[AcpiStructure], int], ...]] = (
+NODE_REVISIONS: Final[tuple[tuple[type[ByteStructure], int], ...]] = (
     (kinds.ItsGroup, 1),
     (kinds.NamedComponent, 4),
     (kinds.EarlyRootComplex, 4),
@@ -103,7 +103,7 @@ def _device_id_mapping(node: Node) -> int | None:
     return None
 
 
-_TARGETS: Final[tuple[tuple[type[AcpiStructure], tuple[type[AcpiStructure], ...]], ...]] = (
+_TARGETS: Final[tuple[tuple[type[ByteStructure], tuple[type[ByteStructure], ...]], ...]] = (
     (kinds.Smmu, (kinds.ItsGroup,)),
     (kinds.EarlySmmuV3, (kinds.ItsGroup,)),
     (kinds.EarlyPmcg, (kinds.ItsGroup, kinds.Iwb)),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from decoders.acpi.reading import NodeLists, Reading, read_sequence
-from decoders.acpi.structures import AcpiStructure
 from decoders.acpi.tree import Node, Rule
-from decoders.bytewise import octets, size_of, u8, u16, u32, u64
+from decoders.bytewise import ByteStructure, octets, size_of, u8, u16, u32, u64
 
 NODE = u8("type", "flags") + u16("length", "device_id")
 ENTRY = u8("type") + u16("device_id") + u8("data_setting")
@@ -24,7 +23,7 @@ DATA_SETTING = {
 }
 
 
-class Ivrs(AcpiStructure):
+class Ivrs(ByteStructure):
     """Describe the platform (AMD 48882 5.2.1)."""
 
     fields_desc = [*u32("info"), *octets("reserved", 8)]
@@ -42,13 +41,13 @@ class Ivrs(AcpiStructure):
     }
 
 
-class IvrsNodeHeader(AcpiStructure):
+class IvrsNodeHeader(ByteStructure):
     """Begin a block; all that is known of one of an unknown type."""
 
     fields_desc = [*NODE]
 
 
-class Ivhd10(AcpiStructure):
+class Ivhd10(ByteStructure):
     """Describe an IOMMU (block type 0x10); its device entries follow."""
 
     fields_desc = [
@@ -84,7 +83,7 @@ class Ivhd11(Ivhd10):
     ]
 
 
-class Ivmd(AcpiStructure):
+class Ivmd(ByteStructure):
     """Name memory that devices use (block types 0x20 all, 0x21 one, 0x22 range of devices).
 
     Linux takes a PCI segment from the two bytes behind aux_data.
@@ -107,7 +106,7 @@ class Ivmd(AcpiStructure):
     }
 
 
-class DeviceEntry(AcpiStructure):
+class DeviceEntry(ByteStructure):
     """Name a device or one end of a range (entry types 0 to 4)."""
 
     fields_desc = [*ENTRY]
@@ -150,7 +149,7 @@ class HidEntry(DeviceEntry):
     ]
 
 
-NODES: Final[dict[int, type[AcpiStructure]]] = {
+NODES: Final[dict[int, type[ByteStructure]]] = {
     0x10: Ivhd10,
     0x11: Ivhd11,
     0x40: Ivhd11,

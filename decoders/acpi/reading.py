@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from decoders.acpi.structures import HEADER_SIZE, AcpiStructure, Opaque
+from decoders.acpi.structures import HEADER_SIZE
 from decoders.acpi.tree import Node, Rule, Violation
-from decoders.bytewise import field_sizes, first_missing, size_of
+from decoders.bytewise import ByteStructure, Opaque, field_sizes, first_missing, size_of
 
 LARGEST_TABLE = 1 << 20
 """Bytes of the largest table that is read; the largest known ones have some 100 KiB."""
@@ -15,7 +15,7 @@ LARGEST_TABLE = 1 << 20
 MOST_STRUCTURES = 1 << 14
 """Structures that are read of one table; the time to read them grows with their number."""
 
-B = TypeVar("B", bound=AcpiStructure)
+B = TypeVar("B", bound=ByteStructure)
 
 
 class Reading:
@@ -58,20 +58,20 @@ class Reading:
         return cls(self.data[offset : offset + size])
 
     def node(
-        self, cls: type[AcpiStructure], path: str, offset: int, end: int, within: str = "table"
+        self, cls: type[ByteStructure], path: str, offset: int, end: int, within: str = "table"
     ) -> Node | None:
         """Dissect the structure at offset and place it; None as for `structure`."""
         body = self.structure(cls, path, offset, end, within)
         return None if body is None else Node(path, offset, body)
 
     def rest(
-        self, path: str, start: int, end: int, cls: type[AcpiStructure] = Opaque
+        self, path: str, start: int, end: int, cls: type[ByteStructure] = Opaque
     ) -> tuple[Node, ...]:
         """Keep the bytes from start to end as they are, if there are any."""
         return (Node(path, start, _make(cls, self.data[start:end])),) if start < end else ()
 
     def array(
-        self, cls: type[AcpiStructure], path: str, start: int, count: int, end: int
+        self, cls: type[ByteStructure], path: str, start: int, count: int, end: int
     ) -> tuple[Node, ...] | None:
         """Read count structures of one kind; None, and a violation, when they pass end."""
         size = size_of(cls)
@@ -88,7 +88,7 @@ class Reading:
             nodes.append(node)
         return tuple(nodes)
 
-    def fits(self, cls: type[AcpiStructure], path: str, at: int, length: int, end: int) -> bool:
+    def fits(self, cls: type[ByteStructure], path: str, at: int, length: int, end: int) -> bool:
         """Say whether a node of the length it gives can be read, and report why it cannot."""
         place = at + _offset(cls, "length")
         size = size_of(cls)
@@ -150,7 +150,7 @@ def _make(cls: type[B], data: bytes) -> B:
     return cls(data)
 
 
-def _offset(cls: type[AcpiStructure], wanted: str) -> int:
+def _offset(cls: type[ByteStructure], wanted: str) -> int:
     at = 0
     for name, size in field_sizes(cls):
         if name == wanted:
@@ -159,13 +159,13 @@ def _offset(cls: type[AcpiStructure], wanted: str) -> int:
     return at
 
 
-def _word(cls: type[AcpiStructure]) -> str:
+def _word(cls: type[ByteStructure]) -> str:
     return "header" if cls.__name__.endswith("Header") else "node"
 
 
 def read_sequence(
     reading: Reading,
-    head_class: type[AcpiStructure],
+    head_class: type[ByteStructure],
     read_node: Callable[[Reading, str, int, int], Node | None],
     path: str,
     start: int,

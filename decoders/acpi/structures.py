@@ -7,11 +7,7 @@ from scapy.fields import StrField
 from decoders.bytewise import ByteStructure, octets, u8, u32, u64
 
 
-class AcpiStructure(ByteStructure):
-    """Base every structure of an ACPI table."""
-
-
-class Header(AcpiStructure):
+class Header(ByteStructure):
     """Begin every table (ACPI 5.2.6); all bytes of the table sum up to 0 modulo 256."""
 
     fields_desc = [
@@ -26,13 +22,7 @@ class Header(AcpiStructure):
     ]
 
 
-class Opaque(AcpiStructure):
-    """Keep bytes that nothing describes: padding, unknown structures, what follows the table."""
-
-    fields_desc = [StrField("data", b"")]
-
-
-class Text(AcpiStructure):
+class Text(ByteStructure):
     """Hold the name of an object of the ACPI namespace, with the NUL that ends it."""
 
     fields_desc = [StrField("text", b"")]
@@ -44,13 +34,13 @@ class Text(AcpiStructure):
         return text.split(b"\0", 1)[0].decode("ascii", "backslashreplace")
 
 
-class Number32(AcpiStructure):
+class Number32(ByteStructure):
     """Hold one element of an array of 32-bit numbers."""
 
     fields_desc = u32("value")
 
 
-class Number64(AcpiStructure):
+class Number64(ByteStructure):
     """Hold one element of an array of 64-bit numbers."""
 
     fields_desc = u64("value")

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from decoders.acpi.structures import AcpiStructure
-from decoders.bytewise import encode, field_sizes
+from decoders.bytewise import ByteStructure, encode, field_sizes
 
 
 class Rule(StrEnum):
@@ -63,7 +62,7 @@ class Located:
     value: int | bytes
 
 
-B = TypeVar("B", bound=AcpiStructure)
+B = TypeVar("B", bound=ByteStructure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Node:
 
     path: str
     offset: int
-    body: AcpiStructure
+    body: ByteStructure
     parts: tuple[Node, ...] = ()
 
     @property

@@ -9,26 +9,26 @@ from __future__ import annotations
 from typing import Final
 
 from decoders.acpi.reading import NodeLists, Reading
-from decoders.acpi.structures import HEADER_SIZE, AcpiStructure
+from decoders.acpi.structures import HEADER_SIZE
 from decoders.acpi.tree import Node, Rule
-from decoders.bytewise import octets, size_of, u8, u16, u32, u64
+from decoders.bytewise import ByteStructure, octets, size_of, u8, u16, u32, u64
 
 NODE = u8("type", "reserved") + u16("length")
 
 
-class Viot(AcpiStructure):
+class Viot(ByteStructure):
     """Say how many nodes there are, and where the first one is (ACPI 6.4, table 5.165)."""
 
     fields_desc = [*u16("node_count", "node_offset"), *octets("reserved", 8)]
 
 
-class ViotNodeHeader(AcpiStructure):
+class ViotNodeHeader(ByteStructure):
     """Begin a node; all that is known of one of an unknown type."""
 
     fields_desc = [*NODE]
 
 
-class PciRange(AcpiStructure):
+class PciRange(ByteStructure):
     """Give endpoint ids to the PCI devices of some segments and buses (ACPI 6.4, type 1)."""
 
     fields_desc = [
@@ -39,7 +39,7 @@ class PciRange(AcpiStructure):
     ]
 
 
-class MmioEndpoint(AcpiStructure):
+class MmioEndpoint(ByteStructure):
     """Give an endpoint id to the device at an address (ACPI 6.4, type 2)."""
 
     fields_desc = [
@@ -51,25 +51,25 @@ class MmioEndpoint(AcpiStructure):
     ]
 
 
-class VirtioPciIommu(AcpiStructure):
+class VirtioPciIommu(ByteStructure):
     """Name a virtio-iommu that is a PCI function (ACPI 6.4, type 3)."""
 
     fields_desc = [*NODE, *u16("segment", "bdf"), *octets("reserved1", 8)]
 
 
-class VirtioMmioIommu(AcpiStructure):
+class VirtioMmioIommu(ByteStructure):
     """Name a virtio-iommu that is a platform device (ACPI 6.4, type 4)."""
 
     fields_desc = [*NODE, *octets("reserved1", 4), *u64("base_address")]
 
 
-class DraftViot(AcpiStructure):
+class DraftViot(ByteStructure):
     """Precede the table that a draft VIOT wraps; the meaning of these bytes is not known."""
 
     fields_desc = octets("reserved", 12)
 
 
-NODES: Final[dict[int, type[AcpiStructure]]] = {
+NODES: Final[dict[int, type[ByteStructure]]] = {
     1: PciRange,
     2: MmioEndpoint,
     3: VirtioPciIommu,

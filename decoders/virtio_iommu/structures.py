@@ -26,7 +26,7 @@ class Config(ByteStructure):
 class RequestHead(ByteStructure):
     """Begin every request."""
 
-    fields_desc = [*HEAD]
+    fields_desc = [*u8("type"), *octets("reserved", 3)]
 
 
 class RequestTail(ByteStructure):

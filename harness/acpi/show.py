@@ -8,21 +8,18 @@ from typing import Any
 
 from decoders.acpi import (
     READERS,
-    AcpiStructure,
     Found,
     Header,
     Node,
     Table,
     Text,
     Violation,
-    bits_of,
-    field_sizes,
-    number,
     read_file,
     read_tolerant,
     validate_table,
 )
 from decoders.acpi.files import LARGEST_FILE
+from decoders.bytewise import ByteStructure, bits_of, field_sizes, number
 from decoders.errors import DecodeError
 from harness.acpi.resolve import resolve
 from harness.acpi.topology import PciDevice
@@ -88,18 +85,18 @@ def _table(report: Report, index: int, found: Found, table: Table) -> None:
         report.line(f"{place}{indent}{name.rpartition('.')[2]} {node.kind}  {_fields(node.body)}")
 
 
-def _fields(body: AcpiStructure) -> str:
+def _fields(body: ByteStructure) -> str:
     return ", ".join(
         _field(body, name) for name, _ in field_sizes(type(body)) if _shown(body, name)
     )
 
 
-def _shown(body: AcpiStructure, name: str) -> bool:
+def _shown(body: ByteStructure, name: str) -> bool:
     reserved = name.startswith("reserved") or name in ("data", "text")
     return not reserved or number(body.getfieldval(name)) != 0
 
 
-def _field(body: AcpiStructure, name: str) -> str:
+def _field(body: ByteStructure, name: str) -> str:
     value: int | bytes = body.getfieldval(name)
     if isinstance(body, Text):
         return repr(body.string)
@@ -136,7 +133,7 @@ def as_json(index: int, node: Node) -> dict[str, Any]:
     return plain | {"fields": fields} | ({"bits": bits} if bits else {})
 
 
-def _named(body: AcpiStructure, name: str) -> Iterator[tuple[str, int]]:
+def _named(body: ByteStructure, name: str) -> Iterator[tuple[str, int]]:
     return (pair for pair in bits_of(body, name) if pair[0] != "reserved")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from decoders.acpi import Node, Opaque, Table, Text, bits_of
+from decoders.acpi import Node, Table, Text
+from decoders.bytewise import Opaque, bits_of
 
 LINE = re.compile(
     r"\[([0-9A-F]+)h +\d+ +([0-9A-F]+h?|\d+)\] +(.*?) ?: ?(.*)"  # [024h 0036 002h]  Label : 0001

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from decoders.acpi import (
-    build,
-    checksum,
-    decode,
-    dmar,
-    encode,
-    field_sizes,
-    iort_nodes,
-    ivrs,
-    seal,
-    size_of,
-    viot,
-)
-from decoders.acpi.structures import AcpiStructure, Header
+from decoders.acpi import checksum, dmar, iort_nodes, ivrs, seal, viot
+from decoders.acpi.structures import Header
+from decoders.bytewise import ByteStructure, build, decode, encode, field_sizes, size_of
 from decoders.errors import DecodeError
 from tests.decoders.acpi.blobs import MADE
 
-SIZES: dict[type[AcpiStructure], int] = {
+SIZES: dict[type[ByteStructure], int] = {
     Header: 36,
     viot.Viot: 12,
     viot.PciRange: 24,
@@ -69,19 +58,19 @@ SIZES: dict[type[AcpiStructure], int] = {
 
 
 @pytest.mark.parametrize("cls", SIZES, ids=lambda cls: cls.__name__)
-def test_sizes(cls: type[AcpiStructure]) -> None:
+def test_sizes(cls: type[ByteStructure]) -> None:
     assert size_of(cls) == SIZES[cls]
 
 
 @pytest.mark.parametrize("cls", SIZES, ids=lambda cls: cls.__name__)
-def test_bits_fill_their_fields(cls: type[AcpiStructure]) -> None:
+def test_bits_fill_their_fields(cls: type[ByteStructure]) -> None:
     sizes = dict(field_sizes(cls))
     for name, columns in cls.bits.items():
         assert sum(width for _, width in columns) == 8 * sizes[name], name
 
 
 @pytest.mark.parametrize("cls", SIZES, ids=lambda cls: cls.__name__)
-def test_bytes_survive(cls: type[AcpiStructure]) -> None:
+def test_bytes_survive(cls: type[ByteStructure]) -> None:
     data = bytes(range(1, size_of(cls) + 1))
     assert encode(decode(cls, data, "here")) == data
 

@@ -8,17 +8,7 @@ from collections import Counter
 
 import pytest
 
-from decoders.acpi import (
-    LARGEST_TABLE,
-    MOST_STRUCTURES,
-    Header,
-    Opaque,
-    Text,
-    bit,
-    bits_of,
-    read,
-    read_tolerant,
-)
+from decoders.acpi import LARGEST_TABLE, MOST_STRUCTURES, Header, Text, read, read_tolerant
 from decoders.acpi.dmar import DeviceScope, Drhd, PathStep
 from decoders.acpi.iort_nodes import (
     EarlyPmcg,
@@ -33,6 +23,7 @@ from decoders.acpi.iort_nodes import (
 )
 from decoders.acpi.ivrs import HidEntry, Ivhd11, UnknownEntry8
 from decoders.acpi.viot import PciRange, ViotNodeHeader
+from decoders.bytewise import Opaque, bit, bits_of
 from decoders.errors import DecodeError
 from tests.decoders.acpi.blobs import ALL, MADE, QEMU
 from tests.writers import acpi as w

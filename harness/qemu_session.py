@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import re
@@ -22,6 +21,7 @@ from typing import IO
 from decoders.layout import layout
 from decoders.vtd import registers
 from harness.errors import HarnessError
+from harness.qemu.process import die_with_parent
 from harness.qemu_command import (
     Command,
     Layout,
@@ -54,15 +54,6 @@ class Machine:
 
 class _EndedError(Exception):
     """QEMU ended before it could be asked."""
-
-
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    """Let the kernel kill this process when its parent dies (runs between fork and exec)."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Session:
@@ -117,7 +108,7 @@ class Session:
                 self.process = subprocess.Popen(
                     command.words(recorder, layout, base),
                     pass_fds=inherited,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=die_with_parent,
                 )
             except OSError as error:
                 raise HarnessError(

@@ -6,12 +6,14 @@ import json
 import re
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from harness.errors import HarnessError
 
 _LONGEST_ANSWER = 16 << 20
+_EVENTS_KEPT = 64
 _CLOSED = "QEMU closed its control socket"
 
 
@@ -20,7 +22,7 @@ class QmpError(HarnessError):
 
 
 class Qmp:
-    """Ask one QEMU over a connected socket.
+    """Ask one QEMU over a connected socket; an answer may take `timeout` seconds.
 
     `idle` is called while an answer is awaited, at least every 50 ms; it may raise to give up.
     """
@@ -29,7 +31,9 @@ class Qmp:
         self._connection = connection
         self._connection.settimeout(0.05)
         self._idle = idle
+        self._timeout = timeout
         self._deadline = time.monotonic() + timeout
+        self._events: deque[str] = deque(maxlen=_EVENTS_KEPT)
         self._buffer = bytearray()
         greeting = self._message()
         version = greeting.get("QMP", {}).get("version", {})
@@ -40,6 +44,7 @@ class Qmp:
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command and return its answer."""
+        self._deadline = time.monotonic() + self._timeout
         request = json.dumps({"execute": command, "arguments": arguments}) + "\n"
         try:
             self._connection.sendall(request.encode())
@@ -51,10 +56,18 @@ class Qmp:
                 return answer["return"]
             if "error" in answer:
                 raise QmpError(f"QEMU refused {command}: {answer['error'].get('desc', '')}")
+            self._events.append(str(answer.get("event")))
 
     def monitor(self, line: str) -> str:
         """Run a command of the human monitor and return what it prints."""
         return str(self.execute("human-monitor-command", **{"command-line": line}))
+
+    def reset_system(self) -> None:
+        """Reset the machine and wait until it is done, which may be before the answer comes."""
+        self._events.clear()
+        self.execute("system_reset")
+        while "RESET" not in self._events:
+            self._events.append(str(self._message().get("event")))
 
     def read_physical(self, address: int, size: int) -> int | None:
         """Read 4 or 8 bytes of guest-physical memory; None when there is no such memory."""

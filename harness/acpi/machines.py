@@ -17,10 +17,11 @@ from typing import Final
 
 from decoders.acpi.tables import READERS
 from decoders.errors import DecodeError
-from harness.acpi.buses import Numbering
+from harness.acpi.firmware import FirmwareFiles
 from harness.acpi.memory import BIOS_AREA, find_root_pointer, tables
-from harness.acpi.qtest import FirmwareFiles, Machine, running
 from harness.errors import HarnessError
+from harness.qemu.pci import Ecam, number_buses
+from harness.qemu.qtest import Machine, running
 
 _X86: Final = "qemu-system-x86_64 -accel tcg -m 256M -nodefaults -display none -machine q35"
 _ARM: Final = "qemu-system-aarch64 -accel tcg -S -m 256M -nodefaults -display none -cpu max"
@@ -106,7 +107,7 @@ def _booted_pc(machine: Machine) -> list[bytes]:
 
 
 def _stopped_arm(machine: Machine) -> Iterator[bytes]:
-    Numbering(machine, _ARM_ECAM).run()
+    number_buses(Ecam(machine, _ARM_ECAM))
     data = FirmwareFiles(machine, _ARM_FW_CFG, _ARM_SCRATCH).acpi_tables()
     at = 0
     while at + 8 <= len(data):

@@ -1,0 +1,1 @@
+"""A stopped QEMU as real hardware: its qtest socket, PCI, virtio, and devices that do DMA."""

@@ -1,0 +1,112 @@
+"""A stopped PC whose RAM is ours too: writing queues and seeing where DMA landed cost nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import socket
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from harness.errors import HarnessError
+from harness.qemu.pci import Ports, Setup, number_buses
+from harness.qemu.qtest import Machine, Session
+from harness.qmp import Qmp
+
+PROGRAM: Final = "qemu-system-x86_64"
+RAM_SIZE: Final = 16 << 20
+RAM_START: Final = 1 << 20
+"""Below are holes and ROMs."""
+
+_QMP_SECONDS: Final = 20.0
+
+
+class Pc:
+    """Run a PC (q35, TCG, stopped) with some devices, set up as firmware would.
+
+    devices are the values of -device options. Use as a context manager, or close.
+    """
+
+    machine: Machine
+    setup: Setup
+    config: Ports
+
+    def __init__(self, devices: Sequence[str], program: str = PROGRAM) -> None:
+        self._cleanup = contextlib.ExitStack()
+        self._memory = os.memfd_create("dmarewind-ram", os.MFD_CLOEXEC)
+        self._cleanup.callback(os.close, self._memory)
+        os.ftruncate(self._memory, RAM_SIZE)
+        self.ram = mmap.mmap(self._memory, RAM_SIZE)
+        self._cleanup.callback(self.ram.close)
+        self._command = [program, "-nodefaults", "-display", "none", "-S", "-accel", "tcg"]
+        self._command += ["-machine", "q35,memory-backend=ram", "-m", f"{RAM_SIZE >> 20}M"]
+        self._command += [
+            "-object",
+            f"memory-backend-file,id=ram,size={RAM_SIZE},share=on,mem-path=/dev/fd/{self._memory}",
+        ]
+        for device in devices:
+            self._command += ["-device", device]
+        self._run = contextlib.ExitStack()
+        self.starts = 0
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Start QEMU, anew when one runs or has ended; RAM keeps its content."""
+        self._run.close()
+        ours, theirs = socket.socketpair()
+        self._run.callback(ours.close)
+        with theirs:
+            number = theirs.fileno()
+            words = [*self._command, "-chardev", f"socket,id=control,fd={number}"]
+            words += ["-qmp", "chardev:control"]
+            session = Session(words, [number, self._memory])
+        self._run.callback(session.close)
+        self.machine, self._process = session.machine, session.process
+        self._control = ours
+        self._qmp: Qmp | None = None
+        self.config = Ports(self.machine)
+        number_buses(self.config)
+        self.setup = Setup(self.config)
+        self.starts += 1
+
+    def reset(self) -> None:
+        """Reset the system, then set PCI up as before; RAM keeps its content."""
+        self._connected().reset_system()
+        self.machine.commands(self.config.again())
+        self._process.bound_log()
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Return the version of this QEMU."""
+        return self._connected().version
+
+    def _connected(self) -> Qmp:
+        if self._qmp is None:
+            self._qmp = Qmp(self._control, self._alive, _QMP_SECONDS)
+        return self._qmp
+
+    def _alive(self) -> None:
+        if not self._process.running:
+            raise self._process.ended() or HarnessError("QEMU ended")
+
+    def close(self) -> None:
+        """End QEMU and free its RAM."""
+        self._run.close()
+        self._cleanup.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,73 @@
+"""A PC with a virtio-iommu and DMA devices in front of, and behind, bridges."""
+
+from __future__ import annotations
+
+from decoders.bytewise import build
+from decoders.events import AccessKind, FaultReport
+from decoders.virtio_iommu.requests import encode_request
+from decoders.virtio_iommu.structures import Attach, Detach, Map, Unmap
+from harness.qemu.dma import DmaDevice, dma_devices
+from harness.qemu.landing import PAGE, Pool
+from harness.qemu.pc import RAM_START, Pc
+from harness.qemu.virtio_iommu import VirtioIommu
+
+DEVICES = [
+    "virtio-iommu-pci,addr=3",
+    "rtl8139,addr=4",
+    "i82559er,addr=5",
+    "pcie-root-port,id=port1,slot=1,addr=6",
+    "pcie-pci-bridge,id=bridge,bus=port1",
+    "rtl8139,bus=bridge,addr=3",
+    "i82559er,bus=bridge,addr=4",
+    "pcie-root-port,id=port2,slot=2,addr=7",
+    "rtl8139,bus=port2",
+]
+RTL8139, I82559, RTL8139_BEHIND_BRIDGE, I82559_BEHIND_BRIDGE, RTL8139_BEHIND_PORT = range(5)
+DOMAIN = 7
+OK, INVAL, NOENT = 0, 4, 6
+
+
+class Bench:
+    """Drive the IOMMU and the devices, and see what happened."""
+
+    def __init__(self, pc: Pc) -> None:
+        self.pc = pc
+        self.iommu = VirtioIommu(pc, RAM_START)
+        self.iommu.start()
+        self.pool = Pool(pc.ram, 2 << 20, 16)
+        self.devices = dma_devices(pc)
+
+    def page(self, index: int) -> int:
+        return self.pool.start + index * PAGE
+
+    def dma(
+        self, device: DmaDevice, iova: int, kind: AccessKind = AccessKind.WRITE
+    ) -> tuple[list[tuple[int, bytes]], list[FaultReport]]:
+        """Return what landed where, and the fault reports."""
+        operation = device.operation(kind, iova)
+        assert operation is not None, f"{device.model} cannot {kind.name} at {iova:#x}"
+        self.pc.machine.commands(operation.lines)
+        return self.pool.changes(), self.iommu.faults()
+
+    def attach(self, device: DmaDevice, domain: int = DOMAIN) -> int:
+        endpoint = device.function.requester
+        return self._status(encode_request(build(Attach, type=1, domain=domain, endpoint=endpoint)))
+
+    def detach(self, device: DmaDevice, domain: int = DOMAIN) -> int:
+        endpoint = device.function.requester
+        return self._status(encode_request(build(Detach, type=2, domain=domain, endpoint=endpoint)))
+
+    def map(self, start: int, last: int, to: int, flags: int, domain: int = DOMAIN) -> int:
+        request = build(
+            Map, type=3, domain=domain, virt_start=start, virt_end=last, phys_start=to, flags=flags
+        )
+        return self._status(encode_request(request))
+
+    def unmap(self, start: int, last: int, domain: int = DOMAIN) -> int:
+        request = build(Unmap, type=4, domain=domain, virt_start=start, virt_end=last)
+        return self._status(encode_request(request))
+
+    def _status(self, request: bytes) -> int:
+        answer = self.iommu.request(request, 4)
+        assert answer.used == 4, f"{request.hex()} was answered with {answer}"
+        return answer.data[0]

@@ -1,0 +1,22 @@
+"""One machine with a virtio-iommu for all tests of the package; each test begins with a reset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.qemu.pc import Pc
+from tests.harness.qemu.bench import DEVICES, Bench
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Pc]:
+    with Pc(DEVICES) as pc:
+        yield pc
+
+
+@pytest.fixture
+def bench(machine: Pc) -> Bench:
+    machine.reset()
+    return Bench(machine)

@@ -22,11 +22,11 @@ class Reading:
     """Hold the bytes of one table while they are read.
 
     Offsets are from the start of data. Nothing raises: what does not fit becomes a violation, and
-    the caller keeps the bytes concerned as they are.
+    the caller keeps the bytes concerned as they are. whole is what violations call the data.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, data: bytes, whole: str = "table") -> None:
+        self.data, self.whole = data, whole
         self.violations: list[Violation] = []
         self._left = MOST_STRUCTURES
 
@@ -39,26 +39,28 @@ class Reading:
         self.violations.append(Violation(rule, path, problem, offset, fatal=True))
 
     def structure(
-        self, cls: type[B], path: str, offset: int, end: int, within: str = "table"
+        self, cls: type[B], path: str, offset: int, end: int, within: str | None = None
     ) -> B | None:
         """Dissect the structure at offset; None, and a violation, when it goes beyond end.
 
-        within says what ends at end.
+        within says what ends at end, where it is not the data.
         """
         size = size_of(cls)
         if offset + size > end:
             path = f"{path}.{first_missing(cls, end - offset)}"
-            self.fail(Rule.TRUNCATED, path, f"{_word(cls)} runs past the {within}", offset)
+            self.fail(
+                Rule.TRUNCATED, path, f"{_word(cls)} runs past the {within or self.whole}", offset
+            )
             return None
         if self._left == 0:
-            problem = f"more than {MOST_STRUCTURES} structures in one table"
+            problem = f"more than {MOST_STRUCTURES} structures in one {self.whole}"
             self.fail(Rule.BOUND, path, problem, offset)
             return None
         self._left -= 1
         return cls(self.data[offset : offset + size])
 
     def node(
-        self, cls: type[ByteStructure], path: str, offset: int, end: int, within: str = "table"
+        self, cls: type[ByteStructure], path: str, offset: int, end: int, within: str | None = None
     ) -> Node | None:
         """Dissect the structure at offset and place it; None as for `structure`."""
         body = self.structure(cls, path, offset, end, within)
@@ -98,7 +100,7 @@ class Reading:
         elif at + size > end:
             self.structure(cls, path, at, end)  # names the first field that is missing
         elif at + length > end:
-            problem = f"node of {length} bytes runs past the table"
+            problem = f"node of {length} bytes runs past the {self.whole}"
             self.fail(Rule.LENGTH, f"{path}.length", problem, place)
         return length >= size and at + length <= end
 

@@ -25,6 +25,7 @@ from decoders.vtd import (
     registers,
     tables,
 )
+from tools import generate_acpi_layout
 
 HEADER = Path(__file__).parents[1] / "harness/native/core/layout.hpp"
 RECORDER_HEADER = Path(__file__).parent / "recorder/layout.h"
@@ -336,7 +337,7 @@ def main() -> int:
     """Write the headers."""
     HEADER.write_text(header(), encoding="utf-8")
     RECORDER_HEADER.write_text(recorder_header(), encoding="utf-8")
-    return 0
+    return generate_acpi_layout.main()
 
 
 if __name__ == "__main__":

@@ -79,9 +79,10 @@ class Topology:
     """Find ways through the bridges of a machine."""
 
     def __init__(self, bridges: Iterable[Bridge] = ()) -> None:
+        self.bridges = tuple(bridges)
         self._at: dict[PciDevice, Bridge] = {}
         self._above: dict[tuple[int, int], Bridge] = {}
-        for bridge in bridges:
+        for bridge in self.bridges:
             self._at[bridge.device] = bridge
             self._above.setdefault((bridge.device.segment, bridge.secondary), bridge)
 

@@ -173,3 +173,32 @@ class Replay:
 
     def findings(self, start: int = 0) -> tuple[Finding, ...]:
         """Return the findings kept so far, from the one numbered start on."""
+
+AcpiDevice: TypeAlias = (
+    tuple[str, int, int] | tuple[str, int] | tuple[str, bytes, bytes, bytes | None, int]
+)
+"""("pci", segment, bdf), ("mmio", address) or ("named", name, uid, number, id).
+
+Names are UTF-8. number is what uid says as a decimal, little-endian and without zeros at its end;
+None for one that is no decimal.
+"""
+AcpiProblem: TypeAlias = tuple[str, str, int]
+"""The members of decoders.errors.DecodeError, in their order."""
+AcpiAnswer: TypeAlias = (
+    tuple[str, str, int, int, int, int, int, str, bool | None] | tuple[str, str, str, str]
+)
+"""("behind", kind, node, base, segment, bdf, endpoint, path, ats) or ("nowhere", why, path, text):
+the members of harness.acpi.answers, in their order, the five after the tag those of Iommu."""
+
+class AcpiQuestions:
+    """Devices, and the bridges of their machine, that are looked for in any number of tables."""
+
+    def __init__(
+        self,
+        devices: Sequence[AcpiDevice],
+        bridges: Sequence[tuple[int, int, int, str]] | None,
+    ) -> None:
+        """Bridges are (segment, bdf, secondary, kind); None when they are not known."""
+
+    def ask(self, data: Buffer) -> tuple[AcpiProblem | None, tuple[AcpiAnswer, ...]]:
+        """Read a table; return why it cannot be read to its end, and an answer for each device."""

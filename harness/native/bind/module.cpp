@@ -1,4 +1,5 @@
 // The Python module harness.native._core; _core.pyi documents what it offers.
+#include "acpi.hpp"
 #include "buffer.hpp"
 #include "convert.hpp"
 
@@ -280,4 +281,5 @@ NB_MODULE(_core, m) {
     nanobind::exception<dmarewind::DescriptorError>(m, "DescriptorError", PyExc_RuntimeError);
     dmarewind::bind::bind_unit(m);
     dmarewind::bind::bind_replay(m);
+    dmarewind::bind::bind_acpi(m);
 }

@@ -3,7 +3,7 @@
 from decoders.acpi.files import Found, read_file, read_text, split
 from decoders.acpi.reading import LARGEST_TABLE, MOST_STRUCTURES
 from decoders.acpi.structures import HEADER_SIZE, Header, Text, checksum, seal
-from decoders.acpi.tables import READERS, read, read_tolerant
+from decoders.acpi.tables import READERS, read, read_tolerant, why_incomplete
 from decoders.acpi.tree import Located, Node, Rule, Table, Violation
 from decoders.acpi.validate import validate, validate_table
 
@@ -29,4 +29,5 @@ __all__ = [
     "split",
     "validate",
     "validate_table",
+    "why_incomplete",
 ]

@@ -39,10 +39,18 @@ def read(data: bytes) -> Table:
     What is merely wrong (a checksum, a reference to nowhere) is for `validate` to find.
     """
     table = read_tolerant(data)
+    error = why_incomplete(table)
+    if error is not None:
+        raise error
+    return table
+
+
+def why_incomplete(table: Table) -> DecodeError | None:
+    """Return what keeps a table from being decoded to its end, if anything does."""
     for fault in table.faults:
         if fault.fatal:
-            raise DecodeError(fault.path, fault.problem, fault.offset)
-    return table
+            return DecodeError(fault.path, fault.problem, fault.offset)
+    return None
 
 
 def read_tolerant(data: bytes) -> Table:

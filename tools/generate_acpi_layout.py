@@ -15,16 +15,14 @@ from decoders.acpi import (
     HEADER_SIZE,
     LARGEST_TABLE,
     MOST_STRUCTURES,
-    AcpiStructure,
     dmar,
-    field_sizes,
     iort_nodes,
     ivrs,
-    size_of,
     structures,
     viot,
 )
 from decoders.acpi.tables import NO_HEADER
+from decoders.bytewise import ByteStructure, field_sizes, size_of
 from harness.acpi.answers import IommuKind, Why
 from harness.acpi.topology import BridgeKind
 
@@ -88,20 +86,20 @@ _SIGNATURES = (("wrapped_signatures", viot.WRAPPED), ("headless_signatures", NO_
 _NAMES: tuple[type[StrEnum], ...] = (IommuKind, Why, BridgeKind)
 
 
-def acpi_structures() -> list[type[AcpiStructure]]:
+def acpi_structures() -> list[type[ByteStructure]]:
     """Return every ACPI structure of a fixed size in the order of its declaration."""
     return [
         cls
         for module in MODULES
         for cls in vars(module).values()
         if isinstance(cls, type)
-        and issubclass(cls, AcpiStructure)
+        and issubclass(cls, ByteStructure)
         and cls.__module__ == module.__name__
         and size_of(cls)
     ]
 
 
-def _structure(cls: type[AcpiStructure]) -> Iterator[str]:
+def _structure(cls: type[ByteStructure]) -> Iterator[str]:
     yield f"struct {cls.__name__} {{"
     at = 0
     for name, size in field_sizes(cls):

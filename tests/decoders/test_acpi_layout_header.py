@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from decoders.acpi import AcpiStructure, field_sizes, size_of
+from decoders.bytewise import ByteStructure, field_sizes, size_of
 from tools import generate_acpi_layout as generator
 
 STRUCTURES = generator.acpi_structures()
@@ -27,7 +27,7 @@ def test_no_field_is_a_keyword() -> None:
 
 
 @pytest.mark.parametrize("cls", STRUCTURES, ids=lambda cls: cls.__name__)
-def test_fields_are_where_scapy_reads_them(cls: type[AcpiStructure]) -> None:
+def test_fields_are_where_scapy_reads_them(cls: type[ByteStructure]) -> None:
     body = generator.header().partition(f"struct {cls.__name__} {{")[2].partition("};\n\n")[0]
     fields = re.findall(r'Field (\w+)\{"\1", (\d+), (\d+)\}', body)
     assert [name for name, _, _ in fields] == [name for name, _ in field_sizes(cls)]

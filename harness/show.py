@@ -1,4 +1,4 @@
-"""The show verb: print events, decoded and filtered, or ACPI tables."""
+"""The show verb: print events, decoded and filtered, ACPI tables, or a config space."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from decoders.events import Access, Clock, Event, Fault, Gap, Snapshot, Store, Translation
+from decoders.virtio_iommu.forms import Form
 from harness import selection
 from harness.acpi import show as acpi
+from harness.acpi import show_config
 from harness.decoded import Decoded, Namer
 from harness.report import Report, progress
 from harness.selection import Place, Selection
@@ -31,6 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="ACPI tables instead: binary, several in a row, or the text of acpidump",
     )
+    what.add_argument(
+        "--virtio-config",
+        type=Path,
+        metavar="FILE",
+        help="the config space of a virtio-iommu instead, as raw bytes",
+    )
+    parser.add_argument(
+        "--form",
+        type=Form,
+        choices=list(Form),
+        help="what stands at offset 36 of --virtio-config, which is guessed otherwise",
+    )
     selection.add_arguments(parser)
     parser.add_argument(
         "--entries",
@@ -42,10 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the chosen events, one a line; return 0, or 1 for violations in ACPI tables."""
+    """Print the chosen events, one a line; return 0, or 1 for violations in what is no trace."""
     report = Report(args)
     if args.acpi is not None:
         return acpi.show(report, args.acpi, args.device)
+    if args.virtio_config is not None:
+        return show_config.show(report, args.virtio_config, args.form, args.device)
     with open_events(args.trace) as reader:
         namer = Namer(reader.header)
         for number, time, event in _chosen(reader, args, namer):

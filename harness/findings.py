@@ -35,8 +35,8 @@ class Finding:
     event: int
     kind: FindingKind
     subject: str
-    observed: Outcome | Observation | int | None
-    permitted: tuple[Outcome | Observation | int, ...]
+    observed: Outcome | Observation | bytes | int | None
+    permitted: tuple[Outcome | Observation | bytes | int, ...]
     steps: tuple[StepTuple, ...] = ()
     cache: str = ""
     domain: int = -1

@@ -20,9 +20,16 @@ from harness.findings import Finding
 from harness.memory import DEFAULT_PAGE_BUDGET
 from harness.model.config import DEFAULT_DESCRIPTOR_BUDGET, UnitConfig
 from harness.model.dialects import dialect_named
+from harness.model.virtio.config import (
+    DEFAULT_CONFIG,
+    DEFAULT_FEATURES,
+    DEFAULT_MAPPING_BUDGET,
+    VirtioConfig,
+)
+from harness.model.virtio.dialect import dialect_named as virtio_dialect_named
 from harness.targets import Counters, ReplayTarget, target_named, target_names
-from harness.targets.base import FINDINGS_KEPT
-from harness.trace import Block, Header, TextReader, TraceReader, open_events
+from harness.targets.base import FINDINGS_KEPT, AnyConfig
+from harness.trace import Block, Header, TextReader, TraceReader, UnitInfo, open_events
 from harness.trace.codec import Encoder
 
 FINDINGS_SHOWN = 10
@@ -63,10 +70,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="invalidation descriptors a trace may run, and some per event (default %(default)s)",
     )
+    parser.add_argument(
+        "--mapping-budget",
+        type=_count,
+        default=DEFAULT_MAPPING_BUDGET,
+        metavar="N",
+        help="mappings, domains and endpoints a virtio-iommu may hold (default %(default)s)",
+    )
 
 
 def _budgets(args: argparse.Namespace) -> dict[str, int]:
-    return {"page_budget": args.page_budget, "descriptor_budget": args.descriptor_budget}
+    return {
+        "page_budget": args.page_budget,
+        "descriptor_budget": args.descriptor_budget,
+        "mapping_budget": args.mapping_budget,
+    }
 
 
 def _count(text: str) -> int:
@@ -77,26 +95,43 @@ def _count(text: str) -> int:
     return number
 
 
-def unit_config(header: Header, **budgets: int) -> UnitConfig:
-    """Return the configuration of the VT-d unit a header describes; raise HarnessError if none.
+def unit_config(header: Header, **budgets: int) -> AnyConfig:
+    """Return the configuration of the unit a header describes; raise HarnessError if none.
 
-    budgets are those of UnitConfig.
+    budgets are those of UnitConfig and VirtioConfig.
     """
     for unit in header.units:
         if unit.kind == "vtd" and unit.capability:
-            return UnitConfig(
-                capability=unit.capability,
-                extended_capability=unit.extended_capability,
-                version=unit.version,
-                host_address_width=unit.host_address_width or DEFAULT_WIDTH,
-                memory=header.memory,
-                dialect=dialect_named(header.dialect),
-                **budgets,
+            return _vtd_config(header, unit, **_chosen(UnitConfig, budgets))
+        if unit.kind == "virtio-iommu":
+            return VirtioConfig(
+                features=unit.capability or DEFAULT_FEATURES,
+                config=unit.config or DEFAULT_CONFIG,
+                known=bool(unit.config),
+                dialect=virtio_dialect_named(header.dialect),
+                **_chosen(VirtioConfig, budgets),
             )
     raise HarnessError(
-        "the trace's header names no VT-d unit with its capabilities; "
+        "the trace's header names no VT-d unit with its capabilities, and no virtio-iommu; "
         "`dmarewind convert` takes them as --capability and --extended-capability"
     )
+
+
+def _vtd_config(header: Header, unit: UnitInfo, **budgets: int) -> UnitConfig:
+    return UnitConfig(
+        capability=unit.capability,
+        extended_capability=unit.extended_capability,
+        version=unit.version,
+        host_address_width=unit.host_address_width or DEFAULT_WIDTH,
+        memory=header.memory,
+        dialect=dialect_named(header.dialect),
+        **budgets,
+    )
+
+
+def _chosen(cls: type[AnyConfig], budgets: dict[str, int]) -> dict[str, int]:
+    names = {member.name for member in dataclasses.fields(cls)}
+    return {name: value for name, value in budgets.items() if name in names}
 
 
 def _blocks(source: TraceReader | TextReader) -> Iterator[Block]:
@@ -206,6 +241,11 @@ class _Events:
 def _as_json(finding: Finding) -> dict[str, object]:
     plain = dataclasses.asdict(finding)
     plain["kind"] = str(finding.kind)
+    if isinstance(finding.observed, bytes):
+        plain["observed"] = finding.observed.hex()
+    plain["permitted"] = [
+        one.hex() if isinstance(one, bytes) else one for one in plain["permitted"]
+    ]
     return plain
 
 

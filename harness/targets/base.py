@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from harness.errors import HarnessError
 from harness.findings import Finding
 from harness.model.config import UnitConfig
+from harness.model.virtio.config import VirtioConfig
 from harness.trace import Block
 
 FINDINGS_KEPT = 1000
@@ -21,13 +22,15 @@ class Counters:
     """Count what a replay compared.
 
     translations and faults are accesses with a recorded outcome of that kind; agreed and
-    divergences add up the comparisons and the findings (of any kind). unjudged counts what could
-    not be compared because the recording lost something before it.
+    divergences add up the comparisons and the findings (of any kind). requests are those of a
+    virtio-iommu; its fault reports count as fault_records. unjudged counts what could not be
+    compared because the recording lost something before it.
     """
 
     events: int = 0
     translations: int = 0
     faults: int = 0
+    requests: int = 0
     descriptors: int = 0
     fault_records: int = 0
     status_writes: int = 0
@@ -62,6 +65,9 @@ class ReplayTarget(Protocol):
         ...
 
 
+AnyConfig = UnitConfig | VirtioConfig
+"""What a unit of either kind is built from."""
+
 _TARGETS = {"model": "harness.targets.model", "native": "harness.targets.native"}
 
 
@@ -70,9 +76,9 @@ def target_names() -> tuple[str, ...]:
     return tuple(_TARGETS)
 
 
-def target_named(name: str, config: UnitConfig) -> ReplayTarget:
+def target_named(name: str, config: AnyConfig) -> ReplayTarget:
     """Build a target; raise HarnessError when there is none of that name or it is not built."""
     if name not in _TARGETS:
         raise HarnessError(f"no target {name!r}; there are {', '.join(_TARGETS)}")
     module = import_module(_TARGETS[name])
-    return cast(Callable[[UnitConfig], ReplayTarget], module.create)(config)
+    return cast(Callable[[AnyConfig], ReplayTarget], module.create)(config)

@@ -37,7 +37,8 @@ from decoders.vtd.faults import FaultRecordRegister
 from harness.findings import Finding, FindingKind
 from harness.model.config import UnitConfig
 from harness.model.unit import VtdUnit
-from harness.targets.base import FINDINGS_KEPT, Counters
+from harness.targets.base import FINDINGS_KEPT, AnyConfig, Counters, ReplayTarget
+from harness.targets.virtio_model import VirtioModelReplay
 from harness.trace import Block
 from harness.trace.codec import decode
 
@@ -223,6 +224,6 @@ class ModelReplay:
             self._missing(*self._expected.popleft())
 
 
-def create(config: UnitConfig) -> ModelReplay:
-    """Build the target."""
-    return ModelReplay(config)
+def create(config: AnyConfig) -> ReplayTarget:
+    """Build the target for a unit of either kind."""
+    return ModelReplay(config) if isinstance(config, UnitConfig) else VirtioModelReplay(config)

@@ -156,7 +156,9 @@ class Beginning:
             header = source.header
             events = list(source.events(0, LOOKED_AT))
         events = events[: boundary(events, len(events) - 200)]
-        return cls(header, events, Probe(unit_config(header), events))
+        config = unit_config(header)
+        assert isinstance(config, UnitConfig)
+        return cls(header, events, Probe(config, events))
 
     def edited(self, edit: Edit) -> list[Event]:
         """Return the events that the edited text stands for, up to some way behind the edit."""

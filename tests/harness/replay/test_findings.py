@@ -49,6 +49,7 @@ def test_nothing_is_wrong_with_the_story(target: str) -> None:
         "events": len(result.events),
         "translations": 3,
         "faults": 1,
+        "requests": 0,
         "descriptors": 2,
         "fault_records": 1,
         "status_writes": 1,

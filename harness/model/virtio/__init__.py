@@ -1,0 +1,1 @@
+"""The virtio-iommu unit: domains, mappings, requests, faults (virtio 1.4, 5.13)."""

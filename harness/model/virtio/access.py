@@ -1,0 +1,109 @@
+"""Translate an access: what is permitted, and what a fault report says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decoders.events import AccessKind, Fault, Outcome, Translation
+from decoders.virtio_iommu.constants import FaultFlag, FaultReason, MapFlag, ResvSubtype
+from harness.model.virtio.domain import TOP, Domain, Mapping
+from harness.model.virtio.state import State
+
+_RIGHT = {
+    AccessKind.READ: MapFlag.READ,
+    AccessKind.EXECUTE: MapFlag.READ,
+    AccessKind.WRITE: MapFlag.WRITE,
+}
+_FLAG = {
+    AccessKind.UNKNOWN: 0,
+    AccessKind.READ: int(FaultFlag.READ),
+    AccessKind.WRITE: int(FaultFlag.WRITE),
+    AccessKind.EXECUTE: int(FaultFlag.EXEC),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """Hold one permitted outcome: the flags of its report, and the mapping it came from."""
+
+    outcome: Outcome
+    flags: int = 0
+    mapping: Mapping | None = None
+
+
+def permitted(state: State, endpoint: int, iova: int, kind: AccessKind) -> list[Permitted]:
+    """Return what an access may be answered, the expected outcome first."""
+    number = state.attached.get(endpoint)
+    domain = None if number is None else state.domains[number]
+    dialect = state.dialect
+    if dialect.remembers_endpoints and endpoint not in state.seen:
+        reasons: tuple[int, ...] = (FaultReason.UNKNOWN,)
+        return _without_domain(state, iova, kind, reasons)
+    if dialect.reserved_regions_without_domain or (domain is not None and not domain.bypass):
+        inside = _reserved(state, endpoint, iova, kind)
+        if inside is not None:
+            return [inside]
+    if domain is None:
+        return _without_domain(state, iova, kind, dialect.unattached_reasons)
+    if domain.bypass:
+        return [Permitted(_identity(state, iova))]
+    found = _lookup(state, domain, iova)
+    if not found:
+        return [_fault(state, FaultReason.MAPPING, kind, lacks_right=False)]
+    return [answer for mapping in found for answer in _mapped(state, mapping, iova, kind)]
+
+
+def _identity(state: State, iova: int) -> Translation:
+    mask = state.parameters.granule - 1
+    return Translation(iova & ~mask, mask)
+
+
+def _fault(state: State, reason: int, kind: AccessKind, lacks_right: bool) -> Permitted:
+    flags = int(FaultFlag.ADDRESS)
+    if lacks_right or not state.dialect.fault_flags_of_rights_only:
+        flags |= _FLAG[kind]
+    return Permitted(Fault(reason), flags)
+
+
+def _without_domain(
+    state: State, iova: int, kind: AccessKind, reasons: tuple[int, ...]
+) -> list[Permitted]:
+    if state.bypasses():
+        return [Permitted(_identity(state, iova))]
+    return [_fault(state, reason, kind, lacks_right=False) for reason in reasons]
+
+
+def _reserved(state: State, endpoint: int, iova: int, kind: AccessKind) -> Permitted | None:
+    for subtype, start, end in state.regions_of(endpoint) or ():
+        if start <= iova <= end:
+            if subtype == ResvSubtype.MSI:
+                return Permitted(_identity(state, iova))
+            return _fault(state, FaultReason.MAPPING, kind, lacks_right=False)
+    return None
+
+
+def _lookup(state: State, domain: Domain, iova: int) -> list[Mapping]:
+    """Return the mappings that a lookup may find."""
+    here = domain.at(iova)
+    if not state.dialect.reaches_next_byte:
+        return [] if here is None else [here]
+    if iova == TOP:
+        return [here] if here is not None and (here.start, here.end) == (0, TOP) else []
+    behind = domain.at(iova + 1)
+    return [found for found in dict.fromkeys((here, behind)) if found is not None]
+
+
+def _mapped(state: State, mapping: Mapping, iova: int, kind: AccessKind) -> list[Permitted]:
+    inside = mapping.start <= iova <= mapping.end
+    mask = mapping.block(iova) if inside else 0
+    answer = Permitted(Translation(mapping.address(iova) & ~mask, mask), mapping=mapping)
+    rights = [kind] if kind is not AccessKind.UNKNOWN else [AccessKind.READ, AccessKind.WRITE]
+    refused = [
+        _fault(state, FaultReason.MAPPING, right, lacks_right=True)
+        for right in rights
+        if not mapping.flags & _RIGHT[right]
+    ]
+    if kind is AccessKind.UNKNOWN:
+        # What was wanted is not known, so that each right that is missing may be the one.
+        return [answer, *refused]
+    return refused or [answer]

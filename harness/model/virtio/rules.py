@@ -1,0 +1,91 @@
+"""When a request is refused, and with which status, as data (virtio 1.4, 5.13.6).
+
+The specification gives no order among conditions that hold together, so any of their statuses may
+come back; a unit whose order is known answers with the first (`Dialect.first_decides`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from decoders.virtio_iommu.constants import Status
+
+UNWRITTEN = 0xFF
+"""Stands for no status at all: the device returns the buffer with a used length of 0."""
+
+
+class Condition(IntEnum):
+    """Number what can be wrong with a request.
+
+    It is looked for in the order of the numbers, but for PROBE_ROOM, which precedes SHORT_BODY.
+    """
+
+    NO_HEAD_OR_TAIL = 0
+    UNKNOWN_TYPE = 1
+    SHORT_BODY = 2
+    ATTACH_RESERVED = 3
+    ATTACH_FLAGS = 4
+    ATTACH_ENDPOINT = 5
+    ATTACH_DOMAIN_RANGE = 6
+    ATTACH_BYPASS = 7
+    ATTACH_SHARED = 8
+    DETACH_ENDPOINT = 9
+    DETACH_NOT_ATTACHED = 10
+    MAP_FLAGS = 11
+    MAP_DOMAIN = 12
+    MAP_BYPASS = 13
+    MAP_ORDER = 14
+    MAP_OVERLAP = 15
+    MAP_ALIGNMENT = 16
+    MAP_INPUT_RANGE = 17
+    MAP_RESERVED_REGION = 18
+    UNMAP_RESERVED = 19
+    UNMAP_DOMAIN = 20
+    UNMAP_BYPASS = 21
+    UNMAP_ORDER = 22
+    UNMAP_SPLIT = 23
+    PROBE_ROOM = 24
+    PROBE_NOT_OFFERED = 25
+    PROBE_ENDPOINT = 26
+    PROBE_SPACE = 27
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Give the status of a condition; one that is not binding allows success as well."""
+
+    status: int
+    binding: bool = True
+
+
+RULES: dict[Condition, Rule] = {
+    Condition.NO_HEAD_OR_TAIL: Rule(UNWRITTEN),
+    Condition.UNKNOWN_TYPE: Rule(UNWRITTEN),  # SHOULD
+    Condition.SHORT_BODY: Rule(UNWRITTEN),
+    Condition.ATTACH_RESERVED: Rule(Status.INVAL),  # MUST
+    Condition.ATTACH_FLAGS: Rule(Status.INVAL),  # MUST
+    Condition.ATTACH_ENDPOINT: Rule(Status.NOENT),  # MUST
+    Condition.ATTACH_DOMAIN_RANGE: Rule(Status.RANGE, binding=False),  # only the driver is bound
+    Condition.ATTACH_BYPASS: Rule(Status.INVAL),  # SHOULD
+    Condition.ATTACH_SHARED: Rule(Status.UNSUPP, binding=False),  # where it cannot share a domain
+    Condition.DETACH_ENDPOINT: Rule(Status.NOENT),  # MUST
+    Condition.DETACH_NOT_ATTACHED: Rule(Status.INVAL, binding=False),  # MAY
+    Condition.MAP_FLAGS: Rule(Status.INVAL),  # MUST
+    Condition.MAP_DOMAIN: Rule(Status.NOENT),  # SHOULD
+    Condition.MAP_BYPASS: Rule(Status.INVAL),  # SHOULD
+    Condition.MAP_ORDER: Rule(Status.INVAL),  # only the driver is bound; nothing could be mapped
+    Condition.MAP_OVERLAP: Rule(Status.INVAL),  # SHOULD
+    Condition.MAP_ALIGNMENT: Rule(Status.RANGE),  # SHOULD
+    Condition.MAP_INPUT_RANGE: Rule(Status.RANGE, binding=False),  # only the driver is bound
+    Condition.MAP_RESERVED_REGION: Rule(Status.INVAL),  # SHOULD
+    Condition.UNMAP_RESERVED: Rule(Status.INVAL, binding=False),  # MAY
+    Condition.UNMAP_DOMAIN: Rule(Status.NOENT),  # SHOULD
+    Condition.UNMAP_BYPASS: Rule(Status.INVAL),  # SHOULD
+    Condition.UNMAP_ORDER: Rule(Status.INVAL, binding=False),  # only the driver is bound
+    Condition.UNMAP_SPLIT: Rule(Status.RANGE),  # SHOULD
+    Condition.PROBE_ROOM: Rule(Status.INVAL),  # SHOULD
+    Condition.PROBE_NOT_OFFERED: Rule(UNWRITTEN),  # SHOULD
+    Condition.PROBE_ENDPOINT: Rule(Status.NOENT),  # SHOULD
+    Condition.PROBE_SPACE: Rule(Status.INVAL),  # SHOULD
+}

@@ -1,0 +1,288 @@
+"""One virtio-iommu: what its driver does to it, and what it may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from decoders.bytewise import packed
+from decoders.errors import DecodeError
+from decoders.events import AccessKind, Fault, FaultReport, Outcome, Translation
+from decoders.virtio_iommu.config import BYPASS_OFFSET
+from decoders.virtio_iommu.constants import Feature, RequestType, Status
+from decoders.virtio_iommu.properties import read_properties
+from decoders.virtio_iommu.requests import HEAD_SIZE
+from decoders.virtio_iommu.structures import RequestTail
+from harness.findings import Finding, FindingKind
+from harness.model.virtio.access import Permitted, permitted
+from harness.model.virtio.config import Parameters, VirtioConfig
+from harness.model.virtio.requests import TAIL_SIZE, Handler
+from harness.model.virtio.rules import RULES, UNWRITTEN, Condition
+from harness.model.virtio.state import Region, State
+from harness.oracle import compatible, same_place
+from harness.trace.codec import ANSWER_LIMIT
+
+PROBE_LIMIT = ANSWER_LIMIT - TAIL_SIZE
+"""Bytes of properties that an answer is compared with."""
+
+_NO_RESERVED = bytes(3)
+_NOT_WHOLE = {Condition.NO_HEAD_OR_TAIL, Condition.UNKNOWN_TYPE, Condition.SHORT_BODY}
+
+
+class VirtioUnit:
+    """Answer requests and accesses as one virtio-iommu may.
+
+    Where more than one answer is permitted, the recorded one is taken over; a recorded answer that
+    is not permitted is a finding, and taken over as well.
+    """
+
+    name = "model"
+
+    def __init__(self, config: VirtioConfig):
+        self.config = config
+        self._state = State(config)
+        self._handler = Handler(self._state)
+        self._space = bytearray(config.config)
+        self._known = config.known
+        self._boot_bypass = self._state.parameters.bypass
+        self._emitted: list[FaultReport] = []
+        self._findings: list[Finding] = []
+
+    @property
+    def event(self) -> int:
+        """The number the next findings are reported under."""
+        return self._state.event
+
+    @event.setter
+    def event(self, number: int) -> None:
+        self._state.event = number
+
+    def emitted(self) -> list[FaultReport]:
+        """Return and forget the fault reports since the last call."""
+        emitted, self._emitted = self._emitted, []
+        return emitted
+
+    def findings(self) -> list[Finding]:
+        """Return and forget the findings since the last call."""
+        findings, self._findings = self._findings, []
+        return findings
+
+    # --- life of the device --------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Return to power-on state; endpoints stay declared."""
+        self.device_reset()
+        self._set_bypass(self._boot_bypass)
+
+    def device_reset(self) -> None:
+        """Reset the device as its driver does: config.bypass survives."""
+        self._state.forget()
+
+    def features(self, offered: int, accepted: int) -> None:
+        """Learn what was offered, and what the driver has accepted."""
+        self._state.offered, self._state.accepted = offered, accepted
+
+    def endpoint(self, endpoint: int, regions: tuple[Region, ...]) -> None:
+        """Learn that an endpoint is there, and its reserved regions."""
+        self._state.declare(endpoint, regions)
+
+    def config_space(self, data: bytes) -> None:
+        """Compare the config space as the driver sees it, and take it over.
+
+        Only bypass belongs to the driver; the device may change everything else by itself.
+        """
+        there = len(data) > BYPASS_OFFSET
+        if self._known and there and data[BYPASS_OFFSET] != self._state.parameters.bypass:
+            expected = bytes(self._space[BYPASS_OFFSET : BYPASS_OFFSET + 1])
+            seen = data[BYPASS_OFFSET : BYPASS_OFFSET + 1]
+            self._diverged("config", seen, (expected,))
+        if not self._known and there:
+            self._boot_bypass = data[BYPASS_OFFSET]
+        self._known = True
+        self._space[:] = data
+        self._state.parameters = Parameters.of(data)
+
+    def read_register(self, offset: int, size: int) -> int:
+        """Return what the driver reads from the config space; zero beyond its end."""
+        return int.from_bytes(self._space[offset : offset + size], "little")
+
+    def write_register(self, offset: int, size: int, value: int) -> None:
+        """Write the config space: only bypass can be, and only to 0 or 1."""
+        if not offset <= BYPASS_OFFSET < offset + size:
+            return
+        wanted = value >> 8 * (BYPASS_OFFSET - offset) & 0xFF
+        state = self._state
+        # No features at all were accepted when nobody saw the negotiation.
+        if wanted <= 1 and (state.accepted or state.offered) & Feature.BYPASS_CONFIG:
+            self._set_bypass(wanted)
+
+    def _set_bypass(self, value: int) -> None:
+        self._state.parameters.bypass = value
+        if len(self._space) > BYPASS_OFFSET:
+            self._space[BYPASS_OFFSET] = value
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def request(self, data: bytes, room: int, recorded: bytes | None = None) -> tuple[bytes, ...]:
+        """Answer a request with what is permitted, the expected answer first.
+
+        With a recorded answer, judge it and take it over. data is what the device may read, room
+        how many bytes it may write; an answer is what it writes.
+        """
+        handler = self._handler
+        conditions = handler.conditions(data, room)
+        whole = not {*conditions} & _NOT_WHOLE
+        probe = len(data) >= HEAD_SIZE and data[0] == RequestType.PROBE
+        if probe and self._state.parameters.probe_size > PROBE_LIMIT:
+            return ()  # no trace holds such an answer
+        statuses = list(dict.fromkeys(self._statuses(data, conditions, whole)))
+        payload = handler.payload(data) if probe and whole else b""
+        answers = tuple(self._answer(status, probe, room, payload) for status in statuses)
+        answer = answers[0] if recorded is None else recorded
+        unforeseen = payload is None and Status.OK in statuses and self._is_probed(answer)
+        if answer not in answers and not unforeseen:
+            self._diverged("request", answer, answers)
+        status = answer[-TAIL_SIZE] if len(answer) >= TAIL_SIZE else None
+        if status == Status.OK:
+            handler.succeed(data, answer)
+        else:
+            handler.fail(data, conditions, status)
+        return answers
+
+    def _statuses(self, data: bytes, conditions: Sequence[Condition], whole: bool) -> Iterator[int]:
+        dialect = self.config.dialect
+        statuses = [dialect.statuses.get(one, RULES[one].status) for one in conditions]
+        if dialect.first_decides:
+            yield from statuses[:1] or [Status.OK]
+            decided = conditions[:1] not in ([], [Condition.ATTACH_BYPASS])
+        else:
+            yield from [
+                status
+                for status, one in zip(statuses, conditions, strict=True)
+                if RULES[one].binding
+            ] or [Status.OK]
+            yield from statuses
+            decided = False
+        if whole:
+            if not decided and self._handler.may_be_absent(data):
+                yield Status.NOENT
+            yield from sorted(dialect.trouble)
+
+    def _answer(self, status: int, probe: bool, room: int, payload: bytes | None) -> bytes:
+        if status == UNWRITTEN:
+            return b""
+        tail = packed(RequestTail).pack(status, _NO_RESERVED)
+        if not probe:
+            return tail
+        size = self._state.parameters.probe_size
+        if room < size + TAIL_SIZE:
+            return tail if self.config.dialect.short_probe_tail_first else bytes(room - 4) + tail
+        return ((payload if status == Status.OK else None) or bytes(size)) + tail
+
+    def _is_probed(self, answer: bytes) -> bool:
+        """Say whether an answer holds properties of an endpoint of which nothing is known."""
+        size = self._state.parameters.probe_size
+        if len(answer) != size + TAIL_SIZE or any(answer[size:]):
+            return False
+        try:
+            for _ in read_properties(answer[:size], "probe"):
+                pass
+        except DecodeError:
+            return False
+        return True
+
+    # --- accesses ------------------------------------------------------------------------------
+
+    def access(
+        self, endpoint: int, iova: int, kind: AccessKind, recorded: Outcome | None = None
+    ) -> tuple[Outcome, ...]:
+        """Answer a DMA access with what is permitted, the expected outcome first.
+
+        With a recorded outcome, judge it. A permitted fault is reported in the event queue.
+        """
+        candidates = permitted(self._state, endpoint, iova, kind)
+        outcomes = tuple(dict.fromkeys(candidate.outcome for candidate in candidates))
+        chosen: Permitted | None = candidates[0]
+        if recorded is not None:
+            fitting = (one for one in candidates if compatible(recorded, one.outcome, iova))
+            chosen = next(fitting, None)
+            if chosen is None:
+                self._judge(endpoint, iova, recorded, candidates, outcomes)
+        if chosen is not None and isinstance(chosen.outcome, Fault):
+            report = FaultReport(chosen.outcome.reason, chosen.flags, endpoint, iova)
+            self._emitted.append(report)
+        return outcomes
+
+    def same_report(self, expected: FaultReport, seen: FaultReport) -> bool:
+        """Say whether a fault report may be the expected one."""
+        ignored = self.config.dialect.fault_flags_ignored
+        return (expected.reason, expected.endpoint, expected.address) == (
+            seen.reason,
+            seen.endpoint,
+            seen.address,
+        ) and not (expected.flags ^ seen.flags) & ~ignored
+
+    def _judge(
+        self,
+        endpoint: int,
+        iova: int,
+        recorded: Outcome,
+        candidates: Sequence[Permitted],
+        outcomes: tuple[Outcome, ...],
+    ) -> None:
+        state = self._state
+        domains = {state.attached.get(endpoint, -1), state.left.get(endpoint, -1)}
+        if isinstance(recorded, Translation):
+            for dropped in reversed(state.dropped):
+                mapping = dropped.mapping
+                inside = mapping.start <= iova <= mapping.end
+                if dropped.domain in domains and inside:
+                    was = Translation(mapping.address(iova), 0)
+                    if same_place(recorded, was, iova):
+                        self._findings.append(
+                            Finding(
+                                self.event,
+                                FindingKind.STALE_AFTER_INVALIDATION,
+                                "access",
+                                recorded,
+                                outcomes,
+                                (),
+                                "domain",
+                                dropped.domain,
+                                mapping.event,
+                                -1,
+                                dropped.event,
+                            )
+                        )
+                        return
+        source = candidates[0].mapping
+        self._findings.append(
+            Finding(
+                self.event,
+                FindingKind.DIVERGENCE,
+                "access",
+                recorded,
+                outcomes,
+                (),
+                "",
+                state.attached.get(endpoint, -1),
+                -1 if source is None else source.event,
+            )
+        )
+
+    def _diverged(self, subject: str, observed: bytes, expected: tuple[bytes, ...]) -> None:
+        self._findings.append(
+            Finding(self.event, FindingKind.DIVERGENCE, subject, observed, expected)
+        )
+
+    # --- inspection ----------------------------------------------------------------------------
+
+    def domains(self) -> dict[int, tuple[bool, tuple[int, ...], tuple[tuple[int, ...], ...]]]:
+        """Return each domain: bypass, endpoints, and (start, end, physical, flags) of mappings."""
+        return {
+            number: (
+                domain.bypass,
+                tuple(sorted(domain.endpoints)),
+                tuple((one.start, one.end, one.physical, one.flags) for one in domain),
+            )
+            for number, domain in sorted(self._state.domains.items())
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def _build() -> Path:
     """Build the benchmark; it is no part of the wheel."""
     configure = ["cmake", "-S", str(ROOT / "harness/native"), "-B", str(BUILD)]
     options = ["-DCMAKE_BUILD_TYPE=Release", "-DDMAREWIND_BENCH=ON", "-DDMAREWIND_MODULE=OFF"]
+    if shutil.which("ninja"):  # there may be no make
+        options += ["-G", "Ninja"]
     build = ["cmake", "--build", str(BUILD), "--target", "translate_bench"]
     for command in ([*configure, *options], build):
         try:

@@ -6,7 +6,6 @@ fails when it is stale.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -25,10 +24,10 @@ from decoders.acpi.tables import NO_HEADER
 from decoders.bytewise import ByteStructure, field_sizes, size_of
 from harness.acpi.answers import IommuKind, Why
 from harness.acpi.topology import BridgeKind
+from tools.cpp import array, snake
 
 HEADER = Path(__file__).parents[1] / "harness/native/core/acpi/layout.hpp"
 MODULES = (structures, viot, iort_nodes, dmar, ivrs)
-COLUMNS = 100
 KEYWORDS = frozenset({"class", "enum", "int", "namespace", "register", "struct", "this", "union"})
 """Words that a field or a type might be called by, and that C++ keeps for itself."""
 
@@ -105,7 +104,7 @@ def _structure(cls: type[ByteStructure]) -> Iterator[str]:
     for name, size in field_sizes(cls):
         yield f'    static constexpr Field {name}{{"{name}", {at}, {size}}};'
         at += size
-    yield from _list("    static constexpr Field fields[]", [name for name, _ in field_sizes(cls)])
+    yield from array("    static constexpr Field fields[]", [name for name, _ in field_sizes(cls)])
     yield f'    static constexpr Structure self{{"{cls.__name__}", {size_of(cls)}, fields}};'
     for name, columns in cls.bits.items():
         low = 0
@@ -117,18 +116,6 @@ def _structure(cls: type[ByteStructure]) -> Iterator[str]:
     yield "};"
 
 
-def _list(head: str, values: list[str]) -> Iterator[str]:
-    """Declare an array, on one line when it fits and else one value a line."""
-    line = f"{head} = {{{', '.join(values)}}};"
-    if len(line) <= COLUMNS:
-        yield line
-        return
-    indent = head[: len(head) - len(head.lstrip())]
-    yield f"{head} = {{"
-    yield from (f"{indent}    {value}," for value in values)
-    yield f"{indent}}};"
-
-
 def _limits() -> Iterator[str]:
     for name, value in (
         ("header_size", HEADER_SIZE),
@@ -138,7 +125,7 @@ def _limits() -> Iterator[str]:
         yield f"inline constexpr std::uint32_t {name} = {value};"
     for name, signatures in _SIGNATURES:
         values = [f'"{signature.decode()}"' for signature in sorted(signatures)]
-        yield from _list(f"inline constexpr std::string_view {name}[]", values)
+        yield from array(f"inline constexpr std::string_view {name}[]", values)
 
 
 def _forms() -> Iterator[str]:
@@ -148,7 +135,7 @@ def _forms() -> Iterator[str]:
         for code, known in table.items():
             forms = known if isinstance(known, tuple) else (known,)
             rows += [f"{{{code:#x}, &{form.__name__}::self}}" for form in forms]
-        yield from _list(f"inline constexpr Form {name}[]", rows)
+        yield from array(f"inline constexpr Form {name}[]", rows)
 
 
 def _codes() -> Iterator[str]:
@@ -165,9 +152,8 @@ def _names(enum: type[StrEnum]) -> Iterator[str]:
     yield f"enum class {enum.__name__} : std::uint8_t {{"
     yield from (f"    {member.name.lower()}," for member in enum)
     yield "};"
-    snake = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.__name__).lower()
     values = [f'"{member.value}"' for member in enum]
-    yield from _list(f"inline constexpr std::string_view {snake}_names[]", values)
+    yield from array(f"inline constexpr std::string_view {snake(enum.__name__)}_names[]", values)
 
 
 def header() -> str:

@@ -140,8 +140,8 @@ class VirtioPci:
             answers = [self._machine.command(self._get(_STATUS))]
         raise HarnessError("the virtio device does not come out of reset")
 
-    def negotiate(self, wanted: int) -> int:
-        """Accept those of the wanted features that are offered and return them (3.1.1)."""
+    def negotiate(self, wanted: int) -> tuple[int, int]:
+        """Accept those of the wanted features that are offered; return both (3.1.1)."""
         lines = [self._set(_STATUS, ACKNOWLEDGE), self._set(_STATUS, ACKNOWLEDGE | DRIVER)]
         for half in (0, 1):
             lines += [self._set(_FEATURE_SELECT, half), self._get(_FEATURES)]
@@ -155,7 +155,7 @@ class VirtioPci:
         lines += [self._set(_STATUS, ACKNOWLEDGE | DRIVER | FEATURES_OK), self._get(_STATUS)]
         if not int(self._machine.commands(lines)[-1], 16) & FEATURES_OK:
             raise HarnessError(f"the virtio device refuses the features {accepted:#x}")
-        return accepted
+        return offered, accepted
 
     def queue(self, index: int, base: int, size: int) -> Queue:
         """Make a queue at an address of RAM; enable it before the device starts."""
@@ -186,10 +186,11 @@ class VirtioPci:
         return int(self._machine.command(self._get(_STATUS)), 16)
 
     def read_config(self, offset: int, size: int) -> bytes:
-        """Read bytes of the device's own configuration."""
+        """Read the device's own configuration from a multiple of 4."""
         place = self._places[_DEVICE][0] + offset
-        lines = [qtest.load(place + at, 1) for at in range(size)]
-        return bytes(int(answer, 16) for answer in self._machine.commands(lines))
+        lines = [qtest.load(place + at, 4) for at in range(0, size, 4)]
+        answers = self._machine.commands(lines)
+        return b"".join(int(answer, 16).to_bytes(4, "little") for answer in answers)[:size]
 
     def config_write(self, offset: int, size: int, value: int) -> str:
         """Return the command that writes a field of the device's own configuration."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,24 +53,24 @@ class VirtioIommu:
             EVENT_QUEUE, -(-self._requests.end // 64) * 64, QUEUE_SIZE
         )
         self.end = self._events.end
-        self.features = 0
+        self.offered = self.features = 0
 
     def start(self, features: int = ALL_FEATURES) -> None:
         """Reset the device and let it work with those of the features that it offers."""
         self._device.reset()
         self._requests.clear()
         self._events.clear()
-        self.features = self._device.negotiate(features)
+        self.offered, self.features = self._device.negotiate(features)
         self._device.start((self._requests, self._events))
         for _ in range(QUEUE_SIZE):
             self._events.post((), (_REPORT.size,))
 
-    def request(self, data: bytes, room: int, then: Sequence[str] = ()) -> Answer:
+    def request(self, data: bytes, room: int, then: Iterable[str] = ()) -> Answer:
         """Hand a request over and return what came back; then are commands that follow at once."""
         return self.chain((data,), (room,) if room else (), then)
 
     def chain(
-        self, readable: Sequence[bytes], writable: Sequence[int], then: Sequence[str] = ()
+        self, readable: Sequence[bytes], writable: Sequence[int], then: Iterable[str] = ()
     ) -> Answer:
         """Hand a request over in several buffers."""
         head = self._requests.post(readable, writable)
@@ -95,9 +95,9 @@ class VirtioIommu:
         """Return the config space."""
         return self._device.read_config(0, CONFIG_SIZE)
 
-    def set_bypass(self, value: int) -> None:
-        """Write config.bypass."""
-        self._machine.command(self._device.config_write(BYPASS_OFFSET, 1, value))
+    def bypass_write(self, value: int) -> str:
+        """Return the command that writes config.bypass."""
+        return self._device.config_write(BYPASS_OFFSET, 1, value)
 
     def broken(self) -> bool:
         """Say whether the device asks to be reset."""

@@ -11,17 +11,6 @@ from harness.qemu.landing import PAGE, Pool
 from harness.qemu.pc import RAM_START, Pc
 from harness.qemu.virtio_iommu import VirtioIommu
 
-DEVICES = [
-    "virtio-iommu-pci,addr=3",
-    "rtl8139,addr=4",
-    "i82559er,addr=5",
-    "pcie-root-port,id=port1,slot=1,addr=6",
-    "pcie-pci-bridge,id=bridge,bus=port1",
-    "rtl8139,bus=bridge,addr=3",
-    "i82559er,bus=bridge,addr=4",
-    "pcie-root-port,id=port2,slot=2,addr=7",
-    "rtl8139,bus=port2",
-]
 RTL8139, I82559, RTL8139_BEHIND_BRIDGE, I82559_BEHIND_BRIDGE, RTL8139_BEHIND_PORT = range(5)
 DOMAIN = 7
 OK, INVAL, NOENT = 0, 4, 6
@@ -48,6 +37,9 @@ class Bench:
         assert operation is not None, f"{device.model} cannot {kind.name} at {iova:#x}"
         self.pc.machine.commands(operation.lines)
         return self.pool.changes(), self.iommu.faults()
+
+    def write_bypass(self, value: int) -> None:
+        self.pc.machine.command(self.iommu.bypass_write(value))
 
     def attach(self, device: DmaDevice, domain: int = DOMAIN) -> int:
         endpoint = device.function.requester

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from harness.qemu.pc import Pc
-from tests.harness.qemu.bench import DEVICES, Bench
+from harness.qemu.unit import DEVICES
+from tests.harness.qemu.bench import Bench
 
 
 @pytest.fixture(scope="session")

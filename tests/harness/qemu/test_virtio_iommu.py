@@ -54,7 +54,7 @@ def test_bypass_is_identity_until_it_is_switched_off(bench: Bench, index: int) -
     device, place = bench.devices[index], bench.page(5)
     assert bench.iommu.config()[36] == 1
     assert bench.dma(device, place) == ([(place, wrote(index))], [])
-    bench.iommu.set_bypass(0)
+    bench.write_bypass(0)
     assert bench.iommu.config()[36] == 0
     landed, faults = bench.dma(device, place)
     assert landed == []
@@ -130,7 +130,7 @@ def test_devices_behind_a_conventional_bridge_share_an_endpoint(bench: Bench) ->
 
 def test_more_faults_than_buffers_in_all(bench: Bench) -> None:
     """Buffers of the event queue are given back, so no report is lost."""
-    bench.iommu.set_bypass(0)
+    bench.write_bypass(0)
     device = bench.devices[RTL8139]
     bench.dma(device, IOVA)
     for turn in range(200):

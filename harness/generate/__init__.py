@@ -1,0 +1,1 @@
+"""Make up what software could say to an IOMMU, from a seed."""

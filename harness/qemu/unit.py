@@ -1,0 +1,171 @@
+"""A virtio-iommu in a running QEMU, step by step: one stimulus, then DMA, in one round trip."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from decoders.events import AccessKind, FaultReport
+from decoders.virtio_iommu.config import CONFIG_SIZE
+from harness.qemu import virtio_iommu
+from harness.qemu.dma import DmaDevice, Operation, dma_devices, prepare
+from harness.qemu.landing import Pool
+from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
+
+DEVICES: Final = (
+    "virtio-iommu-pci,addr=3",
+    "rtl8139,addr=4",
+    "i82559er,addr=5",
+    "pcie-root-port,id=port1,slot=1,addr=6",
+    "pcie-pci-bridge,id=bridge,bus=port1",
+    "rtl8139,bus=bridge,addr=3",
+    "i82559er,bus=bridge,addr=4",
+    "pcie-root-port,id=port2,slot=2,addr=7",
+    "rtl8139,bus=port2",
+)
+"""Endpoints on the root bus, two behind a conventional bridge that share an id, one on a port."""
+
+POOL_START: Final = 2 << 20
+POOL_PAGES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Dma:
+    """Ask for DMA of the device with this index."""
+
+    device: int
+    kind: AccessKind
+    iova: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Hold what came of a step.
+
+    answer is None when there was no request, or the device did not give it back. landed is what
+    DMA changed in the pool, as address and content.
+    """
+
+    answer: bytes | None
+    landed: list[tuple[int, bytes]]
+    faults: list[FaultReport]
+
+
+class QemuUnit:
+    """Own a PC with a virtio-iommu and DMA devices; the state after reset() is always the same."""
+
+    def __init__(self, program: str = PROGRAM, devices: Sequence[str] = DEVICES) -> None:
+        self._cleanup = contextlib.ExitStack()
+        self._pc = self._cleanup.enter_context(Pc(devices, program))
+        try:
+            self.pool = Pool(self._pc.ram, POOL_START, POOL_PAGES)
+            self._found()
+        except BaseException:
+            self.close()
+            raise
+
+    def _found(self) -> None:
+        self._iommu = virtio_iommu.VirtioIommu(self._pc, RAM_START)
+        if self._iommu.end > POOL_START:
+            raise ValueError("the queues reach into the pool")
+        self.devices: list[DmaDevice] = dma_devices(self._pc)
+        self._iommu.start()
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Return the version of this QEMU."""
+        return self._pc.version
+
+    @property
+    def features(self) -> tuple[int, int]:
+        """Return the features that are offered and those that are accepted."""
+        return self._iommu.offered, self._iommu.features
+
+    @property
+    def functions(self) -> list[tuple[int, int]]:
+        """Return all functions, each with the requester id of its DMA."""
+        return [(f.number, f.requester) for f in self._pc.setup.functions.values()]
+
+    def endpoint(self, device: int) -> int:
+        """Return the requester id of a device's DMA."""
+        return self.devices[device].function.requester
+
+    def restart(self) -> None:
+        """Start a QEMU that has ended anew."""
+        self._pc.start()
+        self._found()
+        self.pool.restore()
+
+    def reset(self) -> None:
+        """Reset the whole system, then start the IOMMU and make the devices ready."""
+        self._pc.reset()
+        self._iommu.start()
+        prepare(self._pc, self.devices)
+        self.pool.restore()
+
+    def device_reset(self) -> None:
+        """Reset the IOMMU alone, as its driver does, and start it again."""
+        self._iommu.start()
+
+    def request(self, data: bytes, room: int, dma: Dma | None = None) -> Seen:
+        """Hand a request over, and do DMA behind it."""
+        answer = self._iommu.request(data, room, self._lines(dma))
+        written = None if answer.used is None else answer.data[: answer.used]
+        return self._seen(written)
+
+    def write_bypass(self, value: int, dma: Dma | None = None) -> Seen:
+        """Write config.bypass, and do DMA behind it."""
+        self._pc.machine.commands((self._iommu.bypass_write(value), *self._lines(dma)))
+        return self._seen(None)
+
+    def access(self, dma: Dma) -> Seen:
+        """Do DMA."""
+        self._pc.machine.commands(self._lines(dma))
+        return self._seen(None)
+
+    def config(self) -> bytes:
+        """Return the config space."""
+        return self._iommu.config()[:CONFIG_SIZE]
+
+    def broken(self) -> bool:
+        """Say whether the IOMMU asks to be reset."""
+        return self._iommu.broken()
+
+    def operation(self, dma: Dma) -> Operation | None:
+        """Return what DMA consists of; None when the device cannot do that."""
+        return self.devices[dma.device].operation(dma.kind, dma.iova)
+
+    def _lines(self, dma: Dma | None) -> Sequence[str]:
+        if dma is None:
+            return ()
+        operation = self.operation(dma)
+        if operation is None:
+            model = self.devices[dma.device].model
+            raise ValueError(f"{model} cannot {dma.kind.name.lower()} at {dma.iova:#x}")
+        return operation.lines
+
+    def _seen(self, answer: bytes | None) -> Seen:
+        return Seen(answer, self.pool.changes(), self._iommu.faults())
+
+    def close(self) -> None:
+        """End QEMU."""
+        self._cleanup.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def is_ram(address: int) -> bool:
+    """Say whether a PC has RAM there that DMA reaches (below 1 MiB it may have something else)."""
+    return RAM_START <= address < RAM_SIZE

@@ -124,26 +124,27 @@ def read_nodes(reading: Reading, path: str, start: int, end: int) -> NodeLists:
 
 
 def _node(reading: Reading, path: str, at: int, end: int) -> Node | None:
-    header = reading.structure(DmarNodeHeader, path, at, end)
+    header = reading.values(DmarNodeHeader, path, at, end)
     if header is None:
         return None
-    cls = NODES.get(header.type, DmarNodeHeader)
-    if not reading.fits(cls, path, at, header.length, end):
+    kind, length = header
+    cls = NODES.get(kind, DmarNodeHeader)
+    if not reading.fits(cls, path, at, length, end):
         return None
     body = reading.structure(cls, path, at, end)
     if body is None:
         return None
-    after, stop = at + size_of(cls), at + header.length
+    after, stop = at + size_of(cls), at + length
     if cls in SCOPED:
         scopes = _scopes(reading, path, after, stop)
         return None if scopes is None else Node(path, at, body, scopes)
     if cls is Andd:
         return Node(path, at, body, _name(reading, path, after, stop))
     if cls is DmarNodeHeader:
-        problem = f"type {header.type} is not defined"
+        problem = f"type {kind} is not defined"
         reading.note(Rule.UNKNOWN_TYPE, f"{path}.type", problem, at)
     elif after < stop:
-        problem = f"{header.length} bytes, {cls.__name__} takes {size_of(cls)}"
+        problem = f"{length} bytes, {cls.__name__} takes {size_of(cls)}"
         reading.note(Rule.LENGTH, f"{path}.length", problem, at + 2)
     return Node(path, at, body, reading.rest(f"{path}.data", after, stop))
 

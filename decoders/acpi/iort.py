@@ -39,20 +39,20 @@ def _node(
     end: int,
     known: dict[int, tuple[type[ByteStructure], ...]],
 ) -> Node | None:
-    header = reading.structure(kinds.IortNodeHeader, path, at, end)
+    header = reading.values(kinds.IortNodeHeader, path, at, end)
     if header is None:
         return None
-    length: int = header.length
-    forms = known.get(header.type, (kinds.IortNodeHeader,))
+    kind, length, _, _, mapping_count, mapping_offset = header
+    forms = known.get(kind, (kinds.IortNodeHeader,))
     if not reading.fits(forms[-1], path, at, length, end):
         return None
     if forms == (kinds.IortNodeHeader,):
-        problem = f"type {header.type:#x} is not defined"
+        problem = f"type {kind:#x} is not defined"
         reading.note(Rule.UNKNOWN_TYPE, f"{path}.type", problem, at)
     # Early forms of a node are shorter; where its mappings begin tells them apart.
     room = length
-    if header.mapping_count and size_of(forms[-1]) <= header.mapping_offset < length:
-        room = header.mapping_offset
+    if mapping_count and size_of(forms[-1]) <= mapping_offset < length:
+        room = mapping_offset
     cls = next(form for form in forms if size_of(form) <= room)
     body = reading.structure(cls, path, at, end)
     if body is None:

@@ -187,24 +187,25 @@ def read_nodes(reading: Reading, path: str, start: int, end: int) -> NodeLists:
 
 
 def _node(reading: Reading, path: str, at: int, end: int) -> Node | None:
-    header = reading.structure(IvrsNodeHeader, path, at, end)
+    header = reading.values(IvrsNodeHeader, path, at, end)
     if header is None:
         return None
-    cls = NODES.get(header.type, IvrsNodeHeader)
-    if not reading.fits(cls, path, at, header.length, end):
+    kind, _, length, _ = header
+    cls = NODES.get(kind, IvrsNodeHeader)
+    if not reading.fits(cls, path, at, length, end):
         return None
     body = reading.structure(cls, path, at, end)
     if body is None:
         return None
-    after, stop = at + size_of(cls), at + header.length
+    after, stop = at + size_of(cls), at + length
     if isinstance(body, Ivhd10):
         entries = _entries(reading, path, after, stop)
         return None if entries is None else Node(path, at, body, entries)
     if cls is IvrsNodeHeader:
-        problem = f"type {header.type:#x} is not defined"
+        problem = f"type {kind:#x} is not defined"
         reading.note(Rule.UNKNOWN_TYPE, f"{path}.type", problem, at)
     elif after < stop:
-        problem = f"{header.length} bytes, {cls.__name__} takes {size_of(cls)}"
+        problem = f"{length} bytes, {cls.__name__} takes {size_of(cls)}"
         reading.note(Rule.LENGTH, f"{path}.length", problem, at + 2)
     return Node(path, at, body, reading.rest(f"{path}.data", after, stop))
 

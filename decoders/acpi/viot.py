@@ -104,16 +104,16 @@ def read_nodes(reading: Reading, path: str, start: int, end: int) -> NodeLists:
 
 
 def _node(reading: Reading, path: str, at: int, end: int) -> Node | None:
-    header = reading.structure(ViotNodeHeader, path, at, end)
+    header = reading.values(ViotNodeHeader, path, at, end)
     if header is None:
         return None
-    length: int = header.length
-    cls = NODES.get(header.type, ViotNodeHeader)
+    kind, _, length = header
+    cls = NODES.get(kind, ViotNodeHeader)
     size = size_of(cls)
     if not reading.fits(cls, path, at, length, end):
         return None
     if cls is ViotNodeHeader:
-        problem = f"type {header.type} is not defined"
+        problem = f"type {kind} is not defined"
         reading.note(Rule.UNKNOWN_TYPE, f"{path}.type", problem, at)
     elif length > size:
         problem = f"{length} bytes, {cls.__name__} takes {size}"

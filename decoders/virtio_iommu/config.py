@@ -25,7 +25,7 @@ def encode_config(config: Config) -> bytes:
 
 
 def describe(config: Config, features: int) -> Iterator[str]:
-    """Yield in words what the config space means to a driver that has accepted some features."""
+    """Yield in words what the config space means where the device offers these features."""
     mask: int = config.page_size_mask
     if mask:
         yield f"granule {mask & -mask:#x}"
@@ -42,7 +42,7 @@ def describe(config: Config, features: int) -> Iterator[str]:
     if features & Feature.PROBE:
         yield f"{config.probe_size} bytes of properties"
     if features & Feature.BYPASS_CONFIG:
-        passed = {0: "are refused", 1: "bypass"}.get(config.bypass, f"have bypass {config.bypass}")
-        yield f"endpoints without a domain {passed}"
+        # Bit 0 counts, and whether the driver accepts the feature does not matter.
+        yield f"endpoints without a domain {'bypass' if config.bypass & 1 else 'are refused'}"
     elif features & Feature.BYPASS:
-        yield "endpoints without a domain bypass"
+        yield "endpoints without a domain bypass once the driver accepts BYPASS"

@@ -67,7 +67,7 @@ class MapFlag(IntFlag):
 
 
 class PropertyType(IntEnum):
-    """Number the properties that PROBE returns; NONE ends them (5.13.6.7.1)."""
+    """Number the properties that PROBE returns; NONE ends them (5.13.6.8)."""
 
     NONE = 0
     RESV_MEM = 1

@@ -1,4 +1,6 @@
-"""Properties of an endpoint: what the device writes for PROBE (virtio 1.4, 5.13.6.7.1)."""
+"""Properties of an endpoint: what the device writes for PROBE (virtio 1.4, 5.13.6.7 and
+5.13.6.8).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from decoders.virtio_iommu.structures import PropertyHead, ResvMem
 
 HEAD_SIZE: Final = size_of(PropertyHead)
 RESV_MEM_LENGTH: Final = size_of(ResvMem) - HEAD_SIZE
-"""What a RESV_MEM property gives as its length."""
+"""What a RESV_MEM property gives as its length; later specifications may add to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Property:
     """Place one property; reserved holds bits 15:12 of its type field, in place.
 
     region is a RESV_MEM property without reserved bits, the only kind that a driver does not pass
-    over; data is what follows the head.
+    over; data is all that follows the head.
     """
 
     offset: int
@@ -35,7 +37,8 @@ def read_properties(payload: bytes, path: str, offset: int = 0) -> Iterator[Prop
     """Yield the properties in a payload of probe_size bytes up to a type of 0 or its end.
 
     Raise DecodeError, naming the place in path, for one that does not fit; offset is where the
-    payload begins. Fewer bytes at the end than a head takes have to be zero.
+    payload begins. Fewer bytes at the end than a head takes have to be zero. A type of 0 with
+    reserved bits is a property to pass over, though Linux 7.2 stops at it.
     """
     head = packed(PropertyHead)
     at, index = 0, 0
@@ -55,10 +58,10 @@ def read_properties(payload: bytes, path: str, offset: int = 0) -> Iterator[Prop
             raise DecodeError(f"{here}.length", problem, offset + at + head.offset("length"))
         region: ResvMem | None = None
         if kind == PropertyType.RESV_MEM and not reserved:
-            if length != RESV_MEM_LENGTH:
-                problem = f"{length} bytes, RESV_MEM has {RESV_MEM_LENGTH}"
+            if length < RESV_MEM_LENGTH:
+                problem = f"{length} bytes, RESV_MEM takes {RESV_MEM_LENGTH}"
                 raise DecodeError(f"{here}.length", problem, offset + at + head.offset("length"))
-            region = decode(ResvMem, payload[at:end], here, offset + at)
+            region = decode(ResvMem, payload[at : at + size_of(ResvMem)], here, offset + at)
         yield Property(offset + at, kind, reserved, payload[at + HEAD_SIZE : end], region)
         at, index = end, index + 1
 

@@ -121,13 +121,21 @@ def test_properties_that_a_driver_passes_over() -> None:
     assert last.region is not None
 
 
+def test_a_property_may_be_longer_than_what_is_known_of_it() -> None:
+    longer = struct.pack("<HHB3xQQ4s", 1, 24, 1, 0x1000, 0x1FFF, b"more") + MSI
+    first, second = read_properties(longer, "probe")
+    assert first.region is not None and first.region.end == 0x1FFF
+    assert first.data[20:] == b"more"
+    assert second.offset == 28 and second.region is not None
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (MSI[:20], r"property\[0\].length: 20 bytes, 16 are left, at offset 0x102"),
         (MSI + MSI[:3], r"property\[1\]: the payload ends within its head, at offset 0x118"),
-        (b"\1\0\0\0", r"property\[0\].length: 0 bytes, RESV_MEM has 20, at offset 0x102"),
-        (b"\1\0\x18\0" + bytes(24), r"property\[0\].length: 24 bytes, RESV_MEM has 20"),
+        (b"\1\0\0\0", r"property\[0\].length: 0 bytes, RESV_MEM takes 20, at offset 0x102"),
+        (b"\1\0\x13\0" + bytes(24), r"property\[0\].length: 19 bytes, RESV_MEM takes 20"),
         (MSI + b"\7\0\xff\xff", r"property\[1\].length: 65535 bytes, 0 are left, at offset 0x11a"),
     ],
 )
@@ -164,7 +172,10 @@ def test_config_space() -> None:
         "addresses 0x0 to 0xffffffffffffffff",
         "domains 0x0 to 0xffffffff",
     ]
-    assert "endpoints without a domain bypass" in describe(build(Config), Feature.BYPASS)
+    refused = build(Config, bypass=0xFE)
+    assert "endpoints without a domain are refused" in describe(refused, Feature.BYPASS_CONFIG)
+    older = "endpoints without a domain bypass once the driver accepts BYPASS"
+    assert older in describe(build(Config), Feature.BYPASS)
     assert "no page size, which no driver can use" in describe(build(Config), 0)
     with pytest.raises(DecodeError, match=r"config.reserved: the data ends here"):
         decode_config(data[:-1])

@@ -170,16 +170,17 @@ def _list(items: _Items) -> Iterator[Node]:
             return
         if not items.starts(at, pointer, place):
             return
-        start = reading.structure(ItemV1, path, at, items.end)
+        start = reading.values(ItemV1, path, at, items.end)
         if start is None:
             return
-        cls = items.kind(start.type, path, at, ItemV1)
+        number, following = start
+        cls = items.kind(number, path, at, ItemV1)
         node = items.node(cls, path, at, size_of(cls))
         if node is None:
             return
         yield node
         numbers[at] = path
-        pointer, place, at = f"{path}.next", node.locate("next"), start.next
+        pointer, place, at = f"{path}.next", node.locate("next"), following
 
 
 def _array(items: _Items) -> Iterator[Node]:
@@ -224,17 +225,18 @@ def _row(items: _Items) -> Iterator[Node]:
             problem = f"{head.body.count} items announced, {index} are there"
             reading.fail(Rule.COUNT, f"{head.path}.count", problem, head.locate("count"))
             return
-        start = reading.structure(ItemV3, path, at, items.end)
+        start = reading.values(ItemV3, path, at, items.end)
         if start is None:
             return
-        cls = items.kind(start.type, path, at, ItemV3)
-        if not reading.fits(cls, path, at, start.length, items.end):
+        number, _, length = start
+        cls = items.kind(number, path, at, ItemV3)
+        if not reading.fits(cls, path, at, length, items.end):
             return
-        node = items.node(cls, path, at, start.length)
+        node = items.node(cls, path, at, length)
         if node is None:
             return
         yield node
-        at += start.length
+        at += length
 
 
 def _gaps(reading: Reading, path: str, nodes: Sequence[Node]) -> tuple[Node, ...]:

@@ -198,7 +198,10 @@ class AcpiQuestions:
         devices: Sequence[AcpiDevice],
         bridges: Sequence[tuple[int, int, int, str]] | None,
     ) -> None:
-        """Bridges are (segment, bdf, secondary, kind); None when they are not known."""
+        """Bridges are (segment, bdf, secondary, kind); None when they are not known.
+
+        ValueError for a number that does not fit 32, 16 or 8 bits (an address 64).
+        """
 
     def ask(self, data: Buffer) -> tuple[AcpiProblem | None, tuple[AcpiAnswer, ...]]:
         """Read a table; return why it cannot be read to its end, and an answer for each device."""

@@ -23,7 +23,7 @@ class NativeResolver:
     """Ask many tables about the same devices.
 
     Numbers of devices and bridges have the widths that PCI gives them (a segment and the id of a
-    named device 32 bits); TypeError for any that does not fit.
+    named device 32 bits); raise ValueError for one that does not fit.
     """
 
     def __init__(self, devices: Sequence[Device], topology: Topology | None = None) -> None:

@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -92,7 +92,8 @@ def main() -> int:
     if args.keep is not None:
         args.keep.write_text("".join(f"{line}\n" for line in tally.differences), encoding="utf-8")
     if args.json:
-        print(json.dumps(asdict(tally) | {"seconds": seconds}))
+        members = {member.name: getattr(tally, member.name) for member in fields(tally)}
+        print(json.dumps(members | {"seconds": seconds}))
     else:
         _print(tally, seconds)
     return 1 if tally.differences else 0

@@ -6,7 +6,6 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -15,8 +14,14 @@
 namespace dmarewind::bind {
 namespace {
 
-using PlainBridge = std::tuple<u32, u16, u8, std::string>;
-using PlainBridges = std::optional<std::vector<PlainBridge>>;
+using PlainBridges = std::optional<std::vector<nb::tuple>>;
+
+template <class Number> Number number_from(nb::handle value) {
+    Number number;
+    if (!nb::try_cast<Number>(value, number))
+        throw nb::value_error("a number of a device or bridge does not fit");
+    return number;
+}
 
 std::string text_from(nb::handle value) {
     const auto bytes = nb::cast<nb::bytes>(value);
@@ -28,32 +33,36 @@ acpi::Device device_from(nb::tuple plain) {
     acpi::Device device{};
     if (kind == "pci" && plain.size() == 3) {
         device.kind = acpi::DeviceKind::pci;
-        device.function = {nb::cast<u32>(plain[1]), nb::cast<u16>(plain[2])};
+        device.function = {number_from<u32>(plain[1]), number_from<u16>(plain[2])};
     } else if (kind == "mmio" && plain.size() == 2) {
         device.kind = acpi::DeviceKind::mmio;
-        device.address = nb::cast<u64>(plain[1]);
+        device.address = number_from<u64>(plain[1]);
     } else if (kind == "named" && plain.size() == 5) {
         device.kind = acpi::DeviceKind::named;
         device.name = text_from(plain[1]);
         device.uid = text_from(plain[2]);
         if (!plain[3].is_none())
             device.number = text_from(plain[3]);
-        device.id = nb::cast<u32>(plain[4]);
+        device.id = number_from<u32>(plain[4]);
     } else {
         throw nb::value_error("not a device");
     }
     return device;
 }
 
-acpi::Topology topology_from(const std::vector<PlainBridge> &plain) {
+acpi::Topology topology_from(const std::vector<nb::tuple> &plain) {
     std::vector<acpi::Bridge> bridges;
-    for (const auto &[segment, bdf, secondary, kind] : plain) {
+    for (const nb::tuple &bridge : plain) {
+        if (bridge.size() != 4)
+            throw nb::value_error("not a bridge");
+        const acpi::Function function{number_from<u32>(bridge[0]), number_from<u16>(bridge[1])};
+        const auto kind = nb::cast<std::string>(bridge[3]);
         const auto names = std::span(acpi::layout::bridge_kind_names);
         const auto found = std::ranges::find(names, kind);
         if (found == names.end())
             throw nb::value_error("not a kind of bridge");
         const auto known = static_cast<acpi::BridgeKind>(found - names.begin());
-        bridges.push_back({{segment, bdf}, secondary, known});
+        bridges.push_back({function, number_from<u8>(bridge[2]), known});
     }
     return acpi::Topology(bridges);
 }

@@ -39,6 +39,7 @@ _PROLOGUE = """\
 // clang-format off
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace dmarewind::layout {

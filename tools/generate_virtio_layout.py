@@ -10,6 +10,7 @@ from enum import IntFlag
 
 from decoders.bytewise import ByteStructure, field_sizes, packed
 from decoders.virtio_iommu import constants, structures
+from harness.model.virtio import rules, state, unit
 from tools.cpp import enum, members
 
 _PROLOGUE = """\
@@ -89,6 +90,21 @@ def _flags(flags: type[IntFlag], base: str) -> Iterator[str]:
     yield "};"
 
 
+def _model() -> Iterator[str]:
+    """Declare what the model and the core have to agree on."""
+    yield "// harness/model/virtio"
+    yield from enum("Condition", "uint8_t", members(rules.Condition), "d")
+    yield f"inline constexpr std::size_t conditions = {len(rules.Condition)};"
+    for name, value in (
+        ("unwritten", rules.UNWRITTEN),
+        ("dropped_kept", state.DROPPED_KEPT),
+        ("regions_kept", state.REGIONS_KEPT),
+        ("bus_shift", state.BUS_SHIFT),
+        ("probe_limit", unit.PROBE_LIMIT),
+    ):
+        yield f"inline constexpr std::uint32_t {name} = {value:#x};"
+
+
 def sections() -> Iterator[Iterable[str]]:
     """Yield the parts of the header that are about virtio-iommu."""
     yield _PROLOGUE.splitlines()
@@ -102,4 +118,5 @@ def sections() -> Iterator[Iterable[str]]:
         f"inline constexpr std::uint32_t {name.lower()} = {getattr(constants, name):#x};"
         for name in _NUMBERS
     ]
+    yield _model()
     yield ["} // namespace virtio_iommu"]

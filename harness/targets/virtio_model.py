@@ -39,7 +39,7 @@ class VirtioModelReplay:
         self._findings: list[Finding] = []
         self._expected: deque[tuple[int, FaultReport]] = deque()
         self._lost = False
-        self._any_report = False  # the access before was answered in a way of its own
+        self._any_report = False  # of the access before: its answer is unknown or of its own
 
     def feed(self, block: Block) -> None:
         """Apply the events of one block."""
@@ -115,6 +115,7 @@ class VirtioModelReplay:
         counters.faults += isinstance(event.outcome, Fault)
         if self._lost or event.outcome is None:
             counters.unjudged += event.outcome is not None
+            self._any_report = not self._lost
             return
         self.unit.access(event.sid, event.iova, event.kind, event.outcome)
         found = self.unit.findings()

@@ -36,17 +36,16 @@ def permitted(state: State, endpoint: int, iova: int, kind: AccessKind) -> list[
     number = state.attached.get(endpoint)
     domain = None if number is None else state.domains[number]
     dialect = state.dialect
+    if state.bypasses() if domain is None else domain.bypass:
+        return [Permitted(_identity(state, iova))]
     if dialect.remembers_endpoints and endpoint not in state.seen:
-        reasons: tuple[int, ...] = (FaultReason.UNKNOWN,)
-        return _without_domain(state, iova, kind, reasons)
-    if dialect.reserved_regions_without_domain or (domain is not None and not domain.bypass):
+        return _refused(state, kind, (FaultReason.UNKNOWN,))
+    if domain is not None or dialect.reserved_regions_without_domain:
         inside = _reserved(state, endpoint, iova, kind)
         if inside is not None:
             return [inside]
     if domain is None:
-        return _without_domain(state, iova, kind, dialect.unattached_reasons)
-    if domain.bypass:
-        return [Permitted(_identity(state, iova))]
+        return _refused(state, kind, dialect.unattached_reasons)
     found = _lookup(state, domain, iova)
     if not found:
         return [_fault(state, FaultReason.MAPPING, kind, lacks_right=False)]
@@ -65,11 +64,7 @@ def _fault(state: State, reason: int, kind: AccessKind, lacks_right: bool) -> Pe
     return Permitted(Fault(reason), flags)
 
 
-def _without_domain(
-    state: State, iova: int, kind: AccessKind, reasons: tuple[int, ...]
-) -> list[Permitted]:
-    if state.bypasses():
-        return [Permitted(_identity(state, iova))]
+def _refused(state: State, kind: AccessKind, reasons: tuple[int, ...]) -> list[Permitted]:
     return [_fault(state, reason, kind, lacks_right=False) for reason in reasons]
 
 
@@ -106,4 +101,7 @@ def _mapped(state: State, mapping: Mapping, iova: int, kind: AccessKind) -> list
     if kind is AccessKind.UNKNOWN:
         # What was wanted is not known, so that each right that is missing may be the one.
         return [answer, *refused]
-    return refused or [answer]
+    if not refused:
+        return [answer]
+    implied = state.dialect.write_may_imply_read and kind is not AccessKind.WRITE
+    return [*refused, answer] if implied and mapping.flags & MapFlag.WRITE else refused

@@ -32,7 +32,9 @@ class VirtioDialect:
     remembers_endpoints: bool = False
     """An endpoint is unknown to DETACH, and to accesses, until an ATTACH names it."""
     reserved_regions_without_domain: bool = False
-    """Reserved regions are looked at before it is known that there is a domain."""
+    """Reserved regions are looked at for an endpoint without a domain that has to have one."""
+    write_may_imply_read: bool = True
+    """A mapping with the right to write alone may be read."""
     short_probe_tail_first: bool = False
     """Where the answer to PROBE finds no room, the tail begins the writable part."""
     reaches_next_byte: bool = False
@@ -42,8 +44,8 @@ class VirtioDialect:
     """UNMAP may have removed whole mappings when it finds one that it would split."""
     unattached_reasons: tuple[int, ...] = (FaultReason.DOMAIN, FaultReason.UNKNOWN)
     """Reasons an access without a domain may be given, the first one by choice."""
-    fault_flags_ignored: int = FaultFlag.READ | FaultFlag.WRITE | FaultFlag.EXEC
-    """Flags of a fault report that a unit may set or leave."""
+    fault_flags_ignored: int = FaultFlag.READ | FaultFlag.WRITE | FaultFlag.EXEC | FaultFlag.ADDRESS
+    """Flags of a fault report that a unit may set or leave; without ADDRESS it has no address."""
     fault_flags_of_rights_only: bool = False
     """READ and WRITE are set only where a mapping lacks the right, not where there is none."""
 
@@ -57,6 +59,7 @@ _QEMU = VirtioDialect(
             Condition.ATTACH_RESERVED,
             Condition.ATTACH_DOMAIN_RANGE,
             Condition.ATTACH_SHARED,
+            Condition.ATTACH_MOVED,
             Condition.MAP_ORDER,
             Condition.MAP_ALIGNMENT,
             Condition.MAP_INPUT_RANGE,
@@ -76,6 +79,7 @@ _QEMU = VirtioDialect(
     detaches_first=True,
     remembers_endpoints=True,
     reserved_regions_without_domain=True,
+    write_may_imply_read=False,
     short_probe_tail_first=True,
     reaches_next_byte=True,
     removes_before_split=True,

@@ -7,8 +7,15 @@ from typing import Any, Final
 
 from decoders.bytewise import packed
 from decoders.errors import DecodeError
-from decoders.virtio_iommu.constants import AttachFlag, Feature, MapFlag, RequestType, Status
-from decoders.virtio_iommu.properties import encode_properties, read_properties, resv_mem
+from decoders.virtio_iommu.constants import (
+    AttachFlag,
+    Feature,
+    MapFlag,
+    PropertyType,
+    RequestType,
+    Status,
+)
+from decoders.virtio_iommu.properties import RESV_MEM_LENGTH, read_properties
 from decoders.virtio_iommu.requests import HEAD_SIZE, READABLE_SIZE
 from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, RequestTail, ResvMem, Unmap
 from harness.model.virtio.domain import Domain, Mapping
@@ -54,6 +61,8 @@ class Handler:
             yield Condition.ATTACH_ENDPOINT
         if not state.in_domain_range(domain):
             yield Condition.ATTACH_DOMAIN_RANGE
+        if state.attached.get(endpoint, domain) != domain:
+            yield Condition.ATTACH_MOVED
         there = state.domains.get(domain)
         if there is None or (state.dialect.detaches_first and there.endpoints == {endpoint}):
             return
@@ -86,7 +95,8 @@ class Handler:
             yield Condition.MAP_BYPASS
         if end < start:
             yield Condition.MAP_ORDER
-        elif domain is not None and domain.overlaps(start, end):
+        # A range that ends before its start overlaps a mapping that holds both.
+        if domain is not None and domain.overlaps(start, end):
             yield Condition.MAP_OVERLAP
         if (start | end + 1 | physical) & (state.parameters.granule - 1):
             yield Condition.MAP_ALIGNMENT
@@ -106,7 +116,9 @@ class Handler:
             yield Condition.UNMAP_BYPASS
         if end < start:
             yield Condition.UNMAP_ORDER
-        elif domain is not None and any(_split(domain, start, end)):
+            if Condition.UNMAP_ORDER not in self.state.dialect.ignored:
+                return
+        if domain is not None and _splits(domain, start, end):
             yield Condition.UNMAP_SPLIT
 
     def _probe(self, data: bytes) -> Found:
@@ -129,10 +141,12 @@ class Handler:
     def payload(self, data: bytes) -> bytes | None:
         """Return what a whole PROBE writes before the tail; None when that is not known."""
         regions = self.state.regions_of(endpoint_of(data) or 0)
+        size = self.state.parameters.probe_size
         if regions is None:
             return None
-        properties = (resv_mem(start, end, subtype) for subtype, start, end in regions)
-        return encode_properties(properties, self.state.parameters.probe_size)
+        if _RESV_MEM_SIZE * len(regions) > size:
+            return bytes(size)
+        return b"".join(_property(*region) for region in regions).ljust(size, b"\0")
 
     def succeed(self, data: bytes, answer: bytes) -> None:
         """Carry out a request that was answered with OK."""
@@ -175,12 +189,19 @@ class Handler:
             self.state.learn(endpoint, read_regions(payload))
 
 
-def _split(domain: Domain, start: int, end: int) -> Iterator[Mapping]:
+def _splits(domain: Domain, start: int, end: int) -> bool:
+    if end < start:
+        return domain.overlaps(start, end)  # by a mapping that holds both
     # Only the mappings at the ends of the range can reach beyond it.
-    for address in (start, end):
-        found = domain.at(address)
-        if found is not None and (found.start < start or found.end > end):
-            yield found
+    ends = (domain.at(start), domain.at(end))
+    return any(one is not None and (one.start < start or one.end > end) for one in ends)
+
+
+def _property(subtype: int, start: int, end: int) -> bytes:
+    # Whatever a region is: one that was learned may end before its start.
+    return packed(ResvMem).pack(
+        PropertyType.RESV_MEM, RESV_MEM_LENGTH, subtype, bytes(3), start, end
+    )
 
 
 _ENDPOINT: Final = {

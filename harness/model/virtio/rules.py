@@ -28,27 +28,28 @@ class Condition(IntEnum):
     ATTACH_FLAGS = 4
     ATTACH_ENDPOINT = 5
     ATTACH_DOMAIN_RANGE = 6
-    ATTACH_BYPASS = 7
-    ATTACH_SHARED = 8
-    DETACH_ENDPOINT = 9
-    DETACH_NOT_ATTACHED = 10
-    MAP_FLAGS = 11
-    MAP_DOMAIN = 12
-    MAP_BYPASS = 13
-    MAP_ORDER = 14
-    MAP_OVERLAP = 15
-    MAP_ALIGNMENT = 16
-    MAP_INPUT_RANGE = 17
-    MAP_RESERVED_REGION = 18
-    UNMAP_RESERVED = 19
-    UNMAP_DOMAIN = 20
-    UNMAP_BYPASS = 21
-    UNMAP_ORDER = 22
-    UNMAP_SPLIT = 23
-    PROBE_ROOM = 24
-    PROBE_NOT_OFFERED = 25
-    PROBE_ENDPOINT = 26
-    PROBE_SPACE = 27
+    ATTACH_MOVED = 7
+    ATTACH_BYPASS = 8
+    ATTACH_SHARED = 9
+    DETACH_ENDPOINT = 10
+    DETACH_NOT_ATTACHED = 11
+    MAP_FLAGS = 12
+    MAP_DOMAIN = 13
+    MAP_BYPASS = 14
+    MAP_ORDER = 15
+    MAP_OVERLAP = 16
+    MAP_ALIGNMENT = 17
+    MAP_INPUT_RANGE = 18
+    MAP_RESERVED_REGION = 19
+    UNMAP_RESERVED = 20
+    UNMAP_DOMAIN = 21
+    UNMAP_BYPASS = 22
+    UNMAP_ORDER = 23
+    UNMAP_SPLIT = 24
+    PROBE_ROOM = 25
+    PROBE_NOT_OFFERED = 26
+    PROBE_ENDPOINT = 27
+    PROBE_SPACE = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ RULES: dict[Condition, Rule] = {
     Condition.ATTACH_FLAGS: Rule(Status.INVAL),  # MUST
     Condition.ATTACH_ENDPOINT: Rule(Status.NOENT),  # MUST
     Condition.ATTACH_DOMAIN_RANGE: Rule(Status.RANGE, binding=False),  # only the driver is bound
+    Condition.ATTACH_MOVED: Rule(Status.UNSUPP, binding=False),  # where it cannot detach by itself
     Condition.ATTACH_BYPASS: Rule(Status.INVAL),  # SHOULD
     Condition.ATTACH_SHARED: Rule(Status.UNSUPP, binding=False),  # where it cannot share a domain
     Condition.DETACH_ENDPOINT: Rule(Status.NOENT),  # MUST

@@ -58,7 +58,7 @@ class State:
 
     def forget(self) -> None:
         """Take back what a driver did, as a reset of the device does."""
-        for number in list(self.domains):
+        for number in sorted(self.domains):
             self._end(number)
         self._left_over += len(self.attached) + len(self.left) + len(self.seen)
         self.attached.clear()
@@ -141,8 +141,8 @@ class State:
 
     def bypasses(self) -> bool:
         """Say whether endpoints without a domain reach memory as it is."""
-        if self.offers(Feature.BYPASS_CONFIG):
-            return self.parameters.bypass != 0
+        if self.offers(Feature.BYPASS_CONFIG) and self.parameters.bypass & 1:
+            return True
         return bool(self.accepted & Feature.BYPASS)
 
     # --- what requests change ----------------------------------------------------------------

@@ -8,7 +8,7 @@ from decoders.bytewise import packed
 from decoders.errors import DecodeError
 from decoders.events import AccessKind, Fault, FaultReport, Outcome, Translation
 from decoders.virtio_iommu.config import BYPASS_OFFSET
-from decoders.virtio_iommu.constants import Feature, RequestType, Status
+from decoders.virtio_iommu.constants import FaultFlag, Feature, RequestType, Status
 from decoders.virtio_iommu.properties import read_properties
 from decoders.virtio_iommu.requests import HEAD_SIZE
 from decoders.virtio_iommu.structures import RequestTail
@@ -215,11 +215,9 @@ class VirtioUnit:
     def same_report(self, expected: FaultReport, seen: FaultReport) -> bool:
         """Say whether a fault report may be the expected one."""
         ignored = self.config.dialect.fault_flags_ignored
-        return (expected.reason, expected.endpoint, expected.address) == (
-            seen.reason,
-            seen.endpoint,
-            seen.address,
-        ) and not (expected.flags ^ seen.flags) & ~ignored
+        same_place = expected.address == seen.address or not seen.flags & FaultFlag.ADDRESS
+        same_cause = (expected.reason, expected.endpoint) == (seen.reason, seen.endpoint)
+        return same_place and same_cause and not (expected.flags ^ seen.flags) & ~ignored
 
     def _judge(
         self,

@@ -6,6 +6,7 @@
 // clang-format off
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace dmarewind::layout {
@@ -1376,6 +1377,45 @@ inline constexpr std::uint32_t pci_device_id = 0x1057;
 inline constexpr std::uint32_t request_queue = 0x0;
 inline constexpr std::uint32_t event_queue = 0x1;
 inline constexpr std::uint32_t property_type_mask = 0xfff;
+
+// harness/model/virtio
+enum class Condition : std::uint8_t {
+    no_head_or_tail = 0,
+    unknown_type = 1,
+    short_body = 2,
+    attach_reserved = 3,
+    attach_flags = 4,
+    attach_endpoint = 5,
+    attach_domain_range = 6,
+    attach_moved = 7,
+    attach_bypass = 8,
+    attach_shared = 9,
+    detach_endpoint = 10,
+    detach_not_attached = 11,
+    map_flags = 12,
+    map_domain = 13,
+    map_bypass = 14,
+    map_order = 15,
+    map_overlap = 16,
+    map_alignment = 17,
+    map_input_range = 18,
+    map_reserved_region = 19,
+    unmap_reserved = 20,
+    unmap_domain = 21,
+    unmap_bypass = 22,
+    unmap_order = 23,
+    unmap_split = 24,
+    probe_room = 25,
+    probe_not_offered = 26,
+    probe_endpoint = 27,
+    probe_space = 28,
+};
+inline constexpr std::size_t conditions = 29;
+inline constexpr std::uint32_t unwritten = 0xff;
+inline constexpr std::uint32_t dropped_kept = 0x1000;
+inline constexpr std::uint32_t regions_kept = 0x400;
+inline constexpr std::uint32_t bus_shift = 0x8;
+inline constexpr std::uint32_t probe_limit = 0xfffc;
 
 } // namespace virtio_iommu
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from decoders.events import AccessKind, Fault, Outcome, Translation
 from decoders.virtio_iommu.constants import FaultFlag, FaultReason, MapFlag, ResvSubtype
@@ -24,11 +24,15 @@ _FLAG = {
 
 @dataclass(frozen=True, slots=True)
 class Permitted:
-    """Hold one permitted outcome: the flags of its report, and the mapping it came from."""
+    """Hold one permitted outcome: the flags of its report, and the mapping it came from.
+
+    gone says that the mapping may be gone, and has to be for this outcome.
+    """
 
     outcome: Outcome
     flags: int = 0
     mapping: Mapping | None = None
+    gone: bool = False
 
 
 def permitted(state: State, endpoint: int, iova: int, kind: AccessKind) -> list[Permitted]:
@@ -49,7 +53,12 @@ def permitted(state: State, endpoint: int, iova: int, kind: AccessKind) -> list[
     found = _lookup(state, domain, iova)
     if not found:
         return [_fault(state, FaultReason.MAPPING, kind, lacks_right=False)]
-    return [answer for mapping in found for answer in _mapped(state, mapping, iova, kind)]
+    answers = [answer for mapping in found for answer in _mapped(state, mapping, iova, kind)]
+    doubtful = [mapping for mapping in found if domain.is_doubtful(mapping)]
+    if doubtful and len(doubtful) == len(found):
+        without = _fault(state, FaultReason.MAPPING, kind, lacks_right=False)
+        answers.append(replace(without, mapping=doubtful[0], gone=True))
+    return answers
 
 
 def _identity(state: State, iova: int) -> Translation:
@@ -91,7 +100,12 @@ def _lookup(state: State, domain: Domain, iova: int) -> list[Mapping]:
 def _mapped(state: State, mapping: Mapping, iova: int, kind: AccessKind) -> list[Permitted]:
     inside = mapping.start <= iova <= mapping.end
     mask = mapping.block(iova) if inside else 0
-    answer = Permitted(Translation(mapping.address(iova) & ~mask, mask), mapping=mapping)
+    address = mapping.address(iova)
+    answers = [Permitted(Translation(address & ~mask, mask), mapping=mapping)]
+    offset = state.parameters.granule - 1
+    if state.dialect.keeps_page_offset and (address ^ iova) & offset:
+        kept = Translation(address & ~offset | iova & offset, 0)
+        answers.insert(0, Permitted(kept, mapping=mapping))
     rights = [kind] if kind is not AccessKind.UNKNOWN else [AccessKind.READ, AccessKind.WRITE]
     refused = [
         _fault(state, FaultReason.MAPPING, right, lacks_right=True)
@@ -100,8 +114,8 @@ def _mapped(state: State, mapping: Mapping, iova: int, kind: AccessKind) -> list
     ]
     if kind is AccessKind.UNKNOWN:
         # What was wanted is not known, so that each right that is missing may be the one.
-        return [answer, *refused]
+        return [*answers, *refused]
     if not refused:
-        return [answer]
+        return answers
     implied = state.dialect.write_may_imply_read and kind is not AccessKind.WRITE
-    return [*refused, answer] if implied and mapping.flags & MapFlag.WRITE else refused
+    return [*refused, *answers] if implied and mapping.flags & MapFlag.WRITE else refused

@@ -40,6 +40,9 @@ class VirtioDialect:
     reaches_next_byte: bool = False
     """A mapping is looked up for the byte behind an address as well, and the last byte of the
     address space is found by a mapping of all of it only."""
+    keeps_page_offset: bool = False
+    """The bits of an address below the granule are kept, whatever the mapping says; a log of the
+    unit's own gives the address as the mapping says."""
     removes_before_split: bool = False
     """UNMAP may have removed whole mappings when it finds one that it would split."""
     unattached_reasons: tuple[int, ...] = (FaultReason.DOMAIN, FaultReason.UNKNOWN)
@@ -82,6 +85,7 @@ _QEMU = VirtioDialect(
     write_may_imply_read=False,
     short_probe_tail_first=True,
     reaches_next_byte=True,
+    keeps_page_offset=True,
     removes_before_split=True,
     unattached_reasons=(FaultReason.DOMAIN,),
     fault_flags_ignored=0,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 TOP = (1 << 64) - 1
+DOUBTFUL_KEPT = 256
+"""Mappings of a domain that may be gone; more are taken to be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,17 @@ class Mapping:
 
 
 class Domain:
-    """Hold the mappings of a domain, ordered by address, and who is attached."""
+    """Hold the mappings of a domain, ordered by address, and who is attached.
 
-    __slots__ = ("_by_start", "_starts", "bypass", "endpoints")
+    doubtful are the starts of mappings that a refused UNMAP may have removed.
+    """
+
+    __slots__ = ("_by_start", "_starts", "bypass", "doubtful", "endpoints")
 
     def __init__(self, bypass: bool) -> None:
         self.bypass = bypass
         self.endpoints: set[int] = set()
+        self.doubtful: set[int] = set()
         self._starts: list[int] = []
         self._by_start: dict[int, Mapping] = {}
 
@@ -60,13 +66,29 @@ class Domain:
         found = self._by_start[self._starts[index]]
         return found if address <= found.end else None
 
-    def overlapping(self, start: int, end: int) -> list[Mapping]:
-        """Return the mappings that share an address with a range, in order."""
+    def overlapping(self, start: int, end: int) -> Iterator[Mapping]:
+        """Yield the mappings that share an address with a range, in order.
+
+        None may be added or removed meanwhile.
+        """
         first = bisect_right(self._starts, start) - 1
         if first < 0 or self._by_start[self._starts[first]].end < start:
             first += 1
         last = bisect_right(self._starts, end)
-        return [self._by_start[found] for found in self._starts[first:last]]
+        for index in range(first, last):
+            yield self._by_start[self._starts[index]]
+
+    def doubt(self, start: int, end: int) -> None:
+        """Remember that the mappings inside a range may be gone."""
+        for mapping in self.overlapping(start, end):
+            if len(self.doubtful) == DOUBTFUL_KEPT:
+                return
+            if start <= mapping.start and mapping.end <= end:
+                self.doubtful.add(mapping.start)
+
+    def is_doubtful(self, mapping: Mapping | None) -> bool:
+        """Say whether a mapping may be gone."""
+        return mapping is not None and mapping.start in self.doubtful
 
     def overlaps(self, start: int, end: int) -> bool:
         """Say whether a range shares an address with a mapping."""
@@ -82,3 +104,4 @@ class Domain:
         """Remove a mapping."""
         del self._starts[bisect_left(self._starts, mapping.start)]
         del self._by_start[mapping.start]
+        self.doubtful.discard(mapping.start)

@@ -97,7 +97,8 @@ class Handler:
             yield Condition.MAP_ORDER
         # A range that ends before its start overlaps a mapping that holds both.
         if domain is not None and domain.overlaps(start, end):
-            yield Condition.MAP_OVERLAP
+            doubtful = all(map(domain.is_doubtful, domain.overlapping(start, end)))
+            yield Condition.MAP_MAY_OVERLAP if doubtful else Condition.MAP_OVERLAP
         if (start | end + 1 | physical) & (state.parameters.granule - 1):
             yield Condition.MAP_ALIGNMENT
         if not state.in_input_range(start, end):
@@ -118,8 +119,10 @@ class Handler:
             yield Condition.UNMAP_ORDER
             if Condition.UNMAP_ORDER not in self.state.dialect.ignored:
                 return
-        if domain is not None and _splits(domain, start, end):
-            yield Condition.UNMAP_SPLIT
+        split = [] if domain is None else _split(domain, start, end)
+        if domain is not None and split:
+            doubtful = all(map(domain.is_doubtful, split))
+            yield Condition.UNMAP_MAY_SPLIT if doubtful else Condition.UNMAP_SPLIT
 
     def _probe(self, data: bytes) -> Found:
         state = self.state
@@ -161,6 +164,16 @@ class Handler:
         if detaches and conditions[:1] == [Condition.ATTACH_BYPASS]:
             self.state.detach(endpoint_of(data) or 0)
             self.state.see(endpoint_of(data) or 0)
+        removes = self.state.dialect.removes_before_split and status == Status.RANGE
+        if removes or (status == Status.INVAL and Condition.UNMAP_RESERVED in conditions):
+            self._doubt(data)
+
+    def _doubt(self, data: bytes) -> None:
+        if len(data) >= READABLE_SIZE[RequestType.UNMAP] and data[0] == RequestType.UNMAP:
+            _, _, number, start, end, _ = packed(Unmap).unpack(data)
+            domain = self.state.domains.get(number)
+            if domain is not None and end >= start:
+                domain.doubt(start, end)
 
     def _do_attach(self, data: bytes, _answer: bytes) -> None:
         _, _, domain, endpoint, flags, _ = packed(Attach).unpack(data)
@@ -189,12 +202,12 @@ class Handler:
             self.state.learn(endpoint, read_regions(payload))
 
 
-def _splits(domain: Domain, start: int, end: int) -> bool:
+def _split(domain: Domain, start: int, end: int) -> list[Mapping]:
     if end < start:
-        return domain.overlaps(start, end)  # by a mapping that holds both
+        return list(domain.overlapping(start, end))  # at most one, which holds both
     # Only the mappings at the ends of the range can reach beyond it.
     ends = (domain.at(start), domain.at(end))
-    return any(one is not None and (one.start < start or one.end > end) for one in ends)
+    return [one for one in ends if one is not None and (one.start < start or one.end > end)]
 
 
 def _property(subtype: int, start: int, end: int) -> bytes:

@@ -38,18 +38,20 @@ class Condition(IntEnum):
     MAP_BYPASS = 14
     MAP_ORDER = 15
     MAP_OVERLAP = 16
-    MAP_ALIGNMENT = 17
-    MAP_INPUT_RANGE = 18
-    MAP_RESERVED_REGION = 19
-    UNMAP_RESERVED = 20
-    UNMAP_DOMAIN = 21
-    UNMAP_BYPASS = 22
-    UNMAP_ORDER = 23
-    UNMAP_SPLIT = 24
-    PROBE_ROOM = 25
-    PROBE_NOT_OFFERED = 26
-    PROBE_ENDPOINT = 27
-    PROBE_SPACE = 28
+    MAP_MAY_OVERLAP = 17
+    MAP_ALIGNMENT = 18
+    MAP_INPUT_RANGE = 19
+    MAP_RESERVED_REGION = 20
+    UNMAP_RESERVED = 21
+    UNMAP_DOMAIN = 22
+    UNMAP_BYPASS = 23
+    UNMAP_ORDER = 24
+    UNMAP_SPLIT = 25
+    UNMAP_MAY_SPLIT = 26
+    PROBE_ROOM = 27
+    PROBE_NOT_OFFERED = 28
+    PROBE_ENDPOINT = 29
+    PROBE_SPACE = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ RULES: dict[Condition, Rule] = {
     Condition.MAP_BYPASS: Rule(Status.INVAL),  # SHOULD
     Condition.MAP_ORDER: Rule(Status.INVAL),  # only the driver is bound; nothing could be mapped
     Condition.MAP_OVERLAP: Rule(Status.INVAL),  # SHOULD
+    Condition.MAP_MAY_OVERLAP: Rule(Status.INVAL, binding=False),
     Condition.MAP_ALIGNMENT: Rule(Status.RANGE),  # SHOULD
     Condition.MAP_INPUT_RANGE: Rule(Status.RANGE, binding=False),  # only the driver is bound
     Condition.MAP_RESERVED_REGION: Rule(Status.INVAL),  # SHOULD
@@ -86,8 +89,12 @@ RULES: dict[Condition, Rule] = {
     Condition.UNMAP_BYPASS: Rule(Status.INVAL),  # SHOULD
     Condition.UNMAP_ORDER: Rule(Status.INVAL, binding=False),  # only the driver is bound
     Condition.UNMAP_SPLIT: Rule(Status.RANGE),  # SHOULD
+    Condition.UNMAP_MAY_SPLIT: Rule(Status.RANGE, binding=False),
     Condition.PROBE_ROOM: Rule(Status.INVAL),  # SHOULD
     Condition.PROBE_NOT_OFFERED: Rule(UNWRITTEN),  # SHOULD
     Condition.PROBE_ENDPOINT: Rule(Status.NOENT),  # SHOULD
     Condition.PROBE_SPACE: Rule(Status.INVAL),  # SHOULD
 }
+
+DOUBTFUL = frozenset({Condition.MAP_MAY_OVERLAP, Condition.UNMAP_MAY_SPLIT})
+"""Conditions about mappings that may be gone (`Domain.doubtful`): nobody knows if they hold."""

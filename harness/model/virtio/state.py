@@ -196,8 +196,8 @@ class State:
     def map(self, number: int, mapping: Mapping) -> None:
         """Add a mapping; what it overlaps is replaced, if the recorded unit allowed it."""
         domain = self._domain(number, bypass=False)
-        for other in domain.overlapping(mapping.start, mapping.end):
-            self._drop(number, domain, other)
+        for other in list(domain.overlapping(mapping.start, mapping.end)):
+            self.drop(number, other)
         self._spend(1)
         domain.add(mapping)
 
@@ -205,10 +205,11 @@ class State:
         """Remove the mappings that a range touches."""
         domain = self.domains.get(number)
         if domain is not None:
-            for mapping in domain.overlapping(start, end):
-                self._drop(number, domain, mapping)
+            for mapping in list(domain.overlapping(start, end)):
+                self.drop(number, mapping)
 
-    def _drop(self, number: int, domain: Domain, mapping: Mapping) -> None:
-        domain.remove(mapping)
+    def drop(self, number: int, mapping: Mapping) -> None:
+        """Remove one mapping of a domain."""
+        self.domains[number].remove(mapping)
         self._left_over += 1
         self.dropped.append(Dropped(number, mapping, self.event))

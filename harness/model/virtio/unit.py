@@ -15,8 +15,9 @@ from decoders.virtio_iommu.structures import RequestTail
 from harness.findings import Finding, FindingKind
 from harness.model.virtio.access import Permitted, permitted
 from harness.model.virtio.config import Parameters, VirtioConfig
+from harness.model.virtio.domain import Mapping
 from harness.model.virtio.requests import TAIL_SIZE, Handler
-from harness.model.virtio.rules import RULES, UNWRITTEN, Condition
+from harness.model.virtio.rules import DOUBTFUL, RULES, UNWRITTEN, Condition
 from harness.model.virtio.state import Region, State
 from harness.oracle import compatible, same_place
 from harness.trace.codec import ANSWER_LIMIT
@@ -152,7 +153,9 @@ class VirtioUnit:
         dialect = self.config.dialect
         statuses = [dialect.statuses.get(one, RULES[one].status) for one in conditions]
         if dialect.first_decides:
-            yield from statuses[:1] or [Status.OK]
+            # What is doubtful decides nothing.
+            firm = [index for index, one in enumerate(conditions) if one not in DOUBTFUL]
+            yield from statuses[: firm[0] + 1] if firm else [*statuses, Status.OK]
             decided = conditions[:1] not in ([], [Condition.ATTACH_BYPASS])
         else:
             yield from [
@@ -207,10 +210,20 @@ class VirtioUnit:
             chosen = next(fitting, None)
             if chosen is None:
                 self._judge(endpoint, iova, recorded, candidates, outcomes)
+        if recorded is not None and chosen is not None and chosen.mapping is not None:
+            self._settle(endpoint, chosen.mapping, gone=chosen.gone)
         if chosen is not None and isinstance(chosen.outcome, Fault):
             report = FaultReport(chosen.outcome.reason, chosen.flags, endpoint, iova)
             self._emitted.append(report)
         return outcomes
+
+    def _settle(self, endpoint: int, mapping: Mapping, *, gone: bool) -> None:
+        """Take over what an outcome shows of a mapping that may be gone."""
+        number = self._state.attached[endpoint]
+        if gone:
+            self._state.drop(number, mapping)
+        else:
+            self._state.domains[number].doubtful.discard(mapping.start)
 
     def same_report(self, expected: FaultReport, seen: FaultReport) -> bool:
         """Say whether a fault report may be the expected one."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from decoders.virtio_iommu.constants import GeneralFeature
 from harness.errors import HarnessError
 from harness.qemu import qtest
 from harness.qemu.pc import Pc
@@ -19,7 +20,7 @@ MODERN: Final = 0x1040
 
 # Bits of the device status (virtio 1.2, 2.1).
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET = 1, 2, 4, 8, 0x40
-VERSION_1: Final = 1 << 32
+VERSION_1: Final = int(GeneralFeature.VERSION_1)
 
 # Types of vendor capabilities (4.1.4): what the structures they place are.
 _COMMON, _NOTIFY, _DEVICE = 1, 2, 4

@@ -1,4 +1,4 @@
-"""Name what an event carries: registers, descriptors, table entries and fault reasons by field.
+"""Name what an event carries: registers, descriptors, table entries, requests and fault reasons.
 
 Nothing is dissected here: fields come from the layouts, so that a long trace can be shown.
 """
@@ -6,17 +6,21 @@ Nothing is dissected here: fields come from the layouts, so that a long trace ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from decoders.events import (
     Access,
+    ConfigSpace,
     Descriptor,
+    Endpoint,
     Event,
     Fault,
     FaultRecord,
+    FaultReport,
+    Features,
     RegRead,
     RegWrite,
     Release,
+    Request,
     Role,
     Snapshot,
     Store,
@@ -35,8 +39,24 @@ from decoders.vtd.tables import (
     ScalableContextEntry,
     ScalableRootEntry,
 )
-from harness.trace import Header
+from harness.decoded_event import Decoded
+from harness.decoded_virtio import (
+    UNKNOWN_REASON,
+    config_field,
+    decode_config,
+    decode_features,
+    decode_report,
+    decode_request,
+    known_fault,
+    region_text,
+)
+from harness.domains import Domains
+from harness.model.virtio.config import DEFAULT_FEATURES
+from harness.trace import Header, UnitInfo
 from harness.trace.codec import PAGE
+
+VTD, VIRTIO = "vtd", "virtio-iommu"
+"""Kinds of unit (UnitInfo.kind)."""
 
 PAGES_LIMIT = 1 << 16
 """Table pages whose use is remembered; stores to others are shown without their fields."""
@@ -58,20 +78,6 @@ _FI = layout(FaultRecordRegister)["fi"]
 _REASON = layout(FaultRecordRegister)["fr"]
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """Hold a name and what stands behind it: fields with their values, and a remark."""
-
-    name: str
-    fields: dict[str, int] = field(default_factory=dict)
-    remark: str = ""
-
-    def text(self) -> str:
-        """Return the name and the fields that are not zero."""
-        shown = (f"{name}={value:#x}" for name, value in self.fields.items() if value)
-        return " ".join([self.name, *shown, *([f"({self.remark})"] if self.remark else [])])
-
-
 def fields_of(shape: type[Structure], words: Sequence[int], first_word: int = 0) -> dict[str, int]:
     """Return the fields that lie in words, of which the first is number first_word of shape.
 
@@ -86,10 +92,25 @@ def fields_of(shape: type[Structure], words: Sequence[int], first_word: int = 0)
     return found
 
 
-def reason_text(reason: int) -> str:
-    """Say what a fault reason means, as far as it is known."""
+def unit_of(header: Header) -> UnitInfo:
+    """Return the unit that a trace is about: the first one that is described."""
+    for unit in header.units:
+        if unit.kind == VIRTIO or (unit.kind == VTD and unit.capability):
+            return unit
+    return header.units[0] if header.units else UnitInfo()
+
+
+def known_reason(reason: int, kind: str) -> str | None:
+    """Say what a fault reason of a kind of unit means; None when it is not known."""
+    if kind == VIRTIO:
+        return known_fault(reason)
     known = FAULT_REASONS.get(reason)
-    return "unknown fault reason" if known is None else f"{known.tag} {known.text}".strip()
+    return None if known is None else f"{known.tag} {known.text}".strip()
+
+
+def reason_text(reason: int, kind: str = VTD) -> str:
+    """Say what a fault reason of a kind of unit means, as far as it is known."""
+    return known_reason(reason, kind) or UNKNOWN_REASON
 
 
 def fault_record_source(event: FaultRecord) -> int:
@@ -106,6 +127,12 @@ class Namer:
     """Decode events in order; remembers which page is used as what, up to PAGES_LIMIT pages."""
 
     def __init__(self, header: Header) -> None:
+        unit = unit_of(header)
+        self.kind = unit.kind
+        self.domains = Domains(header)
+        # Where it says nothing of them, as replay takes them.
+        offered = unit.capability if self.kind == VIRTIO else 0
+        self._features = Features(offered or DEFAULT_FEATURES, 0)
         units = [unit for unit in header.units if unit.kind == "vtd"]
         capabilities = (units[0].capability, units[0].extended_capability) if units else (0, 0)
         self._registers = register_map(*capabilities)
@@ -121,7 +148,9 @@ class Namer:
         return None
 
     def register_name(self, offset: int) -> str:
-        """Name the register at an offset, or repeat the offset."""
+        """Name the register or config field at an offset, or repeat the offset."""
+        if self.kind == VIRTIO:
+            return config_field(offset)
         found = self.register(offset)
         if found is None:
             return f"{offset:#05x}"
@@ -129,6 +158,7 @@ class Namer:
 
     def learn(self, event: Event) -> None:
         """Take from an event what is needed to decode later ones."""
+        self.domains.apply(event)
         if isinstance(event, Snapshot):
             if event.address in self._pages or len(self._pages) < PAGES_LIMIT:
                 self._pages[event.address] = event.role, event.level
@@ -136,6 +166,8 @@ class Namer:
             self._pages.pop(event.address, None)
         elif isinstance(event, RegWrite) and event.offset == RTADDR.offset:
             self._scalable = _TTM.get((event.value,)) == 1
+        elif isinstance(event, Features):
+            self._features = event
 
     def decode(self, event: Event) -> Decoded | None:
         """Return what is known of an event beyond its fields, or None; learns from it, too."""
@@ -151,10 +183,22 @@ class Namer:
             case Store():
                 return self._decode_store(event)
             case Access(outcome=Fault(reason)):
-                return Decoded(reason_text(reason))
+                return Decoded(reason_text(reason, self.kind))
             case FaultRecord(_, low, high):
                 fields = fields_of(FaultRecordRegister, (low, high))
                 return Decoded("fault", fields, reason_text(_REASON.get((low, high))))
+            case Request():
+                return decode_request(event)
+            case FaultReport():
+                return decode_report(event)
+            case Features():
+                return decode_features(event)
+            case ConfigSpace(data):
+                return decode_config(data, self._features.offered, self._features.accepted)
+            case Endpoint(_, regions):
+                lines = tuple(f"reserved {region_text(region)}" for region in regions)
+                text = f"{len(lines)} reserved regions"
+                return Decoded("endpoint", words=text, more={"reserved": lines}, lines=lines)
         return None
 
     def entries(self, event: Snapshot) -> list[tuple[int, Decoded]]:
@@ -179,8 +223,10 @@ class Namer:
         return SHAPES.get(role)
 
     def _decode_register(self, event: RegWrite | RegRead) -> Decoded:
-        found = self.register(event.offset)
         name = self.register_name(event.offset)
+        if self.kind == VIRTIO:
+            return Decoded(name)
+        found = self.register(event.offset)
         if found is None:
             return Decoded("no known register")
         register, start = found

@@ -6,8 +6,18 @@ import argparse
 import re
 from dataclasses import dataclass
 
-from decoders.events import Access, Descriptor, Event, FaultRecord, Translation
+from decoders.events import (
+    Access,
+    Descriptor,
+    Endpoint,
+    Event,
+    FaultRecord,
+    FaultReport,
+    Request,
+    Translation,
+)
 from decoders.layout import layout
+from decoders.virtio_iommu.constants import FaultFlag
 from decoders.vtd.descriptors import (
     DESCRIPTORS,
     ContextCacheInvalidation,
@@ -19,6 +29,8 @@ from decoders.vtd.descriptors import (
     descriptor_type,
 )
 from harness.decoded import fault_record_address, fault_record_source
+from harness.decoded_virtio import request_fields
+from harness.domains import Domains
 from harness.trace import TextReader, TraceReader
 from harness.trace.lines import EVENT_WORDS, parse_sid
 
@@ -59,11 +71,11 @@ def place(text: str) -> Place:
 
 
 def device(text: str) -> int:
-    """Read bus:device.function of an option; a PCI segment of 0 may stand before it."""
+    """Read bus:device.function or an endpoint id; a PCI segment of 0 may stand before the first."""
     try:
         return parse_sid(text.removeprefix("0000:"))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}, as in 00:03.0") from error
+        raise argparse.ArgumentTypeError(f"{error} as in 00:03.0, nor an id as in 0x18") from error
 
 
 def address_range(text: str) -> tuple[int, int]:
@@ -87,19 +99,22 @@ def address_range(text: str) -> tuple[int, int]:
 class Selection:
     """Say which events are wanted; what is None or empty does not restrict.
 
-    An event that names no device, or no I/O address, is not wanted where one is asked for.
+    An event that names no device, or no I/O address, is not wanted where one is asked for. A
+    request that names a domain is wanted with the devices that are attached to it at that time.
     """
 
     device: int | None = None
     kinds: frozenset[type[Event]] = frozenset()
     iova: tuple[int, int] | None = None
 
-    def wants(self, event: Event) -> bool:
-        """Say whether an event is chosen."""
+    def wants(self, event: Event, domains: Domains | None = None) -> bool:
+        """Say whether an event is chosen; domains are those before it."""
         if self.kinds and type(event) not in self.kinds:
             return False
         if self.device is not None and source_of(event) != self.device:
-            return False
+            number = _domain_of(event)
+            if number is None or domains is None or domains.domain_of(self.device) != number:
+                return False
         if self.iova is not None:
             span = span_of(event)
             return span is not None and span[0] <= self.iova[1] and self.iova[0] <= span[1]
@@ -107,9 +122,13 @@ class Selection:
 
 
 def source_of(event: Event) -> int | None:
-    """Return the source id that an event names."""
+    """Return the source id, or endpoint, that an event names."""
     if isinstance(event, Access):
         return event.sid
+    if isinstance(event, Endpoint | FaultReport):
+        return event.endpoint
+    if isinstance(event, Request):
+        return (request_fields(event.data) or {}).get("endpoint")
     if isinstance(event, FaultRecord):
         return fault_record_source(event)
     if isinstance(event, Descriptor):
@@ -124,6 +143,12 @@ def source_of(event: Event) -> int | None:
     return None
 
 
+def _domain_of(event: Event) -> int | None:
+    """Return the domain of a request that names a domain and no endpoint."""
+    fields = request_fields(event.data) if isinstance(event, Request) else None
+    return None if fields is None or "endpoint" in fields else fields["domain"]
+
+
 def span_of(event: Event) -> tuple[int, int] | None:
     """Return the first and last I/O address that an event names."""
     if isinstance(event, Access):
@@ -132,6 +157,14 @@ def span_of(event: Event) -> tuple[int, int] | None:
     if isinstance(event, FaultRecord):
         page = fault_record_address(event)
         return page, page | PAGE_MASK
+    if isinstance(event, FaultReport):
+        return (event.address, event.address) if event.flags & FaultFlag.ADDRESS else None
+    if isinstance(event, Request):
+        fields = request_fields(event.data)
+        if fields is None or "virt_start" not in fields:
+            return None
+        first, last = fields["virt_start"], fields["virt_end"]
+        return min(first, last), max(first, last)
     if isinstance(event, Descriptor):
         return _invalidated(event)
     return None
@@ -161,7 +194,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that choose events."""
     chosen = parser.add_argument_group("which events")
     chosen.add_argument(
-        "--device", type=device, metavar="BDF", help="those that name a device, such as 00:03.0"
+        "--device",
+        type=device,
+        metavar="BDF",
+        help="those that name a device, such as 00:03.0 or an endpoint id such as 0x18, and the "
+        "requests that change the domain it is attached to",
     )
     chosen.add_argument(
         "--kind",

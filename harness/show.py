@@ -9,12 +9,27 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from decoders.events import Access, Clock, Event, Fault, Gap, Snapshot, Store, Translation
+from decoders.events import (
+    Access,
+    Clock,
+    Endpoint,
+    Event,
+    Fault,
+    FaultReport,
+    Gap,
+    Request,
+    Snapshot,
+    Store,
+    Translation,
+)
+from decoders.virtio_iommu.constants import Status
 from decoders.virtio_iommu.forms import Form
 from harness import selection
 from harness.acpi import show as acpi
 from harness.acpi import show_config
-from harness.decoded import Decoded, Namer
+from harness.decoded import VIRTIO, Namer
+from harness.decoded_event import Decoded
+from harness.decoded_virtio import status_of
 from harness.report import Report, progress
 from harness.selection import Place, Selection
 from harness.trace import TextReader, TraceReader, open_events
@@ -51,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=ENTRIES_SHOWN,
         metavar="N",
-        help="entries of a table page to show at most (default %(default)s)",
+        help="entries of a table page, or lines below another event, to show at most "
+        "(default %(default)s)",
     )
 
 
@@ -80,7 +96,7 @@ def _chosen(
     """Yield number, time and event of what is chosen; let namer learn from what is passed over."""
     wanted = selection.selection(args)
     start = selection.first_event(reader, args.start)
-    number, time = _beginning(reader, start, wanted)
+    number, time = (0, None) if namer.kind == VIRTIO else _beginning(reader, start, wanted)
     stop: Place = args.stop or Place(None, None)
     for event in progress(reader.events(number), args):
         if isinstance(event, Clock):
@@ -89,7 +105,7 @@ def _chosen(
             return
         if stop.microseconds is not None and time is not None and time > stop.microseconds:
             return
-        if number >= start and wanted.wants(event):
+        if number >= start and wanted.wants(event, namer.domains):
             yield number, time, event
         else:
             namer.learn(event)
@@ -123,14 +139,24 @@ def _print(
         line = f"{WORDS[Snapshot]} {place} ({len(entries)} entries)"
     else:
         line = format_event(event)
-    if isinstance(event, Gap) or (isinstance(event, Access) and isinstance(event.outcome, Fault)):
+    if _went_wrong(event):
         line = report.paint(line, "red")
     remark = report.paint(f"  ; {decoded.text()}", "dim") if decoded else ""
     report.line(f"{number:8} {when:12}  {line}{remark}")
-    for index, entry in entries[:most]:
-        report.line(f"{'':23} [{index:#x}] {entry.text()}")
-    if len(entries) > most:
-        report.line(f"{'':23} ... {len(entries) - most} more (--entries)")
+    below = [f"[{index:#x}] {entry.text()}" for index, entry in entries]
+    below += decoded.lines if decoded else ()
+    for text in below[:most]:
+        report.line(f"{'':23} {text}")
+    if len(below) > most:
+        report.line(f"{'':23} ... {len(below) - most} more (--entries)")
+
+
+def _went_wrong(event: Event) -> bool:
+    if isinstance(event, Access):
+        return isinstance(event.outcome, Fault)
+    if isinstance(event, Request):
+        return event.answer is not None and status_of(event.answer) != Status.OK
+    return isinstance(event, Gap | FaultReport)
 
 
 def as_json(
@@ -144,19 +170,23 @@ def as_json(
     plain: dict[str, Any] = {"event": number, "microseconds": time, "type": WORDS[type(event)]}
     for member in fields(event):
         value = getattr(event, member.name)
-        if isinstance(value, bytes):  # a page: its entries follow
+        if isinstance(event, Snapshot) and isinstance(value, bytes):  # its entries follow
             continue
         plain[member.name] = _plain(value)
     if isinstance(event, Access):
         plain["device"] = format_sid(event.sid)
+    elif isinstance(event, Endpoint | FaultReport):
+        plain["device"] = format_sid(event.endpoint)
     if decoded is not None:
-        plain["decoded"] = _decoded(decoded)
+        plain["decoded"] = decoded.plain()
     if isinstance(event, Snapshot):
-        plain["entries"] = [{"index": index, **_decoded(entry)} for index, entry in entries]
+        plain["entries"] = [{"index": index, **entry.plain()} for index, entry in entries]
     return plain
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, IntEnum):
         return value.name.lower().replace("_", "-")
     if isinstance(value, Translation):
@@ -164,8 +194,3 @@ def _plain(value: object) -> object:
     if isinstance(value, Fault):
         return {"reason": value.reason}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _decoded(decoded: Decoded) -> dict[str, Any]:
-    plain: dict[str, Any] = {"name": decoded.name, "fields": decoded.fields}
-    return plain | ({"remark": decoded.remark} if decoded.remark else {})

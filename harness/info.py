@@ -10,7 +10,8 @@ from typing import Any
 from decoders.errors import DecodeError
 from decoders.events import Clock
 from decoders.vtd.registers import CAP, ECAP
-from harness.decoded import fields_of
+from harness.decoded import VIRTIO, fields_of
+from harness.decoded_virtio import decode_config, feature_names
 from harness.report import Report, progress
 from harness.trace import TextReader, TraceReader, UnitInfo, open_events
 
@@ -35,8 +36,12 @@ def run(args: argparse.Namespace) -> int:
             except DecodeError as error:
                 damage, extent = error, {"damage": str(error)}
             if report.json:
-                header = reader.header.to_map()
-                report.emit(trace=str(path), bytes=path.stat().st_size, **extent, header=header)
+                header = reader.header
+                described = [_describe(unit) for unit in header.units if unit.kind == VIRTIO]
+                more = {"virtio": described} if described else {}
+                plain = header.to_map()
+                size = path.stat().st_size
+                report.emit(trace=str(path), bytes=size, **extent, header=plain, **more)
             else:
                 _print(report, path, reader, extent)
         if damage is not None:
@@ -85,7 +90,33 @@ def _print(
         _print_unit(report, unit)
 
 
+def _describe(unit: UnitInfo) -> dict[str, Any]:
+    """Return what a virtio-iommu offers, and the lines that describe its config space."""
+    features = unit.capability
+    lines = decode_config(unit.config, features, 0).lines if unit.config else ()
+    return {"features": feature_names(features), "config": lines}
+
+
+def _print_virtio(report: Report, unit: UnitInfo) -> None:
+    base = f" at {unit.base:#x}" if unit.base else ""
+    report.line(f"  unit {unit.kind}{base}")
+    described = _describe(unit)
+    names = " ".join(described["features"])
+    report.line(
+        f"    features {unit.capability:#x}: {names}" if names else "    features not recorded"
+    )
+    if not unit.config:
+        report.line("    config space not recorded")
+        return
+    report.line(f"    config space, {len(unit.config)} bytes")
+    for line in described["config"]:
+        report.line(f"      {line}")
+
+
 def _print_unit(report: Report, unit: UnitInfo) -> None:
+    if unit.kind == VIRTIO:
+        _print_virtio(report, unit)
+        return
     width = f", host address width {unit.host_address_width}" if unit.host_address_width else ""
     report.line(f"  unit {unit.kind} at {unit.base:#x}, version {unit.version:#x}{width}")
     for name, register, value in (

@@ -15,12 +15,15 @@ from decoders.events import (
     Descriptor,
     Event,
     Fault,
+    FaultReport,
     RegRead,
     RegWrite,
+    Request,
     Translation,
 )
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
 from harness.decoded import Namer, reason_text
+from harness.decoded_virtio import request_name, status_name
 from harness.report import Report, progress
 from harness.trace import Header, open_events
 from harness.trace.lines import WORDS, format_sid
@@ -69,11 +72,14 @@ class Statistics:
     reasons: Counter[int] = field(default_factory=Counter)
     registers: Counter[str] = field(default_factory=Counter)
     descriptors: Counter[str] = field(default_factory=Counter)
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reports: Counter[int] = field(default_factory=Counter)
     microseconds: int | None = None
     histogram: Histogram = field(default_factory=Histogram)
 
     def __post_init__(self) -> None:
         self._namer = Namer(self.header)
+        self.domains = self._namer.domains
 
     def add(self, event: Event) -> None:
         """Count an event."""
@@ -98,6 +104,12 @@ class Statistics:
             case Descriptor(words):
                 shape = DESCRIPTORS.get(descriptor_type(words[0]))
                 self.descriptors["unknown" if shape is None else shape.__name__] += 1
+            case Request(data, _, answer):
+                # Types and statuses are bytes: there are not many names, whatever a trace holds.
+                self.requests[request_name(data), status_name(answer)] += 1
+            case FaultReport(reason):
+                self.reports[reason] += 1
+        self.domains.apply(event)
         if self.microseconds is not None:
             self.histogram.add(self.microseconds)
 
@@ -108,7 +120,7 @@ class Statistics:
 
     def plain(self) -> dict[str, Any]:
         """Return everything as an object of plain values."""
-        return {
+        plain: dict[str, Any] = {
             "events": self.events,
             "translations": self.translations.total(),
             "faults": self.faults.total(),
@@ -127,6 +139,23 @@ class Statistics:
             "descriptors": dict(self.descriptors.most_common()),
             "time": {"bin_microseconds": self.histogram.width, "events": self.histogram.bins},
         }
+        if self.requests:
+            requests: dict[str, dict[str, int]] = {}
+            for (name, status), count in self.requests.most_common():
+                requests.setdefault(name, {})[status] = count
+            plain |= {
+                "requests": requests,
+                "most_domains": self.domains.most_domains,
+                "most_mappings": self.domains.most_mappings,
+                "domains_complete": self.domains.complete,
+            }
+        if self.reports:
+            plain["reports"] = {f"{reason:#04x}": n for reason, n in self.reports.most_common()}
+        return plain
+
+    def reason(self, number: int) -> str:
+        """Say what a fault reason means."""
+        return reason_text(number, self._namer.kind)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,9 +197,17 @@ def _print(report: Report, path: Path, found: Statistics) -> None:
             counts = (found.translations[sid], found.faults[sid], found.unanswered[sid])
             rows.append((format_sid(sid), *counts))
         report.table(rows)
-    if found.reasons:
-        report.heading("faults")
-        report.table((f"{r:#04x}", n, reason_text(r)) for r, n in found.reasons.most_common())
+    for name, reasons in (("faults", found.reasons), ("fault reports", found.reports)):
+        if reasons:
+            report.heading(name)
+            report.table((f"{r:#04x}", n, found.reason(r)) for r, n in reasons.most_common())
+    if found.requests:
+        report.heading("requests")
+        report.table((name, status, n) for (name, status), n in found.requests.most_common())
+        domains = found.domains
+        more = "" if domains.complete else ", as far as they were followed"
+        most = f"at most {domains.most_domains} domains and {domains.most_mappings} mappings"
+        report.line(f"  {most} at a time{more}")
     for name, counter in (("registers", found.registers), ("descriptors", found.descriptors)):
         if counter:
             report.heading(name)

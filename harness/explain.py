@@ -10,7 +10,9 @@ from decoders.events import (
     Event,
     Fault,
     FaultRecord,
+    FaultReport,
     Interrupt,
+    Request,
     Role,
     StatusWrite,
     Translation,
@@ -18,7 +20,6 @@ from decoders.events import (
 from decoders.fields import Structure
 from decoders.layout import layout
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
-from decoders.vtd.faults import FAULT_REASONS
 from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
 from decoders.vtd.tables import (
     ContextEntry,
@@ -28,8 +29,10 @@ from decoders.vtd.tables import (
     ScalableContextEntry,
     ScalableRootEntry,
 )
+from harness.decoded import VIRTIO, VTD, known_reason
+from harness.decoded_virtio import TAIL_SIZE, decode_report, properties, request_words, status_text
 from harness.findings import Finding, FindingKind, StepTuple
-from harness.trace.lines import format_event
+from harness.trace.lines import format_event, format_sid
 
 _SHAPES: dict[Role, type[Structure]] = {
     Role.ROOT: RootEntry,
@@ -53,24 +56,32 @@ _INTRODUCTION = {
     " happened to read the new one",
     FindingKind.PAGE_REUSE: "a table page is written again while a cache may still lead to it",
 }
+_VIRTIO_INTRODUCTION = {
+    FindingKind.STALE_AFTER_INVALIDATION: "the unit used a mapping after its end",
+}
+_LABELS = ("filled by", "changed by", "covered by")
+_VIRTIO_LABELS = ("mapped by", "changed by", "ended by")
 
 
-def answer(outcome: object) -> str:
-    """Put an outcome, an observation or a register value into words."""
+def answer(outcome: object, kind: str = VTD) -> str:
+    """Put an outcome, an observation or a register value into words; kind is that of the unit."""
     match outcome:
         case None:
             return "nothing"
         case Translation(address, mask):
             return f"translation to {address:#x}, page mask {mask:#x}"
         case Fault(reason):
-            known = FAULT_REASONS.get(reason)
-            return f"fault {reason:#04x}" + (f" ({known.tag} {known.text})" if known else "")
+            known = known_reason(reason, kind)
+            return f"fault {reason:#04x}" + (f" ({known})" if known else "")
         case Descriptor(words):
             shape = DESCRIPTORS.get(descriptor_type(words[0]))
             name = shape.__name__ if shape else "unknown descriptor"
             return f"{name} {fields_of(shape, words)}" if shape else f"{name} {words[0]:#x}"
         case FaultRecord(index, low, high):
             return f"fault record {index}: {high:#018x} {low:#018x}"
+        case FaultReport(_, _, endpoint, address):
+            text = decode_report(outcome).text()
+            return f"fault report {text}, endpoint {format_sid(endpoint)}, address {address:#x}"
         case StatusWrite(address, value):
             return f"status write of {value:#x} to {address:#x}"
         case Interrupt(address, data):
@@ -108,6 +119,18 @@ def _walk(steps: tuple[StepTuple, ...]) -> Iterator[str]:
         position += count
 
 
+def _written(finding: Finding, event: Event | None, outcome: object) -> str:
+    """Put what is permitted, or was recorded, into words: bytes are what the finding is about."""
+    if not isinstance(outcome, bytes):
+        return answer(outcome, VIRTIO)
+    if finding.subject != "request":
+        return f"bypass {outcome.hex()}"  # all of a config space that is compared
+    found, _ = properties(event.data if isinstance(event, Request) else b"", outcome)
+    size = len(outcome) - TAIL_SIZE
+    words = status_text(outcome) + (f" behind {size} bytes of properties" if size > 0 else "")
+    return f"{words}: {', '.join(found)}" if found else words
+
+
 def _missing(finding: Finding, event: Event | None) -> str | None:
     if finding.kind not in (FindingKind.STALE_USE, FindingKind.UNFLUSHED):
         return None
@@ -119,28 +142,39 @@ def _missing(finding: Finding, event: Event | None) -> str | None:
     return f"{name}, domain {finding.domain:#x}{page}"
 
 
-def explain(finding: Finding, event_at: Callable[[int], Event | None]) -> str:
-    """Return the finding as indented lines; event_at looks an event up by its number."""
+def explain(finding: Finding, event_at: Callable[[int], Event | None], kind: str = VTD) -> str:
+    """Return the finding as indented lines.
+
+    event_at looks an event up by its number, kind is that of the unit.
+    """
     event = event_at(finding.event)
+    virtio = kind == VIRTIO
 
     def named(number: int) -> str:
         found = event_at(number)
-        return f"event {number}" + (f": {format_event(found)}" if found is not None else "")
+        if found is None:
+            return f"event {number}"
+        if isinstance(found, Request):
+            return f"event {number}: {request_words(found.data)}"
+        return f"event {number}: {format_event(found)}"
 
-    lines = [f"{finding.kind}: {named(finding.event)}", f"  {_INTRODUCTION[finding.kind]}"]
+    introduction = _INTRODUCTION | (_VIRTIO_INTRODUCTION if virtio else {})
+    lines = [f"{finding.kind}: {named(finding.event)}", f"  {introduction[finding.kind]}"]
     if finding.kind != FindingKind.PAGE_REUSE:
-        lines.append(f"  recorded    {answer(finding.observed)}")
-        permitted = [answer(outcome) for outcome in finding.permitted] or ["nothing"]
-        lines += [f"  permitted   {outcome}" for outcome in permitted]
+        observed, *permitted = (
+            _written(finding, event, outcome) if virtio else answer(outcome)
+            for outcome in (finding.observed, *finding.permitted)
+        )
+        lines.append(f"  recorded    {observed}")
+        lines += [f"  permitted   {outcome}" for outcome in permitted or ["nothing"]]
     lines += [f"  walk        {line}" for line in _walk(finding.steps)]
-    if finding.cache:
+    if virtio and finding.subject == "access":
+        lines.append(f"  domain      {f'{finding.domain:#x}' if finding.domain >= 0 else 'none'}")
+    elif finding.cache:
         domain = f", domain {finding.domain:#x}" if finding.domain >= 0 else ""
         lines.append(f"  cache       {finding.cache}{domain}")
-    for label, number in (
-        ("filled by", finding.filled_by),
-        ("changed by", finding.changed_by),
-        ("covered by", finding.covered_by),
-    ):
+    numbers = finding.filled_by, finding.changed_by, finding.covered_by
+    for label, number in zip(_VIRTIO_LABELS if virtio else _LABELS, numbers, strict=True):
         if number >= 0:
             lines.append(f"  {label:<11} {named(number)}")
     missing = _missing(finding, event)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from decoders.errors import DecodeError
 from decoders.events import Event
+from harness.decoded import unit_of
 from harness.errors import HarnessError
 from harness.explain import explain
 from harness.findings import Finding
@@ -37,7 +38,9 @@ DEFAULT_WIDTH = 39
 """Host address width in bits when a header gives none: QEMU's default."""
 TEXT_BLOCK_EVENTS = 4096
 """Events of a text form that are encoded and handed on together."""
-COLUMNS = ("trace", "target", "events", "translations", "faults", "agreed", "divergences")
+COUNTS = ("events", "translations", "faults", "requests", "agreed", "divergences")
+OPTIONAL = frozenset({"requests"})
+"""Counts that are shown only where there is something to count."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -224,6 +227,15 @@ class _Events:
     def __init__(self, path: Path):
         self._path = path
         self._known: dict[int, Event | None] = {}
+        self._kind: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the unit that the trace is about."""
+        if self._kind is None:
+            with open_events(self._path) as source:
+                self._kind = unit_of(source.header).kind
+        return self._kind
 
     def __call__(self, number: int) -> Event | None:
         if number not in self._known:
@@ -283,16 +295,22 @@ def run(args: argparse.Namespace) -> int:
                               "seconds": round(result.seconds, 6),
                               **result.counters.as_dict()}))  # fmt: skip
     else:
-        rows: list[tuple[str, ...]] = [COLUMNS]
-        for result in results:
-            counts = result.counters.as_dict()
-            numbers = (str(counts[name]) for name in COLUMNS[2:])
+        each = [result.counters.as_dict() for result in results]
+        names_shown = _shown(each)
+        rows: list[tuple[str, ...]] = [("trace", "target", *names_shown)]
+        for result, counts in zip(results, each, strict=True):
+            numbers = (str(counts[name]) for name in names_shown)
             rows.append((result.trace.name, result.target, *numbers))
         print("\n".join(_table(rows)))
     _summarise(results, disagreements, args.json)
     if failed:
         return 2
     return 1 if disagreements or any(r.counters.divergences for r in results) else 0
+
+
+def _shown(each: list[dict[str, int]]) -> list[str]:
+    """Return the names of the counts to show."""
+    return [name for name in COUNTS if name not in OPTIONAL or any(one[name] for one in each)]
 
 
 def _disagree(found: list[Result]) -> int:
@@ -323,7 +341,7 @@ def _show_findings(path: Path, found: list[Result], args: argparse.Namespace) ->
                 line = {"type": "finding", "trace": str(path), "target": result.target}
                 print(json.dumps(line | _as_json(finding)))
             else:
-                print(explain(finding, event_at) + "\n")
+                print(explain(finding, event_at, event_at.kind) + "\n")
     most = max((result.counters.divergences for result in found), default=0)
     shown = min(args.findings, FINDINGS_KEPT)
     if most > shown and not args.json:
@@ -342,7 +360,7 @@ def _summarise(results: list[Result], disagreements: int, as_json: bool) -> None
     if as_json:
         print(json.dumps({"type": "summary", "disagreements": disagreements, **totals}))
         return
-    numbers = ", ".join(f"{totals[name]} {name}" for name in COLUMNS[2:])
+    numbers = ", ".join(f"{totals[name]} {name}" for name in _shown([totals]))
     unjudged = totals["unjudged"]
     lost = f" ({unjudged} not judged: the recording lost something before them)" if unjudged else ""
     print(f"replayed {numbers}{lost}")

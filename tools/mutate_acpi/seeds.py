@@ -239,7 +239,7 @@ def _lengths() -> dict[str, bytes]:
     path = encode(build(dmar.DeviceScope, entry_type=1, length=254)) + b"\1\0" * 124
     paths = _one(dmar.Drhd, path * 130, type=0, address=0xFED90000)
     entries = encode(build(ivrs.DeviceEntry, type=ivrs.SELECT, device_id=9)) * 15000
-    mappings = [_mapping(_NODES_AT, input_base=n << 16) for n in range(3200)]
+    mappings = [_mapping(_NODES_AT, input_base=n << 16) for n in range(1, 3201)]
     blocks = [_iort_node(2, iort_nodes.RootComplex, *mappings)] * 5
     name = b"\\" * (_LONGEST_NODE - size_of(iort_nodes.NamedComponent))
     named = _one(iort_nodes.NamedComponent, name, type=1)

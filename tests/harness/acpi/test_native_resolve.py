@@ -16,7 +16,6 @@ from harness.acpi.answers import Answer, Behind, IommuKind, Why
 from harness.acpi.resolve import resolve
 from harness.acpi.topology import (
     Bridge,
-    BridgeKind,
     Device,
     MmioDevice,
     NamedDevice,
@@ -26,9 +25,10 @@ from harness.acpi.topology import (
 from harness.native import available
 from harness.native.acpi import NativeResolver, read_and_resolve
 from tests.decoders.acpi.blobs import ALL, MADE
+from tests.harness.acpi.native import compare, everyone
 from tests.writers import acpi as w
 from tools.mutate_acpi.__main__ import chunk
-from tools.mutate_acpi.compare import DEVICES, Group, Tally, groups
+from tools.mutate_acpi.compare import groups
 from tools.mutate_acpi.mutations import mutate
 from tools.mutate_acpi.seeds import Seed, bombs, seed
 
@@ -39,28 +39,8 @@ EXAMPLES = 1000 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 150
 LONGEST = 0.25
 """Seconds of the processor that the largest table may take the core, with all devices."""
 
-NAMED: tuple[Device, ...] = (
-    NamedDevice("\\_SB.DEV1"),
-    NamedDevice("AMDI0020", "\\_SB.UA0"),
-    NamedDevice("\\_SB.IWB0"),
-)
 SEEDS = {name: seed(name, data) for name, data in ALL.items()}
 BOMBS = {one.name: one for one in bombs()}
-
-
-def everyone() -> list[Group]:
-    """Return all devices at once, with each topology."""
-    devices = DEVICES + NAMED
-    return groups(devices, len(devices))
-
-
-def compare(name: str, data: bytes, asked: list[Group]) -> Tally:
-    """Let both take a table; fail when they differ."""
-    tally = Tally()
-    for group in asked:
-        tally.compare(name, data, group)
-    assert tally.differences == []
-    return tally
 
 
 @pytest.mark.parametrize("name", SEEDS)
@@ -102,51 +82,6 @@ def test_changed_tables() -> None:
 def test_any_changed_table(one: Seed, random: Random, data: st.DataObject) -> None:
     changed = mutate(one, random)
     compare(one.name, changed, [data.draw(st.sampled_from(groups()))])
-
-
-FUNCTIONS = st.builds(
-    lambda segment, bus, device: PciDevice(segment, bus << 8 | device << 3),
-    st.integers(0, 1),
-    st.integers(0, 5),
-    st.integers(0, 3),
-)
-BRIDGES = st.lists(
-    st.builds(Bridge, FUNCTIONS, st.integers(0, 5), st.just(5), st.sampled_from(BridgeKind)),
-    max_size=8,
-)
-STEPS = st.lists(st.tuples(st.integers(0, 3), st.just(0)), max_size=3)
-SCOPES = st.lists(
-    st.builds(
-        lambda kind, bus, steps: w.scope(kind, bus, *steps),
-        st.sampled_from([1, 2, 3]),
-        st.integers(0, 2),
-        STEPS,
-    ),
-    max_size=3,
-)
-
-
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(BRIDGES, SCOPES, SCOPES, SCOPES, st.booleans(), st.lists(FUNCTIONS, min_size=1, max_size=6))
-def test_any_bridges(
-    bridges: list[Bridge],
-    first: list[bytes],
-    second: list[bytes],
-    ports: list[bytes],
-    everything: bool,
-    devices: list[PciDevice],
-) -> None:
-    nodes = [
-        w.drhd(0x1000, *first),
-        w.drhd(0x2000, *second, everything=everything),
-        w.atsr(*ports),
-        w.satc(*second),
-    ]
-    tables = [w.dmar(nodes), MADE["iort"], MADE["viot"], MADE["ivrs"]]
-    topology = Topology(bridges)
-    group = Group(tuple(devices), topology, NativeResolver(devices, topology))
-    for data in tables:
-        compare("made up", data, [group])
 
 
 def both(data: bytes, device: Device) -> Answer:

@@ -16,22 +16,27 @@ from typing import Any
 from decoders import capture
 from decoders.errors import DecodeError
 from decoders.events import Access, Event, Fault, Gap, Translation
+from harness.decoded import VIRTIO, VTD
 from harness.errors import HarnessError
 from harness.files import replacing
 from harness.report import Report, progress
 from harness.trace import Header, TraceWriter, UnitInfo, detect, open_events, write_text
-from harness.trace.codec import storable
+from harness.trace.codec import CONFIG_LIMIT, storable
 from harness.trace.header import NAME
 
 SAMPLES_SHOWN = 5
 FORMS = (".trace", ".txt")
 
 OVERRIDES = (
-    ("capability", "capability register of the unit, CAP"),
-    ("extended-capability", "extended capability register, ECAP"),
-    ("host-address-width", "bits of a host address"),
-    ("unit-base", "guest-physical address of the unit's registers"),
+    ("capability", "capability", VTD, "capability register of the unit, CAP"),
+    ("extended-capability", "extended_capability", VTD, "extended capability register, ECAP"),
+    ("host-address-width", "host_address_width", VTD, "bits of a host address"),
+    ("unit-base", "base", "", "guest-physical address of the unit's registers"),
+    ("features", "capability", VIRTIO, "feature bits that the unit offers (virtio-iommu only)"),
 )
+"""Numbers that can be given: the option, the member of UnitInfo, and the only kind that has it."""
+
+CONFIG_SIZES = range(1, CONFIG_LIMIT + 1)
 
 
 def _number(text: str) -> int:
@@ -49,6 +54,17 @@ def _memory(text: str) -> tuple[int, int]:
     if not colon:
         raise argparse.ArgumentTypeError(f"{text!r} is not START:LENGTH")
     return _number(start), _number(length)
+
+
+def _octets(text: str) -> bytes:
+    try:
+        data = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        data = b""
+    if len(data) not in CONFIG_SIZES:
+        problem = f"{text!r:.40} is not 1 to {CONFIG_LIMIT} bytes in hexadecimal"
+        raise argparse.ArgumentTypeError(problem)
+    return data
 
 
 def _dialect(text: str) -> str:
@@ -70,8 +86,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     header = parser.add_argument_group("what the recording does not say of its machine")
     header.add_argument("--dialect", type=_dialect, metavar="NAME", help="such as qemu-10.0, spec")
-    for name, meaning in OVERRIDES:
+    header.add_argument(
+        "--unit", choices=(VTD, VIRTIO), help="kind of IOMMU, where the recording does not say"
+    )
+    for name, _, _, meaning in OVERRIDES:
         header.add_argument(f"--{name}", type=_number, metavar="N", help=meaning)
+    header.add_argument(
+        "--config",
+        type=_octets,
+        metavar="HEX",
+        help="config space of the unit when the recording began (virtio-iommu only)",
+    )
     header.add_argument(
         "--memory",
         type=_memory,
@@ -177,14 +202,19 @@ def _version() -> str:
 
 def _with_overrides(header: Header, args: argparse.Namespace) -> Header:
     unit, *others = header.units or (UnitInfo(),)
-    given = {
-        "capability": args.capability,
-        "extended_capability": args.extended_capability,
-        "host_address_width": args.host_address_width,
-        "base": args.unit_base,
-    }
-    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if changed:
+    if args.unit is not None and args.unit != unit.kind:
+        unit = UnitInfo(args.unit) if args.unit == VTD else UnitInfo(args.unit, base=0)
+    changed: dict[str, Any] = {}
+    for option, member, kind, _ in (*OVERRIDES, ("config", "config", VIRTIO, "")):
+        value = getattr(args, option.replace("-", "_"))
+        if value is None:
+            continue
+        if kind not in ("", unit.kind):
+            raise HarnessError(
+                f"--{option} is for a unit of kind {kind}, this one is {unit.kind}; see --unit"
+            )
+        changed[member] = value
+    if changed or args.unit is not None:
         header = replace(header, units=(replace(unit, **changed), *others))
     if args.memory:
         header = replace(header, memory=tuple(sorted(args.memory)))

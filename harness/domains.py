@@ -57,7 +57,7 @@ class Domains:
         status = Status.OK if event.answer is None else status_of(event.answer)
         if status == Status.OK:
             handler.succeed(event.data, event.answer or b"")
-        else:
+        elif fields["type"] == RequestType.ATTACH:
             handler.fail(event.data, handler.conditions(event.data, event.room), status)
         self.mappings += self._count(concerned) - before
 

@@ -116,7 +116,7 @@ def unit_config(header: Header, **budgets: int) -> AnyConfig:
             )
     raise HarnessError(
         "the trace's header names no VT-d unit with its capabilities, and no virtio-iommu; "
-        "`dmarewind convert` takes them as --capability and --extended-capability"
+        "`dmarewind convert` takes them as --capability and --extended-capability, or --unit"
     )
 
 

@@ -112,7 +112,8 @@ class State:
         """Return the flags a request may have; flag is the one that belongs to a feature."""
         # No features at all were accepted when nobody saw the negotiation.
         in_use = (self.accepted or self.offered) & feature
-        return others | flag if in_use or not self.dialect.flags_need_features else others
+        # The complement of an IntFlag would lack the bits that have no name.
+        return int(others | flag if in_use or not self.dialect.flags_need_features else others)
 
     def in_domain_range(self, domain: int) -> bool:
         """Say whether the device allows a domain's number."""

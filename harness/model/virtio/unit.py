@@ -230,7 +230,7 @@ class VirtioUnit:
         ignored = self.config.dialect.fault_flags_ignored
         same_place = expected.address == seen.address or not seen.flags & FaultFlag.ADDRESS
         same_cause = (expected.reason, expected.endpoint) == (seen.reason, seen.endpoint)
-        return same_place and same_cause and not (expected.flags ^ seen.flags) & ~ignored
+        return same_place and same_cause and not (expected.flags ^ seen.flags) & ~int(ignored)
 
     def _judge(
         self,

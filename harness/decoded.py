@@ -197,7 +197,7 @@ class Namer:
                 return decode_config(data, self._features.offered, self._features.accepted)
             case Endpoint(_, regions):
                 lines = tuple(f"reserved {region_text(region)}" for region in regions)
-                text = f"{len(lines)} reserved regions"
+                text = f"reserved regions: {len(lines)}"
                 return Decoded("endpoint", words=text, more={"reserved": lines}, lines=lines)
         return None
 

@@ -38,6 +38,7 @@ from tests.writers.virtio_iommu import (
 
 NIC, DISK = 0x18, 0x1_0000  # 00:03.0, and an endpoint that is no PCI function
 MSI = (1, 0xFEE0_0000, 0xFEEF_FFFF)
+ODD = (9, 0x8000, 0x8FFF)  # of a subtype that is not defined
 HEADER = Header(
     units=(UnitInfo("virtio-iommu", base=0, capability=FEATURES, config=config()),),
     source={"tool": "tests"},
@@ -47,8 +48,8 @@ USE = Access(NIC, None, 0x1234, AccessKind.READ, Translation(0x80000, 0xFFF))
 EVENTS: list[Event] = [
     Features(FEATURES | 1 << 50, FEATURES),
     ConfigSpace(config()),
-    Endpoint(NIC, (MSI,)),
-    Request(probe(NIC), PROBE_SIZE + 4, tail(OK, regions(MSI, (9, 0x8000, 0x8FFF)))),
+    Endpoint(NIC, (MSI, ODD)),
+    Request(probe(NIC), PROBE_SIZE + 4, tail(OK, regions(MSI, ODD))),
     RegWrite(0x24, 1, 0),
     asked(attach(1, NIC)),
     asked(attach(2, DISK)),
@@ -65,6 +66,7 @@ EVENTS: list[Event] = [
     Request(b"\x09\0\0\0", 4, b""),
     Request(b"\x03\0\0\0", 4, None),
     DeviceReset(),
+    RegWrite(0x24, 1, 1),
     ConfigSpace(topology_v3([(8, 8, 0xFF)])),
 ]
 STALE, WRONG = 14, 15

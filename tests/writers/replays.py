@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from decoders.events import Event
+from harness.decoded import unit_of
 from harness.explain import explain
 from harness.findings import Finding
 from harness.replay import unit_config
@@ -28,7 +29,7 @@ class Replayed:
 
     def explain(self, finding: Finding) -> str:
         """Return a finding in words."""
-        return explain(finding, self.event_at)
+        return explain(finding, self.event_at, unit_of(self.header).kind)
 
     def event_at(self, number: int) -> Event | None:
         """Return an event by its number."""

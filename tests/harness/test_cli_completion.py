@@ -23,7 +23,8 @@ def test_every_verb_and_option_is_in_it(shell: str, capsys: pytest.CaptureFixtur
     text = script(shell, capsys)
     for verb in cli.VERBS:
         assert verb in text
-    for name in ("device", "iova", "output", "color", "capability", "target", "keep-log"):
+    for name in ("device", "iova", "output", "color", "capability", "target", "keep-log",
+                 "unit", "features", "config"):  # fmt: skip
         assert (f"-l {name}" if shell == "fish" else f"--{name}") in text
 
 
@@ -49,6 +50,9 @@ def test_the_shell_takes_it(shell: str, tmp_path: Path, capsys: pytest.CaptureFi
         (["c"], ["completion", "convert"]),
         (["show", "--ki"], ["--kind"]),
         (["show", "--kind", "reg"], ["reg.read", "reg.write"]),
+        (["show", "--kind", "fea"], ["features"]),
+        (["show", "--kind", "device-"], ["device-reset"]),
+        (["convert", "--unit", "vi"], ["virtio-iommu"]),
         (["show", "--color", ""], ["auto", "never"]),
         (["completion", ""], sorted(SHELLS)),
         (["replay", "--target", "mo"], ["model"]),

@@ -175,14 +175,13 @@ class Generator:
         start = self._place()
         pages = random.choice((1, 1, 1, 2, 3, 4, 16))
         end = min(start + pages * PAGE - 1, _LAST)
+        target = self._scene.pool_start + PAGE * random.randrange(self._scene.pool_pages)
         if random.random() < 0.02:
             start, end = random.choice(((0, _LAST), (0, (1 << 32) - 1), (1 << 32, _LAST)))
-        target = self._scene.pool_start + PAGE * random.randrange(self._scene.pool_pages)
-        draw = random.random()
-        if draw < 0.05:
-            target = _NOWHERE
-        elif draw < 0.07:
-            target = _LAST - PAGE + 1
+            # The highest addresses then lead into the pool, too.
+            target = self._scene.pool_start + 0x1_0000
+        elif random.random() < 0.07:
+            target = random.choice((_NOWHERE, _LAST - 0xFFFF))
         if self._unaligned and random.random() < 0.06:
             offset = random.choice((1, 0x40, 0x800, 0xFFF))
             match random.randrange(3):

@@ -16,7 +16,7 @@ from harness.qemu.qtest import Machine, Session
 from harness.qmp import Qmp
 
 PROGRAM: Final = "qemu-system-x86_64"
-RAM_SIZE: Final = 16 << 20
+RAM_SIZE: Final = 4 << 20
 RAM_START: Final = 1 << 20
 """Below are holes and ROMs."""
 

@@ -12,7 +12,7 @@ from decoders.events import AccessKind, FaultReport
 from decoders.virtio_iommu.config import CONFIG_SIZE
 from harness.qemu import virtio_iommu
 from harness.qemu.dma import DmaDevice, Operation, dma_devices, prepare
-from harness.qemu.landing import Pool
+from harness.qemu.landing import PAGE, Pool
 from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
 
 DEVICES: Final = (
@@ -28,8 +28,9 @@ DEVICES: Final = (
 )
 """Endpoints on the root bus, two behind a conventional bridge that share an id, one on a port."""
 
-POOL_START: Final = 2 << 20
 POOL_PAGES: Final = 64
+POOL_START: Final = RAM_SIZE - POOL_PAGES * PAGE
+"""At the end of RAM: what runs over it lands nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,9 @@ class QemuUnit:
         self._iommu.start()
         prepare(self._pc, self.devices)
         self.pool.restore()
+        # What DMA may have left elsewhere would be read as a descriptor, and obeyed.
+        self._pc.ram[:RAM_START] = bytes(RAM_START)
+        self._pc.ram[self._iommu.end : POOL_START] = bytes(POOL_START - self._iommu.end)
 
     def device_reset(self) -> None:
         """Reset the IOMMU alone, as its driver does, and start it again."""
@@ -125,6 +129,10 @@ class QemuUnit:
         """Do DMA."""
         self._pc.machine.commands(self._lines(dma))
         return self._seen(None)
+
+    def bypass(self) -> int:
+        """Return config.bypass."""
+        return self._pc.machine.load(self._iommu.bypass_address, 1)
 
     def config(self) -> bytes:
         """Return the config space."""

@@ -188,14 +188,15 @@ class VirtioPci:
 
     def read_config(self, offset: int, size: int) -> bytes:
         """Read the device's own configuration from a multiple of 4."""
-        place = self._places[_DEVICE][0] + offset
+        place = self.config_address + offset
         lines = [qtest.load(place + at, 4) for at in range(0, size, 4)]
         answers = self._machine.commands(lines)
         return b"".join(int(answer, 16).to_bytes(4, "little") for answer in answers)[:size]
 
-    def config_write(self, offset: int, size: int, value: int) -> str:
-        """Return the command that writes a field of the device's own configuration."""
-        return qtest.store(self._places[_DEVICE][0] + offset, size, value)
+    @property
+    def config_address(self) -> int:
+        """Return where the device's own configuration is."""
+        return self._places[_DEVICE][0]
 
     def _get(self, field: tuple[int, int]) -> str:
         return qtest.load(self._common + field[0], field[1])

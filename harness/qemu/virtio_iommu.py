@@ -18,6 +18,7 @@ from decoders.virtio_iommu.constants import (
 )
 from decoders.virtio_iommu.structures import FaultReport
 from harness.errors import HarnessError
+from harness.qemu import qtest
 from harness.qemu.pc import Pc
 from harness.qemu.virtio import NEEDS_RESET, VERSION_1, VirtioPci
 
@@ -97,7 +98,12 @@ class VirtioIommu:
 
     def bypass_write(self, value: int) -> str:
         """Return the command that writes config.bypass."""
-        return self._device.config_write(BYPASS_OFFSET, 1, value)
+        return qtest.store(self.bypass_address, 1, value)
+
+    @property
+    def bypass_address(self) -> int:
+        """Return where config.bypass is."""
+        return self._device.config_address + BYPASS_OFFSET
 
     def broken(self) -> bool:
         """Say whether the device asks to be reset."""

@@ -9,6 +9,7 @@ from decoders.virtio_iommu.structures import Attach, Detach, Map, Unmap
 from harness.qemu.dma import DmaDevice, dma_devices
 from harness.qemu.landing import PAGE, Pool
 from harness.qemu.pc import RAM_START, Pc
+from harness.qemu.unit import POOL_START
 from harness.qemu.virtio_iommu import VirtioIommu
 
 RTL8139, I82559, RTL8139_BEHIND_BRIDGE, I82559_BEHIND_BRIDGE, RTL8139_BEHIND_PORT = range(5)
@@ -23,7 +24,7 @@ class Bench:
         self.pc = pc
         self.iommu = VirtioIommu(pc, RAM_START)
         self.iommu.start()
-        self.pool = Pool(pc.ram, 2 << 20, 16)
+        self.pool = Pool(pc.ram, POOL_START, 16)
         self.devices = dma_devices(pc)
 
     def page(self, index: int) -> int:

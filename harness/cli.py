@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "stats": ("harness.stats", "count a trace's events by kind, device and time"),
     "show": ("harness.show", "print a trace's events, decoded and filtered"),
     "replay": ("harness.replay", "apply traces to targets and compare with what was recorded"),
+    "diff": ("harness.diff", "make up what software could say, and compare targets' answers"),
     "completion": ("harness.completion", "print a script that completes command lines in a shell"),
 }
 """Verbs: the module that does the work (loaded when it is asked for), and a summary."""

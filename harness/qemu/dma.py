@@ -35,10 +35,14 @@ class Operation:
 
 
 class DmaDevice(Protocol):
-    """Start DMA at an address of the device's own address space, which has `width` bits."""
+    """Start DMA at an address of the device's own address space, which has `width` bits.
+
+    Writes go to multiples of write_alignment only.
+    """
 
     model: str
     width: int
+    write_alignment: int
 
     @property
     def function(self) -> Function:
@@ -67,6 +71,7 @@ class Rtl8139:
 
     model = "rtl8139"
     width = 64
+    write_alignment = 64
     ids: Final = (0x10EC, 0x8139)
     _DUMP: Final = _writes(8, 8, 8, 4, 2, 2, 4, 4, 8, 8, 4, 2, 2)
     _FETCH: Final = tuple(Piece(offset, 4) for offset in (0, 4, 8, 12))
@@ -97,7 +102,7 @@ class Rtl8139:
         memory must not be reachable.
         """
         base, low, high = self._base, iova & 0xFFFF_FFFF, iova >> 32
-        if kind is AccessKind.WRITE and not iova % 64:
+        if kind is AccessKind.WRITE and not iova % self.write_alignment:
             # The low half starts the dump.
             lines: tuple[str, ...] = (
                 qtest.store(base + self._DUMP_COUNTERS + 4, 4, high),
@@ -119,6 +124,7 @@ class I82559:
 
     model = "i82559er"
     width = 32
+    write_alignment = 4
     ids: Final = (0x8086, 0x1209)
     _TEST: Final = (Piece(0, 8), Piece(0, 8, b"\xff\xff\xff\xff\0\0\0\0"))
     # Intel 8255x Open Source Software Developer Manual 1.3, 6.3.3.
@@ -139,7 +145,7 @@ class I82559:
 
     def operation(self, kind: AccessKind, iova: int) -> Operation | None:
         """Run the self test at a multiple of 4 below 4 GiB; it both reads and writes."""
-        if kind is not AccessKind.WRITE or iova % 4 or iova >> self.width:
+        if kind is not AccessKind.WRITE or iova % self.write_alignment or iova >> self.width:
             return None
         return Operation(
             (qtest.store(self._base + self._PORT, 4, iova | self._SELF_TEST),), self._TEST

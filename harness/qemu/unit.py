@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+from decoders.bytewise import packed
 from decoders.events import AccessKind, FaultReport
 from decoders.virtio_iommu.config import CONFIG_SIZE
+from decoders.virtio_iommu.constants import RequestType, Status
+from decoders.virtio_iommu.properties import read_properties
+from decoders.virtio_iommu.structures import Probe, RequestTail
 from harness.qemu import virtio_iommu
 from harness.qemu.dma import DmaDevice, Operation, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
@@ -27,6 +31,11 @@ DEVICES: Final = (
     "rtl8139,bus=port2",
 )
 """Endpoints on the root bus, two behind a conventional bridge that share an id, one on a port."""
+
+PROBE_SIZE: Final = 512
+"""Bytes of properties that QEMU's device returns."""
+
+Regions = tuple[tuple[int, int, int], ...]
 
 POOL_PAGES: Final = 64
 POOL_START: Final = RAM_SIZE - POOL_PAGES * PAGE
@@ -89,6 +98,17 @@ class QemuUnit:
     def functions(self) -> list[tuple[int, int]]:
         """Return all functions, each with the requester id of its DMA."""
         return [(f.number, f.requester) for f in self._pc.setup.functions.values()]
+
+    def endpoints(self) -> Iterator[tuple[int, Regions]]:
+        """Yield the endpoints that the IOMMU knows, each with its reserved regions."""
+        shape, room = packed(Probe), PROBE_SIZE + packed(RequestTail).size
+        for number in sorted({number for pair in self.functions for number in pair}):
+            request = shape.pack(RequestType.PROBE, bytes(3), number, bytes(64))
+            answer = self._iommu.request(request, room)
+            if answer.used == room and answer.data[PROBE_SIZE] == Status.OK:
+                properties = read_properties(answer.data[:PROBE_SIZE], "probe")
+                regions = (found.region for found in properties)
+                yield number, tuple((r.subtype, r.start, r.end) for r in regions if r is not None)
 
     def endpoint(self, device: int) -> int:
         """Return the requester id of a device's DMA."""
@@ -172,8 +192,3 @@ class QemuUnit:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def is_ram(address: int) -> bool:
-    """Say whether a PC has RAM there that DMA reaches (below 1 MiB it may have something else)."""
-    return RAM_START <= address < RAM_SIZE

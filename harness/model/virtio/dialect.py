@@ -43,6 +43,8 @@ class VirtioDialect:
     keeps_page_offset: bool = False
     """The bits of an address below the granule are kept, whatever the mapping says; a log of the
     unit's own gives the address as the mapping says."""
+    reset_keeps_domains: bool = False
+    """Domains, attached endpoints and mappings outlive the driver's reset of the device."""
     removes_before_split: bool = False
     """UNMAP may have removed whole mappings when it finds one that it would split."""
     unattached_reasons: tuple[int, ...] = (FaultReason.DOMAIN, FaultReason.UNKNOWN)
@@ -92,7 +94,8 @@ _QEMU = VirtioDialect(
     fault_flags_of_rights_only=True,
 )
 
-_QEMU_10_0 = replace(_QEMU, name="qemu-10.0")
+# virtio_reset does not run the device's reset phases; nothing is known of later versions.
+_QEMU_10_0 = replace(_QEMU, name="qemu-10.0", reset_keeps_domains=True)
 
 DIALECTS = {dialect.name: dialect for dialect in (SPECIFICATION, _QEMU, _QEMU_10_0)}
 

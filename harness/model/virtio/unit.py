@@ -71,12 +71,15 @@ class VirtioUnit:
 
     def reset(self) -> None:
         """Return to power-on state; endpoints stay declared."""
-        self.device_reset()
+        self._state.forget()
         self._set_bypass(self._boot_bypass)
 
     def device_reset(self) -> None:
         """Reset the device as its driver does: config.bypass survives."""
-        self._state.forget()
+        if self.config.dialect.reset_keeps_domains:
+            self._state.accepted = 0
+        else:
+            self._state.forget()
 
     def features(self, offered: int, accepted: int) -> None:
         """Learn what was offered, and what the driver has accepted."""

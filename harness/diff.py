@@ -1,0 +1,256 @@
+"""The diff verb: made-up software on several targets at once, and where they disagree."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from harness.decoded import VIRTIO
+from harness.deviations import known_crash, without_each
+from harness.differential.engine import MODEL, Differential, Divergence, Unit
+from harness.differential.real import Qemu
+from harness.differential.simulated import Simulated
+from harness.explain import explain
+from harness.files import replacing
+from harness.model.virtio.dialect import SPECIFICATION, dialect_named
+from harness.qemu.pc import PROGRAM
+from harness.qemu.process import EndedError
+from harness.qemu.unit import QemuUnit
+from harness.report import Report
+from harness.trace import write_text
+
+QEMU: Final = "qemu"
+TARGETS: Final = (MODEL, "native", QEMU)
+UNITS: Final = (VIRTIO,)
+SEQUENCE: Final = 40
+"""Steps between two resets of the machine."""
+
+SHOWN: Final = 10
+_SIMULATED: Final = "qemu-10.0"
+_UNEXPLAINED: Final = "unexplained"
+
+
+def _targets(text: str) -> list[str]:
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in TARGETS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(TARGETS)}")
+    if len(names) < 2:
+        raise argparse.ArgumentTypeError("it takes two targets to differ")
+    return names
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < number < 1 << 48:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number of things")
+    return number
+
+
+def _seed(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= number < 1 << 48:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a seed")
+    return number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `dmarewind diff`."""
+    parser.add_argument(
+        "--targets",
+        type=_targets,
+        default=[MODEL, QEMU],
+        metavar="NAME,NAME",
+        help=f"which to compare, of {', '.join(TARGETS)}; qemu answers, or else model, and the"
+        " others judge (default model,qemu)",
+    )
+    parser.add_argument(
+        "--unit", choices=UNITS, default=VIRTIO, help="kind of IOMMU (default %(default)s)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=_count,
+        default=10_000,
+        metavar="N",
+        help="requests, each with DMA behind it (default %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, metavar="S", help="of the first sequence (default: by chance)"
+    )
+    parser.add_argument(
+        "--deviations",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="accept what a QEMU is known to do otherwise than the specification says",
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="write what diverged there, as text traces"
+    )
+    parser.add_argument(
+        "--program", default=PROGRAM, metavar="FILE", help="the QEMU to run (default %(default)s)"
+    )
+
+
+@contextmanager
+def _unit(args: argparse.Namespace) -> Iterator[Unit]:
+    """Give the unit that answers."""
+    if QEMU in args.targets:
+        with QemuUnit(args.program) as unit:
+            yield Qemu(unit)
+    else:
+        yield Simulated(dialect_named(_SIMULATED))
+
+
+class _Run:
+    """Count and print what one run finds."""
+
+    def __init__(self, args: argparse.Namespace, unit: Unit) -> None:
+        self._args, self._unit = args, unit
+        self._report = Report(args)
+        self.judges = [name for name in args.targets if name != QEMU]
+        if QEMU not in args.targets:
+            self.judges.remove(MODEL)
+        dialect = unit.dialect if args.deviations else SPECIFICATION
+        self.differential = Differential(unit, self.judges, SEQUENCE, dialect)
+        self.divergences = 0
+        self.reasons: Counter[str] = Counter()
+
+    def sequence(self, seed: int) -> None:
+        """Run one sequence; a crash that is known is counted as such."""
+        try:
+            found = self.differential.run(seed)
+        except EndedError as error:
+            self._crash(seed, error)
+            return
+        if found is None:
+            return
+        self.divergences += 1
+        reason = self._reason(found)
+        self.reasons[reason] += 1
+        # Of each known deviation one example is enough.
+        if reason == _UNEXPLAINED or self.reasons[reason] == 1:
+            self._show(found, reason)
+
+    def _reason(self, found: Divergence) -> str:
+        """Return the known deviations that a divergence from the specification goes back to."""
+        if self._args.deviations or found.judge != MODEL:
+            return _UNEXPLAINED
+        same = found.finding.event, found.finding.subject
+        reasons = [
+            deviation.id
+            for deviation, dialect in without_each(self._unit.dialect)
+            for finding in self.differential.judged(MODEL, dialect, found.events)
+            if (finding.event, finding.subject) == same
+        ]
+        return ", ".join(reasons) or _UNEXPLAINED
+
+    def _show(self, found: Divergence, reason: str) -> None:
+        kept = self._keep(found.seed, found)
+        if self._args.json:
+            plain: dict[str, Any] = dataclasses.asdict(found.finding)
+            plain["kind"] = str(found.finding.kind)
+            self._report.emit(
+                type="divergence", seed=found.seed, step=found.step, judge=found.judge,
+                reason=reason, trace=kept and str(kept), finding=_plain(plain),
+            )  # fmt: skip
+            return
+        events = found.events
+
+        def event_at(number: int) -> Any:
+            return events[number] if 0 <= number < len(events) else None
+
+        self._report.heading(f"seed {found.seed}, step {found.step}, {found.judge}: {reason}")
+        self._report.line(explain(found.finding, event_at, VIRTIO))
+        if kept is not None:
+            self._report.line(f"  kept        {kept}")
+
+    def _crash(self, seed: int, error: EndedError) -> None:
+        known = known_crash(str(error), self._unit.version)
+        reason = known.id if known else "crash"
+        self.reasons[reason] += 1
+        self.divergences += known is None or not self._args.deviations
+        if known is None or self.reasons[reason] == 1:
+            kept = self._keep(seed, None)
+            if self._args.json:
+                self._report.emit(type="crash", seed=seed, reason=reason, said=str(error),
+                                  trace=kept and str(kept))  # fmt: skip
+            else:
+                self._report.heading(f"seed {seed}: {error}")
+                self._report.line(f"  {known.what if known else 'a crash that is not known yet'}")
+                if kept is not None:
+                    self._report.line(f"  kept        {kept}")
+        self._unit.restart()
+
+    def _keep(self, seed: int, found: Divergence | None) -> Path | None:
+        folder: Path | None = self._args.keep
+        if folder is None:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"seed-{seed}.txt"
+        events = found.events if found else self.differential.events
+        with replacing(path) as draft:
+            write_text(draft, self._unit.header, events)
+        return path
+
+    def summary(self, seconds: float, first: int) -> None:
+        """Print one line, and the known deviations that were met."""
+        totals = self.differential.totals
+        rate = totals.steps / seconds if seconds else 0.0
+        version = ".".join(map(str, self._unit.version))
+        answering = f"QEMU {version}" if version else "the model"
+        if self._args.json:
+            self._report.emit(
+                type="summary", unit=self._args.unit, answering=answering, seed=first,
+                sequences=totals.sequences, steps=totals.steps, accesses=totals.accesses,
+                reports=totals.reports, divergences=self.divergences, reasons=dict(self.reasons),
+                seen=dict(totals.seen), seconds=round(seconds, 3), rate=round(rate),
+            )  # fmt: skip
+            return
+        if self.reasons:
+            self._report.heading("sequences that ended early")
+            self._report.table((count, reason) for reason, count in self.reasons.most_common())
+        self._report.line(
+            f"{totals.sequences} sequences from seed {first}, {totals.steps} steps, "
+            f"{totals.accesses} accesses, {totals.reports} fault reports of {answering} judged by "
+            f"{', '.join(self.judges)}: {self.divergences} divergences, {rate:.0f} steps/s"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Make bytes fit for JSON."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; return 1 when anything diverged."""
+    first = secrets.randbits(32) if args.seed is None else args.seed
+    with _unit(args) as unit:
+        running = _Run(args, unit)
+        totals = running.differential.totals
+        start, seed = time.perf_counter(), first
+        hidden = args.quiet or args.json or not sys.stderr.isatty()
+        with tqdm(total=args.steps, unit=" steps", leave=False, disable=hidden) as bar:
+            while totals.steps < args.steps:
+                before = totals.steps
+                running.sequence(seed)
+                seed += 1
+                bar.update(totals.steps - before)
+        seconds = time.perf_counter() - start
+        running.summary(seconds, first)
+        return 1 if running.divergences else 0

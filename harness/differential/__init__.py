@@ -1,0 +1,1 @@
+"""Run sequences on one unit, and have others judge every answer as if it had been recorded."""

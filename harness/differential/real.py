@@ -1,0 +1,120 @@
+"""A virtio-iommu of a real QEMU as the unit that answers."""
+
+from __future__ import annotations
+
+from decoders.events import (
+    AccessKind,
+    ConfigSpace,
+    Endpoint,
+    Event,
+    Features,
+    RegRead,
+    RegWrite,
+    Request,
+    Reset,
+    Translation,
+)
+from decoders.virtio_iommu.config import BYPASS_OFFSET
+from harness.differential.engine import UnexplainedError
+from harness.generate.virtio import Device, Scene, Step
+from harness.model.virtio.dialect import dialect_named
+from harness.qemu.observed import Guess, observed
+from harness.qemu.unit import POOL_PAGES, POOL_START, PROBE_SIZE, Dma, QemuUnit
+from harness.targets.virtio_model import VirtioModelReplay
+from harness.trace import Header, UnitInfo
+
+
+class Qemu:
+    """Let QEMU answer; what DMA showed becomes accesses with their outcomes."""
+
+    def __init__(self, unit: QemuUnit) -> None:
+        self._unit = unit
+        unit.reset()
+        offered, _ = unit.features
+        self.version = unit.version
+        version = ".".join(map(str, unit.version))
+        self.dialect = dialect_named(f"qemu-{unit.version[0]}.{unit.version[1]}")
+        info = UnitInfo("virtio-iommu", base=0, capability=offered, config=unit.config())
+        self.header = Header(dialect=self.dialect.name, units=(info,), source={"qemu": version})
+        self.scene = scene(unit)
+        self._endpoints = [Endpoint(number, regions) for number, regions in unit.endpoints()]
+
+    def begin(self) -> list[Event]:
+        """Reset the whole machine and say what it is."""
+        self._unit.reset()
+        start: list[Event] = [Reset(), Features(*self._unit.features)]
+        return [*start, ConfigSpace(self._unit.config()), *self._endpoints]
+
+    def restart(self) -> None:
+        """Start a QEMU that has ended anew."""
+        self._unit.restart()
+
+    def step(self, step: Step, guide: VirtioModelReplay) -> list[Event]:
+        """Do one step and return what happened; the guide is told of each event."""
+        unit, choice, stimulus = self._unit, step.dma, step.stimulus
+        dma = Dma(choice.device, choice.kind, choice.iova)
+        events: list[Event]
+        if isinstance(stimulus, Request):
+            seen = unit.request(stimulus.data, stimulus.room, dma)
+            events = [Request(stimulus.data, stimulus.room, seen.answer)]
+        elif isinstance(stimulus, RegWrite):
+            seen = unit.write_bypass(stimulus.value, dma)
+            events = [stimulus, RegRead(BYPASS_OFFSET, 1, unit.bypass())]
+        else:
+            unit.device_reset()
+            seen = unit.access(dma)
+            events = [stimulus, Features(*unit.features), RegRead(BYPASS_OFFSET, 1, unit.bypass())]
+        for event in events:
+            guide.apply(event)
+        endpoint = unit.endpoint(dma.device)
+        operation = unit.operation(dma)
+        assert operation is not None, "it has been carried out"
+        told = observed(operation.pieces, dma.iova, endpoint, seen, self._guess(endpoint, guide))
+        for access, report in told.accesses:
+            events.append(access)
+            guide.apply(access)
+            if report is not None:
+                events.append(report)
+                guide.apply(report)
+        guide.finish()  # a report that is missing is missing now
+        if told.reports:
+            raise UnexplainedError("fault-report", told.reports[0], [*events, *told.reports])
+        if told.landed:
+            landed = b"".join(at.to_bytes(8, "big") + data for at, data in seen.landed)
+            raise UnexplainedError("landing", landed, events)
+        return events
+
+    def _guess(self, endpoint: int, guide: VirtioModelReplay) -> Guess:
+        """Return a guess at where an access led that shows nowhere: as the guide expects."""
+        unit = self._unit
+
+        def guess(iova: int, kind: AccessKind) -> Translation:
+            outcomes = guide.unit.access(endpoint, iova, kind)
+            guide.unit.emitted()
+            for outcome in outcomes:
+                if isinstance(outcome, Translation):
+                    place = outcome.address | iova & outcome.mask
+                    if kind is AccessKind.READ or not unit.pool.start <= place < unit.pool.end:
+                        return outcome
+            # Nobody expects this; all that can be said is that it did not fail.
+            return Translation(iova, 0)
+
+        return guess
+
+
+def scene(unit: QemuUnit) -> Scene:
+    """Describe a QEMU for the generator."""
+    devices = [
+        Device(
+            unit.endpoint(index),
+            device.width,
+            tuple(
+                kind for kind in (AccessKind.WRITE, AccessKind.READ) if device.operation(kind, 0)
+            ),
+            device.write_alignment,
+        )
+        for index, device in enumerate(unit.devices)
+    ]
+    # Id 0 makes QEMU mistake devices behind bridges for it (harness.deviations.CRASHES).
+    others = [number for number, _ in unit.functions if number]
+    return Scene(devices, others, POOL_START, POOL_PAGES, PROBE_SIZE)

@@ -4,12 +4,20 @@
  */
 #include "qemu_api.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct qemu_plugin_hwaddr {
     uint64_t physical;
 };
+
+/* Five pages of devices: four of a virtio-iommu, one of another device. */
+#define VIRTIO_BAR 0xfe000000ull
+
+static bool is_virtio(uint64_t physical) {
+    return physical - VIRTIO_BAR < 5ull << 12;
+}
 
 RECORDER_EXPORT void host_store(uint64_t virtual_address, uint64_t first, uint64_t second,
                                 unsigned int shift, uint64_t low, uint64_t high);
@@ -143,7 +151,20 @@ struct qemu_plugin_hwaddr *qemu_plugin_get_hwaddr(qemu_plugin_meminfo_t info, ui
 }
 
 bool qemu_plugin_hwaddr_is_io(const struct qemu_plugin_hwaddr *haddr) {
-    return haddr->physical >> 12 == 0xfed90;
+    return haddr->physical >> 12 == 0xfed90 || is_virtio(haddr->physical);
+}
+
+const char *qemu_plugin_hwaddr_device_name(const struct qemu_plugin_hwaddr *haddr) {
+    static const char *const parts[] = {"common", "isr", "device", "notify"};
+    static char name[48];
+
+    if (!is_virtio(haddr->physical))
+        return "RAM";
+    if (haddr->physical >> 12 == (VIRTIO_BAR >> 12) + 4)
+        return "virtio-pci-notify-virtio-blk";
+    snprintf(name, sizeof(name), "virtio-pci-%s-virtio-iommu",
+             parts[(haddr->physical - VIRTIO_BAR) >> 12]);
+    return name;
 }
 
 uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *haddr) {

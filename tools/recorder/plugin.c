@@ -1,6 +1,6 @@
 /*
  * dmarewind-recorder: a QEMU TCG plugin that writes what the guest does to the tables and
- * registers of an Intel VT-d unit into QEMU's own log.
+ * registers of an Intel VT-d unit, or to a virtio-iommu, into QEMU's own log.
  *
  *   -plugin dmarewind-recorder.so,ram=PATH,map=GPA:LENGTH:OFFSET;... -d plugin
  *
@@ -10,10 +10,12 @@
  * haw=   host address width, bits above it are not part of a table pointer (48)
  * reads= on: report register reads too, costs a callback for every load (off)
  * pages= how many table pages to watch at most (65536)
+ * virtio= on: the machine's unit is a virtio-iommu, and nothing is at base= (off)
  *
  * The lines are described in docs/design.md, section 5. Because the log also receives the
- * `vtd_*` trace lines, one file holds one order: a table page's content is printed before the
- * store that links it, and the store itself before the guest can tell the unit about it.
+ * `vtd_*` or `virtio_iommu_*` trace lines, one file holds one order: a table page's content is
+ * printed before the store that links it, and the store itself before the guest can tell the unit
+ * about it.
  *
  * Every store of every vCPU comes through on_store(). Nearly all end at one bit test: `watched`
  * has a bit per guest page frame. What is behind the bit is kept by tables.c.
@@ -31,7 +33,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static uint64_t base_frame = 0xfed90000ull >> PAGE_SHIFT;
-static bool reads;
+static bool reads, virtio;
 static char *ram_path;
 
 /* The first stores are compared with RAM, to notice a wrong `map=` before it does harm. */
@@ -66,6 +68,17 @@ static void piece(uint64_t physical, unsigned int size, const uint8_t *bytes) {
     pthread_mutex_unlock(&lock);
 }
 
+/* A store to a device other than the unit of base=. */
+static void io_store(const struct qemu_plugin_hwaddr *where, qemu_plugin_meminfo_t info) {
+    qemu_plugin_mem_value value = qemu_plugin_mem_get_value(info);
+    const char *region = qemu_plugin_hwaddr_device_name(where);
+
+    pthread_mutex_lock(&lock);
+    virtio_store(region, (unsigned int)qemu_plugin_hwaddr_phys_addr(where) & (PAGE_BYTES - 1),
+                 1u << qemu_plugin_mem_size_shift(info), (const uint8_t *)&value.data);
+    pthread_mutex_unlock(&lock);
+}
+
 static bool interesting(uint64_t physical) {
     uint64_t frame = physical >> PAGE_SHIFT;
 
@@ -84,6 +97,10 @@ static void on_store(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t vad
     (void)data;
     if (!where)
         return;
+    if (__builtin_expect(virtio, 0) && qemu_plugin_hwaddr_is_io(where)) {
+        io_store(where, info);
+        return;
+    }
     uint64_t physical = qemu_plugin_hwaddr_phys_addr(where);
     if (__builtin_expect(guard_left && frames && !lost, 0) && !qemu_plugin_hwaddr_is_io(where))
         guard(physical, 1u << qemu_plugin_mem_size_shift(info), info);
@@ -133,6 +150,7 @@ static void on_reset(unsigned int vcpu, void *data) {
     (void)data;
     pthread_mutex_lock(&lock);
     unit_reset();
+    virtio_reset();
     if (!lost && !frames && !(ram_map(ram_path) && track_start(base_frame))) {
         frames = 0;
         give_up("cannot map the guest's RAM; check ram= and map=");
@@ -200,12 +218,17 @@ RECORDER_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *
         } else if (length == 5 && !strncmp(argv[i], "reads", 5)) {
             reads = !strcmp(value, "on");
             fine = reads || !strcmp(value, "off");
+        } else if (length == 6 && !strncmp(argv[i], "virtio", 6)) {
+            virtio = !strcmp(value, "on");
+            fine = virtio || !strcmp(value, "off");
         }
         if (!fine) {
             fprintf(stderr, "dmarewind-recorder: cannot understand the argument %s\n", argv[i]);
             return -1;
         }
     }
+    if (virtio)
+        base_frame = UINT64_MAX;
     if (!ram_path || !layout) {
         fprintf(stderr, "dmarewind-recorder: needs ram=PATH and map=GPA:LENGTH:OFFSET;...\n");
         return -1;

@@ -124,4 +124,8 @@ void track_forget_all(void);
 void unit_reset(void);
 void unit_store(unsigned int offset, unsigned int size, const uint8_t *bytes);
 
+/* virtio.c */
+void virtio_reset(void);
+void virtio_store(const char *region, unsigned int offset, unsigned int size, const uint8_t *bytes);
+
 #endif

@@ -183,8 +183,12 @@ class LineDecoder(ABC):
         if len(self.malformed_samples) < SAMPLES_LIMIT:
             self.malformed_samples.append(Sample(self.lines, beginning(line)))
         if self._is_event(name, line):
-            self._flush(out)
-            out.append(Gap(f"malformed {text} in line {self.lines}"))
+            self._lose(Gap(f"malformed {text} in line {self.lines}"), out)
+
+    def _lose(self, gap: Gap, out: list[Event]) -> None:
+        """Give what waits, then the gap."""
+        self._flush(out)
+        out.append(gap)
 
     def _problem(self, text: str) -> None:
         self.problem_count += 1

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from decoders.capture.virtio_events import VIRTIO_INTERNAL
 from decoders.events import (
     Access,
     AccessKind,
@@ -167,19 +168,6 @@ VTD_INTERNAL: Final = frozenset(
     ).split()
 )
 """Events of the VT-d unit that say how it came to its answer, not what the answer was."""
-
-VIRTIO_INTERNAL: Final = frozenset(
-    b"virtio_iommu_" + name
-    for name in (
-        b"device_reset_exit system_reset get_features device_status get_config set_config"
-        b" attach detach detach_endpoint_from_domain map unmap unmap_done translate"
-        b" init_iommu_mr get_endpoint put_endpoint get_domain put_domain translate_out"
-        b" report_fault fill_resv_property notify_map notify_unmap remap"
-        b" update_page_size_mask notify_flag_add notify_flag_del switch_address_space"
-        b" freeze_granule host_resv_regions"
-    ).split()
-)
-"""Events of the virtio-iommu unit; none of them is an event of a trace yet."""
 
 INTERNAL_LINES: Final = VTD_INTERNAL | VIRTIO_INTERNAL
 """Trace events that are recognised and counted, and become nothing."""

@@ -1,9 +1,9 @@
-"""Read the trace log of QEMU's emulated VT-d unit, with the recorder's lines in it.
+"""Read the trace log of QEMU's emulated VT-d unit or virtio-iommu, with the recorder's lines in it.
 
-One file, written by QEMU's log backend (`-trace 'vtd_*' -D FILE`), holds both in the order of
-execution. A line starts with nothing, with ``tid@seconds.microseconds:`` (`-msg timestamp=on`,
-QEMU up to 10.0, trace lines only) or with an ISO 8601 time (the same option from 10.1, all
-lines).
+One file, written by QEMU's log backend (`-trace 'vtd_*' -D FILE`, or `'virtio_iommu_*'`), holds
+both in the order of execution. A line starts with nothing, with ``tid@seconds.microseconds:``
+(`-msg timestamp=on`, QEMU up to 10.0, trace lines only) or with an ISO 8601 time (the same option
+from 10.1, all lines).
 
 A log is hostile input: lines may be torn, glued or invented. No line raises, and every line is
 counted exactly once.
@@ -20,7 +20,9 @@ from typing import Final
 from decoders.capture import recorder
 from decoders.capture.lines import CLOCK_STEP, OVERLONG, LineDecoder, beginning, first_word
 from decoders.capture.qemu_events import EVENT_LINES, INTERNAL_LINES
-from decoders.events import Event, Gap, RegRead, RegWrite
+from decoders.capture.virtio_events import VIRTIO_LINES
+from decoders.capture.virtio_log import VirtioLog
+from decoders.events import DeviceReset, Event, Gap, RegRead, RegWrite, Request
 
 NAME: Final = "qemu-log"
 
@@ -44,7 +46,7 @@ def _instant(text: bytes) -> int | None:
 
 
 def _is_known(name: bytes) -> bool:
-    return name in EVENT_LINES or name in INTERNAL_LINES or name == b"dmr"
+    return name in EVENT_LINES or name in VIRTIO_LINES or name in INTERNAL_LINES or name == b"dmr"
 
 
 def _split_prefix(name: bytes, rest: bytes) -> tuple[str, int, bytes, bytes] | None:
@@ -65,6 +67,7 @@ class QemuLogDecoder(LineDecoder):
     A recorder line's name in the counts is ``dmr VERB``. A RegRead is held back until the next
     event, in case the recorder tells its value. `problems` lists what the unit and the recorder
     tell differently. `style` is how lines bear their time: ``none``, ``thread`` or ``iso``.
+    `virtio` reads the lines of a virtio-iommu.
     """
 
     def __init__(self) -> None:
@@ -76,6 +79,7 @@ class QemuLogDecoder(LineDecoder):
         self._recorded = False
         self._held: RegRead | None = None
         self._unconfirmed: deque[tuple[int, RegWrite]] = deque()
+        self.virtio = VirtioLog(self._tick, self._problem)
 
     @property
     def internal(self) -> Counter[str]:
@@ -90,6 +94,8 @@ class QemuLogDecoder(LineDecoder):
         counts = self._counts
         event_lines = EVENT_LINES
         internal_lines = INTERNAL_LINES
+        virtio_lines = VIRTIO_LINES
+        virtio = self.virtio
         limit = self.line_limit
         for line in lines:
             self.lines += 1
@@ -98,7 +104,12 @@ class QemuLogDecoder(LineDecoder):
                 continue
             name, _, rest = line.partition(b" ")
             parse = event_lines.get(name)
-            if parse is None and name not in internal_lines and name != b"dmr":
+            if (
+                parse is None
+                and name not in virtio_lines
+                and name not in internal_lines
+                and name != b"dmr"
+            ):
                 bare = self._take_time(name, rest, line)
                 if bare is None:
                     continue
@@ -115,9 +126,12 @@ class QemuLogDecoder(LineDecoder):
                         self._count_malformed(name, line, out)
                         continue
                 counts[name] = counts.get(name, 0) + 1
+            elif name in virtio_lines:
+                self._virtio_line(name, rest, line, out)
+                continue
             elif name in internal_lines:
                 # Two lines run together would hide the second one.
-                if b"vtd_" in rest or b"dmr " in rest:
+                if b"vtd_" in rest or b"virtio_iommu_" in rest or b"dmr " in rest:
                     self._count_malformed(name, line, out)
                     continue
                 counts[name] = counts.get(name, 0) + 1
@@ -128,6 +142,9 @@ class QemuLogDecoder(LineDecoder):
                 event = self._recorder_line(rest, line, out)
                 if event is None:
                     continue
+            if virtio.busy:
+                virtio.push(event, out)
+                continue
             if self._held is not None:
                 out.append(self._held)
                 self._held = None
@@ -158,7 +175,7 @@ class QemuLogDecoder(LineDecoder):
             if split[0] == "iso" and (fraction := _fraction(name[19:])) is not None:
                 self._second, self._second_start = name[:19], split[1] - int(fraction[1])
             style, moment, name, rest = split
-        if name not in INTERNAL_LINES and name not in EVENT_LINES and name != b"dmr":
+        if not _is_known(name):
             self._count_unknown(first_word(name), line)
             return None
         if self.style != style:
@@ -167,6 +184,15 @@ class QemuLogDecoder(LineDecoder):
             self._zero = moment - self._now
         self._set_time(moment)
         return name, rest
+
+    def _virtio_line(self, name: bytes, rest: bytes, line: bytes, out: list[Event]) -> None:
+        part = VIRTIO_LINES[name](rest.rstrip(b"\r"))
+        if part is None:
+            self._count_malformed(name, line, out)
+            return
+        self._count(name)
+        self._give_read(out)
+        self.virtio.take(part, self.lines, out)
 
     def _recorder_line(self, rest: bytes, line: bytes, out: list[Event]) -> Event | None:
         """Parse what follows `dmr `, and give the event it is, if it is one."""
@@ -196,11 +222,32 @@ class QemuLogDecoder(LineDecoder):
             again = self.grammar is not None
             self.grammar = parsed.grammar
             self._unconfirmed.clear()
+            self.virtio.lose(out)
+            self.virtio.recording = True
             return Gap("recorder restarted") if again else None
+        if isinstance(parsed, Request | recorder.ConfigStore | recorder.Accepted | DeviceReset):
+            self._give_read(out)
+            self._virtio_told(parsed, out)
+            return None
         if isinstance(parsed, Gap):
             # Confirmations may be among what was lost.
             self._unconfirmed.clear()
+            self.virtio.lose(out)
         return parsed
+
+    def _virtio_told(
+        self,
+        told: Request | recorder.ConfigStore | recorder.Accepted | DeviceReset,
+        out: list[Event],
+    ) -> None:
+        if isinstance(told, Request):
+            self.virtio.request(told, self.lines, out)
+        elif isinstance(told, recorder.ConfigStore):
+            self.virtio.stored(told, self.lines, out)
+        elif isinstance(told, recorder.Accepted):
+            self.virtio.accepted(told.features, self.lines, out)
+        else:
+            self.virtio.reset(self.lines, out)
 
     def _await_confirmation(self, write: RegWrite) -> None:
         self._unconfirmed.append((self.lines, write))
@@ -247,6 +294,16 @@ class QemuLogDecoder(LineDecoder):
         self._problem(f"the recorder saw {told}, the unit {'nothing' if held is None else held}")
 
     def _flush(self, out: list[Event]) -> None:
+        self._give_read(out)
+        self.virtio.finish(out)
+
+    def _lose(self, gap: Gap, out: list[Event]) -> None:
+        if self.virtio.busy:
+            self.virtio.lost(gap, out)
+        else:
+            super()._lose(gap, out)
+
+    def _give_read(self, out: list[Event]) -> None:
         if self._held is not None:
             out.append(self._held)
             self._held = None
@@ -268,7 +325,8 @@ class QemuLogDecoder(LineDecoder):
             return True
         # Only the second of two lines run together can have been one.
         rest = line[line.find(name) + len(name) :]
-        return any(event in rest for event in EVENT_LINES) or b"dmr " in rest
+        names = (*EVENT_LINES, *VIRTIO_LINES, b"dmr ")
+        return any(event in rest for event in names)
 
 
 def detect(head: bytes) -> bool:
@@ -301,4 +359,10 @@ def hints(decoder: QemuLogDecoder) -> dict[str, str]:
         found["dialect"] = "qemu-10.0"
     elif any(name.startswith(("vtd_", "virtio_iommu_")) for name in names):
         found["dialect"] = "qemu"
+    if any(name.startswith("virtio_iommu_") for name in names):
+        found["unit"] = "virtio-iommu"
+    if decoder.virtio.offered is not None:
+        found["features"] = f"{decoder.virtio.offered:#x}"
+    if decoder.virtio.config is not None:
+        found["config"] = decoder.virtio.config.hex()
     return found

@@ -14,13 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from decoders.events import Gap, Release, Role, Snapshot, Store
+from decoders.events import DeviceReset, Gap, Release, Request, Role, Snapshot, Store
 
 GRAMMAR: Final = 1
 """The version of the grammar that this module reads; `dmr begin` names it."""
 
 REASON_LIMIT: Final = 256
 """Bytes of a `dmr lost` reason that are kept."""
+
+OCTETS_LIMIT: Final = 4096
+"""Bytes of zero at the end of what a device reads or writes."""
 
 _PAGE: Final = 4096
 _QUADWORDS: Final = _PAGE // 8
@@ -33,6 +36,8 @@ _begin = re.compile(rb"([0-9a-f]{1,4})").fullmatch
 _access = re.compile(_HEX + rb" ([1248]) " + _HEX).fullmatch
 _snapshot = re.compile(_HEX + rb" ([0-9a-f]) ([0-9a-f])((?: [0-9a-f]{1,3}:[0-9a-f]{1,16})*)")
 _release = re.compile(_HEX).fullmatch
+_octets_word = re.compile(rb"((?:[0-9a-f]{2})*)(?:\+([0-9a-f]{1,4}))?").fullmatch
+_room = re.compile(rb"[0-9a-f]{1,8}").fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,35 @@ class RegLoad:
     value: int
 
 
-Line = Begin | RegStore | RegLoad | Snapshot | Store | Release | Gap
+@dataclass(frozen=True, slots=True)
+class ConfigStore:
+    """Show a store to the config space of a virtio-iommu (after its consequences)."""
+
+    offset: int
+    size: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Give the feature bits that the driver of a virtio-iommu has accepted."""
+
+    features: int
+
+
+Line = (
+    Begin
+    | RegStore
+    | RegLoad
+    | Snapshot
+    | Store
+    | Release
+    | Gap
+    | Request
+    | ConfigStore
+    | Accepted
+    | DeviceReset
+)
 
 
 def _sized(rest: bytes) -> tuple[int, int, int] | None:
@@ -149,6 +182,45 @@ def parse_lost(rest: bytes) -> Gap | None:
     return Gap(reason or "the recorder gave no reason")
 
 
+def _octets(word: bytes) -> bytes | None:
+    """Read bytes in hexadecimal, with `+N` for N more of zero; `-` stands for none."""
+    match = _octets_word(word)
+    if match is None:
+        return b"" if word == b"-" else None
+    zeros = int(match[2] or b"0", 16)
+    if zeros > OCTETS_LIMIT:
+        return None
+    return bytes.fromhex(match[1].decode("ascii")) + bytes(zeros)
+
+
+def parse_vreq(rest: bytes) -> Request | None:
+    """Parse `dmr vreq READABLE ROOM WRITTEN`; a device cannot write more than there is room."""
+    words = rest.split(b" ")
+    if len(words) != 3 or _room(words[1]) is None:
+        return None
+    data, room, answer = _octets(words[0]), int(words[1], 16), _octets(words[2])
+    if data is None or answer is None or len(answer) > room:
+        return None
+    return Request(data, room, answer)
+
+
+def parse_vfeat(rest: bytes) -> Accepted | None:
+    """Parse `dmr vfeat ACCEPTED`."""
+    match = _release(rest)
+    return None if match is None else Accepted(int(match[1], 16))
+
+
+def parse_vcfg(rest: bytes) -> ConfigStore | None:
+    """Parse `dmr vcfg OFFSET SIZE VALUE`."""
+    fields = _sized(rest)
+    return None if fields is None else ConfigStore(*fields)
+
+
+def parse_vrst(rest: bytes) -> DeviceReset | None:
+    """Parse `dmr vrst`."""
+    return None if rest else DeviceReset()
+
+
 VERBS: Final[dict[bytes, Callable[[bytes], Line | None]]] = {
     b"begin": parse_begin,
     b"reg": parse_reg,
@@ -157,5 +229,9 @@ VERBS: Final[dict[bytes, Callable[[bytes], Line | None]]] = {
     b"snap": parse_snap,
     b"rel": parse_rel,
     b"lost": parse_lost,
+    b"vreq": parse_vreq,
+    b"vfeat": parse_vfeat,
+    b"vcfg": parse_vcfg,
+    b"vrst": parse_vrst,
 }
 """What follows `dmr ` on a line, and who parses the rest."""

@@ -20,6 +20,7 @@ SAMPLES: dict[str, Callable[[], LineDecoder]] = {
     "qemu-scalable-first-stage": QemuLogDecoder,
     "qemu-faults": QemuLogDecoder,
     "qemu-thread-times": QemuLogDecoder,
+    "qemu-virtio-iommu": QemuLogDecoder,
     "qtest": QtestLogDecoder,
 }
 LOGS = {name: (GOLDEN / f"{name}.log").read_bytes() for name in SAMPLES}
@@ -76,6 +77,7 @@ TEXT = st.one_of(
     st.sampled_from(
         [
             *(b"\n", b"\r\n", b"\0", b" ", b"vtd_", b"vtd_reg_write ", b"dmr ", b"dmr st "),
+            *(b"virtio_iommu_translate ", b"dmr vreq 04 4 00", b"dmr vrst\n"),
             *(b"0x", b"-", b"_", b"1@1.000000:", b"9999-12-31T23:59:59.999999Z "),
             *(b"[R +0.000001] ", b"[S +0.000002] OK\n", b"memset 0x0 0xffffffffffffffff 0x1\n"),
             *(b"[R +1.000000] write 0xffffffffffffffff 0x10 0x00\n", b"f" * 20),

@@ -17,9 +17,11 @@ from decoders.events import (
     AccessKind,
     Clock,
     Descriptor,
+    DeviceReset,
     Event,
     Fault,
     FaultRecord,
+    Features,
     Gap,
     Interrupt,
     RegRead,
@@ -90,6 +92,9 @@ LINES: list[tuple[str, Event]] = [
     ("dmr st 7f001008 8 12345003", Store(0x7F001008, 8, 0x12345003)),
     ("dmr rel 7f001000", Release(0x7F001000)),
     ("dmr lost ring full, 12 records", Gap("ring full, 12 records")),
+    ("dmr vfeat 77", Features(0x77, 0x77)),
+    ("dmr vcfg 24 1 0", RegWrite(36, 1, 0)),
+    ("dmr vrst", DeviceReset()),
 ]
 
 PREFIXES: dict[str, Callable[[int], str]] = {
@@ -126,7 +131,7 @@ def test_every_event_line_has_a_case() -> None:
     told = {line.split()[0] for line, _ in LINES} - {"dmr"}
     assert told == {name.decode() for name in EVENT_LINES}
     verbs = {line.split()[1] for line, _ in LINES if line.startswith("dmr")}
-    assert verbs | {"begin", "reg", "rd"} == {verb.decode() for verb in VERBS}
+    assert verbs | {"begin", "reg", "rd", "vreq"} == {verb.decode() for verb in VERBS}
 
 
 @pytest.mark.parametrize("style", PREFIXES)

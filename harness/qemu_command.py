@@ -15,7 +15,9 @@ from harness.errors import HarnessError
 
 RAM_ID = "dmarewind-ram"
 QMP_ID = "dmarewind-qmp"
-TRACE_PATTERN = "vtd_*"
+TRACE_PATTERNS = ("vtd_*", "virtio_iommu_*")
+UNITS = {"intel-iommu": 0xFED9_0000, "virtio-iommu-pci": 0, "virtio-iommu": 0}
+"""The devices that can be recorded, and where their registers are; 0: where the guest puts them."""
 GIB = 1 << 30
 
 # Options without a value (qemu-options.hx); every other option takes the next word.
@@ -187,7 +189,8 @@ class Command:
     """Hold a checked command line. `options` are the user's, without what record takes over.
 
     own_ram: there is no RAM file yet, record supplies one of `ram_size` bytes. user_log and
-    user_items are what the user asked QEMU to log, and where.
+    user_items are what the user asked QEMU to log, and where. base is where the unit's registers
+    should be, 0 for a virtio-iommu.
     """
 
     program: str
@@ -201,6 +204,7 @@ class Command:
     user_log: str | None = None
     user_items: list[str] = field(default_factory=list)
     uses_terminal: bool = False
+    base: int = UNITS["intel-iommu"]
 
     @property
     def own_ram(self) -> bool:
@@ -226,14 +230,15 @@ class Command:
             f"{piece.address:#x}:{piece.length:#x}:{piece.offset + self.ram_offset:#x}"
             for piece in layout
         )
-        plugin = {"file": str(recorder.plugin), "ram": ram, "map": pieces, "base": f"{base:#x}"}
+        plugin = {"file": str(recorder.plugin), "ram": ram, "map": pieces}
+        plugin |= {"base": f"{base:#x}"} if base else {"virtio": "on"}
         if recorder.reads:
             plugin["reads"] = "on"
         options += [
             Option("plugin", join(plugin, "file")),
             Option("d", ",".join(dict.fromkeys([*self.user_items, "plugin"]))),
             Option("D", recorder.log),
-            Option("trace", TRACE_PATTERN),
+            *(Option("trace", pattern) for pattern in TRACE_PATTERNS),
             Option("chardev", f"socket,id={QMP_ID},fd={recorder.qmp}"),
             Option("mon", f"chardev={QMP_ID},mode=control"),
         ]
@@ -262,11 +267,12 @@ def prepare(argv: Sequence[str]) -> Command:
         )
     if not re.search(r"qemu-system-(x86_64|amd64)|qemu-kvm", Path(argv[0]).name):
         raise HarnessError(
-            f"{argv[0]} is not qemu-system-x86_64; only its emulated Intel unit can be recorded "
-            "(for ioctls of a program use --ioctl)"
+            f"{argv[0]} is not qemu-system-x86_64; only its emulated units (intel-iommu, "
+            "virtio-iommu-pci) can be recorded (for ioctls of a program use --ioctl)"
         )
     options = parse(argv[1:])
     _refuse(options)
+    drivers = _drivers(options)
     machine = _machine(options)
     options = _accelerator(options, machine)
     total = _ram_size(options)
@@ -280,6 +286,7 @@ def prepare(argv: Sequence[str]) -> Command:
         ram_size=total,
         layout=computed_layout(total, below),
         paused=any(option.name == "S" for option in options),
+        base=next((base for name, base in UNITS.items() if name in drivers), UNITS["intel-iommu"]),
         user_items=[
             item
             for option in options
@@ -314,19 +321,23 @@ def _refuse(options: list[Option]) -> None:
             raise HarnessError(
                 "cannot record with -numa …,memdev=: RAM has to be one file; leave memdev out"
             )
-    drivers = [
-        properties(option.value, "driver").get("driver")
-        for option in options
-        if option.name == "device" and option.value
-    ]
+    drivers = _drivers(options)
     if "pc-dimm" in drivers:
         raise HarnessError("cannot record with -device pc-dimm: RAM has to be one file; use -m")
     # A configuration file may hold the device, QEMU will tell.
-    if "intel-iommu" not in drivers and not any(option.name == "readconfig" for option in options):
+    if not drivers & UNITS.keys() and not any(option.name == "readconfig" for option in options):
         raise HarnessError(
-            "the machine has no unit to record: add -device intel-iommu,caching-mode=on before "
-            "other devices (machine type q35)"
+            "the machine has no unit to record: add -device intel-iommu,caching-mode=on, or "
+            "-device virtio-iommu-pci, before other devices (machine type q35)"
         )
+
+
+def _drivers(options: list[Option]) -> set[str]:
+    return {
+        properties(option.value, "driver").get("driver", "")
+        for option in options
+        if option.name == "device" and option.value
+    }
 
 
 def _machine(options: list[Option]) -> dict[str, str]:

@@ -18,8 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from decoders.layout import layout
-from decoders.vtd import registers
+from decoders.events import Endpoint
 from harness.errors import HarnessError
 from harness.qemu.process import die_with_parent
 from harness.qemu_command import (
@@ -29,6 +28,7 @@ from harness.qemu_command import (
     layout_of_memory_tree,
     unit_base_of_memory_tree,
 )
+from harness.qemu_unit import virtio_device, virtio_endpoints, virtio_unit, vtd_unit
 from harness.qmp import Qmp, QmpError
 from harness.trace import UnitInfo
 
@@ -37,19 +37,19 @@ QMP_SECONDS = 20.0
 PATIENCE_SECONDS = 10.0
 """How long QEMU may take to end after it was asked to."""
 
-_MGAW = layout(registers.Capability)["mgaw"]
-_RECORDED = re.compile(rb"(?:\S{1,40}[: ])?(?:vtd_\w+ |dmr )")
+_RECORDED = re.compile(rb"(?:\S{1,40}[: ])?(?:vtd_\w+ |virtio_iommu_\w+ |dmr )")
 _REGISTER_READ = re.compile(rb"(?:\S{1,40}[: ])?vtd_reg_read ")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Hold what a paused machine says about itself."""
+    """Hold what a paused machine says about itself; endpoints are those of a virtio-iommu."""
 
     version: tuple[int, ...]
     package: str
     layout: Layout
     unit: UnitInfo
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 class _EndedError(Exception):
@@ -173,28 +173,25 @@ class Session:
         qmp = Qmp(self.control, idle, QMP_SECONDS)
         tree = qmp.monitor("info mtree -f")
         base = unit_base_of_memory_tree(tree)
-        if base is None:
+        device = virtio_device(qmp) if base is None else None
+        endpoints: tuple[Endpoint, ...] = ()
+        if base is not None:
+            unit = vtd_unit(qmp, base)
+            self._drain(pending)
+        elif device is not None:
+            endpoints = virtio_endpoints(qmp, device)
+            self._drain(pending)
+            unit = virtio_unit(qmp, device, bytes(pending))
+        else:
             raise HarnessError(
-                "QEMU made no intel-iommu unit; add -device intel-iommu before other devices"
+                "QEMU made no unit that can be recorded; add -device intel-iommu or -device "
+                "virtio-iommu-pci before other devices"
             )
-        version, capability, extended_capability = (
-            qmp.read_physical(base + register.offset, register.size) or 0
-            for register in (registers.VER, registers.CAP, registers.ECAP)
-        )
-        unit = UnitInfo(
-            base=base,
-            version=version,
-            capability=capability,
-            extended_capability=extended_capability,
-            # QEMU's unit takes as many bits out as it takes in.
-            host_address_width=_MGAW.get((capability,)) + 1,
-        )
-        self._drain(pending)
         # Our own reads are no event of the guest, which has not run yet.
         kept = [line for line in pending.split(b"\n") if not _REGISTER_READ.match(line)]
         pending[:] = b"\n".join(kept)
         layout = layout_of_memory_tree(tree, command.ram_backend)
-        return Machine(qmp.version, qmp.package, layout or command.layout, unit)
+        return Machine(qmp.version, qmp.package, layout or command.layout, unit, endpoints)
 
     def _drain(self, pending: bytearray) -> None:
         while chunk := self.read(0):

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from decoders import DecodeError
 from decoders.capture.qemu_log import QemuLogDecoder
-from decoders.events import Access, Event, Fault, Translation
+from decoders.events import Access, Event, Fault, Gap, Translation
 from harness import recorder_plugin
 from harness.errors import HarnessError
 from harness.qemu_command import Command, prepare
@@ -36,7 +36,6 @@ from harness.qemu_session import Machine, Session, ask, signals
 from harness.trace import Header, TraceWriter
 from harness.trace.codec import storable
 
-UNIT_BASE = 0xFED9_0000
 FLUSH_SECONDS = 1.0
 
 
@@ -156,7 +155,7 @@ def record(
             for name in (keep_log, command.user_log)
             if name is not None
         ]
-        layout, base = command.layout, UNIT_BASE
+        layout, base = command.layout, command.base
         for _ in range(2):
             session = Session(command, plugin, layout, base, reads, copies)
             try:
@@ -193,6 +192,7 @@ def _run(
     try:
         with TraceWriter.create(out_path, _header(machine, argv)) as writer:
             _store(decoder.feed(bytes(pending), 0), writer, summary)
+            _store(machine.endpoints, writer, summary)
             if not command.paused:
                 session.proceed()
             while (chunk := session.read(FLUSH_SECONDS)) is not None:
@@ -205,6 +205,9 @@ def _run(
                     summary.unknown_lines = decoder.unknown.total()
                     bar.update(summary, writer.events)
             _store(decoder.finish(), writer, summary)
+            summary.status = session.process.wait()
+            if summary.status < 0:  # perhaps in the middle of a command
+                writer.append(Gap(f"QEMU was killed by signal {-summary.status}"))
             summary.events = writer.events
     finally:
         bar.close()
@@ -215,7 +218,6 @@ def _run(
     summary.lines = dict(sorted(Counter(decoder.counts).items()))
     summary.log_bytes = session.log_bytes
     summary.trace_bytes = Path(out_path).stat().st_size
-    summary.status = session.process.wait()
     summary.interrupted = session.signals > 0
     return summary
 
@@ -235,7 +237,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "command",
         nargs=argparse.REMAINDER,
         metavar="-- qemu-system-x86_64 ...",
-        help="the command line of the machine, with a -device intel-iommu in it",
+        help="the machine, with a -device intel-iommu or -device virtio-iommu-pci in it",
     )
 
 

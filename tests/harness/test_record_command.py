@@ -10,6 +10,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.qemu_command import (
     GIB,
+    TRACE_PATTERNS,
     Option,
     Recorder,
     computed_layout,
@@ -165,7 +166,7 @@ def test_what_is_added() -> None:
     assert values(found, "accel") == ["tcg,thread=single"]
     assert values(found, "d") == ["plugin"]
     assert values(found, "D") == ["/dev/fd/6"]
-    assert values(found, "trace") == ["vtd_*"]
+    assert values(found, "trace") == list(TRACE_PATTERNS)
     assert values(found, "chardev") == ["socket,id=dmarewind-qmp,fd=7"]
     assert found[-1] == "-S"
     assert values(found, "smp") == ["2"]
@@ -190,7 +191,7 @@ def test_logging_of_the_users_own_is_kept() -> None:
     found = command.words(RECORDER, command.layout, 0xFED90000)
     assert values(found, "d") == ["guest_errors,plugin"]
     assert values(found, "D") == ["/dev/fd/6"]
-    assert values(words("-trace", "e1000e_*"), "trace") == ["e1000e_*", "vtd_*"]
+    assert values(words("-trace", "e1000e_*"), "trace") == ["e1000e_*", *TRACE_PATTERNS]
 
 
 @pytest.mark.parametrize(
@@ -289,9 +290,18 @@ def test_what_cannot_be_recorded_is_refused_with_the_way_out(
 
 def test_a_machine_without_a_unit_is_refused() -> None:
     assert "add -device intel-iommu" in refusal("-machine", "q35")
-    assert "add -device intel-iommu" in refusal("-device", "virtio-iommu-pci")
+    assert "-device virtio-iommu-pci" in refusal("-device", "virtio-blk-pci")
     # What a configuration file holds, only QEMU knows.
     assert prepare([QEMU, "-readconfig", "vm.cfg"])
+
+
+@pytest.mark.parametrize("device", ["virtio-iommu-pci", "virtio-iommu,id=unit,boot-bypass=off"])
+def test_a_virtio_iommu_has_no_registers_of_a_known_place(device: str) -> None:
+    command = prepare([QEMU, "-machine", "q35", "-device", device])
+    assert command.base == 0
+    recorder = Recorder(Path("/lib/recorder.so"), "/dev/fd/5", "/dev/fd/6", 7)
+    (plugin,) = values(command.words(recorder, command.layout, command.base), "plugin")
+    assert plugin.endswith(",virtio=on") and "base=" not in plugin
 
 
 @pytest.mark.parametrize("argv", [[], ["qemu-system-aarch64", *UNIT], ["ls"]])

@@ -19,39 +19,42 @@ BLOCK, NIC, EDU = "00:03.0", "00:04.0", "00:05.0"
 class Configuration:
     """Describe a guest.
 
-    iommu: properties of -device intel-iommu; a name may offer alternatives for other versions of
-    QEMU (``x-flts|fsts``). kernel: words for the kernel command line. work: steps of init.sh.
+    unit: the device that translates. iommu: its properties; a name may offer alternatives for
+    other versions of QEMU (``x-flts|fsts``). kernel: words for the kernel command line. work: steps
+    of init.sh.
     """
 
     summary: str
     kernel: tuple[str, ...]
-    iommu: tuple[str, ...] = ("caching-mode=on",)
+    iommu: tuple[str, ...] = ("intremap=on", "caching-mode=on")
     work: tuple[str, ...] = ("block", "net")
     ats: bool = False
     processors: int = 1
     edu: bool = False
+    unit: str = "intel-iommu"
 
 
 _LEGACY = ("intel_iommu=on,sm_off", "iommu.strict=1")
+_virtio = functools.partial(Configuration, unit="virtio-iommu-pci", iommu=())
 
 CONFIGURATIONS = {
     "legacy-strict": Configuration("second-stage tables, an invalidation for each unmap", _LEGACY),
     "legacy-device-tlb": Configuration(
         "the same, and virtio-blk keeps a device TLB (ATS)",
         _LEGACY,
-        iommu=("caching-mode=on", "device-iotlb=on"),
+        iommu=("intremap=on", "caching-mode=on", "device-iotlb=on"),
         ats=True,
     ),
     "scalable-first-stage": Configuration(
         "scalable mode: PASID tables, first-stage tables, 256-bit descriptors",
         ("intel_iommu=on,sm_on", "iommu.strict=1"),
-        iommu=("x-scalable-mode|scalable-mode=on", "x-flts|fsts=on"),
+        iommu=("intremap=on", "x-scalable-mode|scalable-mode=on", "x-flts|fsts=on"),
     ),
     "lazy": Configuration(
         "invalidations are batched: a device can use what is already unmapped",
         ("intel_iommu=on,sm_off", "iommu.strict=0"),
         # Linux batches nothing in caching mode.
-        iommu=("caching-mode=off",),
+        iommu=("intremap=on", "caching-mode=off"),
     ),
     "hot-unplug": Configuration(
         "devices lose their driver and leave the bus, and come back",
@@ -73,15 +76,39 @@ CONFIGURATIONS = {
         work=("block", "reboot", "net"),
     ),
     "smp": Configuration("legacy-strict on two processors", _LEGACY, processors=2),
+    "virtio-iommu": _virtio(
+        "a virtio-iommu, a request to unmap for each unmap",
+        ("iommu.strict=1",),
+    ),
+    "virtio-iommu-lazy": _virtio(
+        "the same, and pages are unmapped some time later, many with one notification",
+        ("iommu.strict=0",),
+    ),
+    "virtio-iommu-bypass": _virtio(
+        "domains that bypass, and config.bypass switched off and on while devices are in use",
+        ("iommu=pt", "iomem=relaxed"),
+        work=("block", "net", "bypass", "block", "net"),
+    ),
+    "virtio-iommu-faults": _virtio(
+        "devices come and go, and access addresses that are not mapped, with a domain and without",
+        ("iommu.strict=1", "iomem=relaxed"),
+        work=("block", "net", "rebind", "hotplug", "block", "net", "virtio-faults", "block"),
+        edu=True,
+    ),
+    "virtio-iommu-reboot": _virtio(
+        "the machine is reset while devices are in use, and boots again",
+        ("iommu.strict=1",),
+        work=("block", "reboot", "net"),
+    ),
 }
 
 
 @functools.cache
-def iommu_properties(qemu: str) -> frozenset[str]:
-    """Return the names of the properties that this QEMU's intel-iommu device has."""
+def properties(qemu: str, device: str) -> frozenset[str]:
+    """Return the names of the properties that a device of this QEMU has."""
     try:
         shown = subprocess.run(
-            [qemu, "-device", "intel-iommu,help"], capture_output=True, text=True, timeout=60
+            [qemu, "-device", f"{device},help"], capture_output=True, text=True, timeout=60
         )
     except OSError as error:
         raise HarnessError(f"cannot run {qemu}: {error}; install qemu-system-x86") from error
@@ -92,14 +119,14 @@ def _iommu_device(configuration: Configuration, qemu: str) -> str:
     chosen = []
     for wanted in configuration.iommu:
         names, value = wanted.rsplit("=", 1)
-        known = [name for name in names.split("|") if name in iommu_properties(qemu)]
+        known = [name for name in names.split("|") if name in properties(qemu, configuration.unit)]
         if not known:
             raise HarnessError(
-                f"{qemu} does not know intel-iommu's property {names.split('|')[-1]}; "
+                f"{qemu} does not know {configuration.unit}'s property {names.split('|')[-1]}; "
                 "first-stage translation needs QEMU 10.0 or newer"
             )
         chosen.append(f"{known[0]}={value}")
-    return ",".join(["intel-iommu", "intremap=on", *chosen])
+    return ",".join([configuration.unit, *chosen])
 
 
 def command_line(

@@ -137,7 +137,45 @@ faults() { # make devices access what nobody mapped
     devmem $((bar + 0x3818)) 32 4         # TDT: four descriptors to fetch
     usleep 200000
     # Linux prints what the unit told it.
-    dmesg | grep -q 'DMAR:.*fault addr'
+    dmesg | grep -q 'DMAR:.*fault addr\|virtio_iommu.* fault '
+}
+
+group_type() { # BDF TYPE: change the kind of domain that a device is in
+    driver=$(readlink -f "$(slot "$1" driver)")
+    echo "0000:$1" >"$driver/unbind" || return 1
+    echo "$2" >"$(slot "$1" iommu_group/type)" || return 1
+    echo "0000:$1" >"$driver/bind"
+}
+
+# BAR 4 of the virtio-iommu: its config space begins at 0x2000, `bypass` is at 36.
+bypass_of_unit() { # VALUE
+    for device in /sys/bus/pci/devices/*; do
+        [ "$(cat "$device/device")" = 0x1057 ] || continue
+        bar=$(sed -n 5p "$device/resource" | cut -d' ' -f1)
+        devmem $((bar + 0x2024)) 8 "$1" && return
+    done
+    return 1
+}
+
+bypass() { # switch config.bypass off and on, and move devices between both kinds of domains
+    blk=$(option blk)
+    bypass_of_unit 0 || return 1
+    group_type "$blk" DMA && block || return 1
+    bypass_of_unit 1 || return 1
+    group_type "$(option nic)" DMA && net || return 1
+    group_type "$blk" identity && block || return 1
+    bypass_of_unit 0 && bypass_of_unit 1
+}
+
+virtio_faults() { # the same behind a virtio-iommu, and before it knows the device
+    edu=$(option edu)
+    bypass_of_unit 0 || return 1
+    switch_on "$edu" || return 1
+    edu_dma 0x1000000 1 && edu_dma 0x1000000 3 || return 1
+    # A driver that does nothing: Linux puts the device into a domain.
+    echo pci-stub >"$(slot "$edu" driver_override)"
+    echo "0000:$edu" >/sys/bus/pci/drivers/pci-stub/bind || return 1
+    faults && bypass_of_unit 1
 }
 
 step modules modules
@@ -146,6 +184,7 @@ for work in $(option work | tr , ' '); do
     rebind) step rebind-block driver_rebind "$(option blk)" && step rebind-net driver_rebind "$(option nic)" ;;
     reboot) step reboot reboot_once ;;
     hotplug) step hotplug-block remove_rescan "$(option blk)" && step hotplug-net remove_rescan "$(option nic)" ;;
+    virtio-faults) step virtio-faults virtio_faults ;;
     *) step "$work" "$work" ;;
     esac
 done

@@ -11,7 +11,7 @@ from harness.errors import HarnessError
 from tools.guest.cpio import Archive
 from tools.guest.kernel import Kernel, load_order
 
-MODULES = ["virtio_pci", "virtio_blk", "e1000e"]
+MODULES = ["virtio_pci", "virtio_iommu", "virtio_blk", "e1000e", "pci_stub"]
 """The drivers of the guest's devices; what a kernel has built in is skipped."""
 PAYLOAD_SIZE = 300_000
 

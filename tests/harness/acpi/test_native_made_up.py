@@ -64,7 +64,7 @@ def test_bridges(
     nodes = [
         w.drhd(0x1000, *first),
         w.drhd(0x2000, *second, everything=everything),
-        w.atsr(*ports),
+        w.atsr(*ports, all_ports=everything),
         w.andd(1, b"A\0"),
         w.satc(*second),
     ]
@@ -120,6 +120,25 @@ def test_id_mappings(kinds: list[tuple[str, list[Any]]], numbers: list[int]) -> 
     ask(w.iort(nodes), [*devices, *(NamedDevice("A", id=number) for number in numbers)])
 
 
+# Ranges that touch, or have one id in common as firmware makes them that gives the number of ids
+# where the number less one belongs.
+TOUCHING = st.lists(
+    st.tuples(
+        *(st.sampled_from([0, 48, 49]), st.sampled_from([0, 4, 8]), st.sampled_from([1, 4, 5])),
+        st.sampled_from([0x100, 0x200]),
+    ),
+    min_size=2,
+    max_size=4,
+)
+
+
+@any_tables
+@given(TOUCHING)
+def test_ranges_that_touch(mappings: list[tuple[int, int, int, int]]) -> None:
+    root = w.root_complex(0, *(w.mapping(*mapping) for mapping in mappings))
+    ask(w.iort([w.smmu_v3(0x1000), root]), [PciDevice(0, number) for number in range(14)])
+
+
 # --- ranges of endpoints -------------------------------------------------------------------------
 
 SMALL = st.integers(0, 20)
@@ -166,3 +185,19 @@ def test_device_entries(blocks: list[bytes], numbers: list[int]) -> None:
     names = [NamedDevice("AMDI0020", uid) for uid in ("", "0", "1")]
     functions = [PciDevice(segment, number) for number in numbers for segment in (0, 1)]
     ask(w.ivrs(blocks), [*functions, *names])
+
+
+RANGES = st.lists(
+    st.one_of(
+        st.builds(w.entry, st.sampled_from([3, 4]), SMALL),
+        st.builds(w.alias, st.just(0x43), SMALL, SMALL),
+    ),
+    max_size=3,
+)
+
+
+@any_tables
+@given(RANGES, RANGES)
+def test_ranges_that_are_left_open(first: list[bytes], second: list[bytes]) -> None:
+    blocks = [w.ivhd(0x4000, *first, device=0x100), w.ivhd(0x8000, *second, device=0x101)]
+    ask(w.ivrs(blocks), [PciDevice(0, number) for number in range(22)])

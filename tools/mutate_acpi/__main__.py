@@ -1,7 +1,7 @@
 """Change ACPI tables at random and compare how the decoders and the native core take them.
 
 Both must refuse the same tables with the same words, and give the same answer for every device of
-those and of all others. Exit status 1 says that they differ in something.
+those and of all others. Exit status: 0, 1 when they differ in something, 2 for wrong arguments.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Final
 
 from tqdm import tqdm
 
+from harness.native import available
+from harness.native.loading import HOW_TO_BUILD
 from tools.mutate_acpi.compare import DEVICES, Group, Tally, groups
 from tools.mutate_acpi.mutations import mutate
 from tools.mutate_acpi.seeds import Seed, bombs, corpus
@@ -77,15 +79,23 @@ def run(count: int, chance: str, processes: int, *, shown: bool) -> Tally:
     return total
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
+
+
 def main() -> int:
     """Print what was compared, and what differs; return 1 if anything does."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutate_acpi", description=__doc__)
-    parser.add_argument("--count", type=int, default=10_000, help="changed tables (10000)")
+    parser.add_argument("--count", type=_positive, default=10_000, help="changed tables (10000)")
     parser.add_argument("--seed", default="1", help="any text; the same gives the same tables")
-    parser.add_argument("--processes", type=int, default=1, help="that work at the same time (1)")
+    parser.add_argument("--processes", type=_positive, default=1, help="at the same time (1)")
     parser.add_argument("--keep", type=Path, help="write the differences to this file")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     args = parser.parse_args()
+    if not available():
+        parser.error(HOW_TO_BUILD)
     began = time.monotonic()
     tally = run(args.count, args.seed, args.processes, shown=sys.stderr.isatty())
     seconds = time.monotonic() - began
@@ -96,7 +106,7 @@ def main() -> int:
         print(json.dumps(members | {"seconds": seconds}))
     else:
         _print(tally, seconds)
-    return 1 if tally.differences else 0
+    return 1 if tally.different else 0
 
 
 def _print(tally: Tally, seconds: float) -> None:
@@ -110,7 +120,7 @@ def _print(tally: Tally, seconds: float) -> None:
         print(f"longest in {side}: {longest * 1000:.3f} ms of the processor, table {name}")
     for line in tally.differences[:10]:
         print(line[:1000])
-    print(f"{len(tally.differences)} differences")
+    print(f"{tally.different} differences")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ DEVICES: Final[tuple[Device, ...]] = (
     *(NamedDevice("\\_SB.DEV0"), NamedDevice("\\_SB.DEV0", id=0xFFFF), NamedDevice("")),
     *(NamedDevice("AMDI0020", "7"), NamedDevice("AMDI0020", "55"), NamedDevice("AMDI0020")),
 )
+KEPT: Final = 100
+"""Differences that are told in full."""
 _GROUP: Final = 8
 """Devices that are looked for in one table."""
 
@@ -84,6 +86,8 @@ class Tally:
     """Refused tables of which both sides name the same path and offset."""
     same_text: int = 0
     """Of those, the ones of which they say the same."""
+    different: int = 0
+    """Differences, of which the first ones are kept."""
     differences: list[str] = field(default_factory=list)
     met: Counter[str] = field(default_factory=Counter)
     """Answers by IOMMU or reason."""
@@ -96,7 +100,8 @@ class Tally:
         self.refused += other.refused
         self.same_place += other.same_place
         self.same_text += other.same_text
-        self.differences += other.differences
+        self.different += other.different
+        self.differences += other.differences[: KEPT - len(self.differences)]
         self.met += other.met
         for side, (seconds, name) in other.worst.items():
             self.slow(side, seconds, name)
@@ -124,7 +129,9 @@ class Tally:
                 self.same_text += wanted == found
         self.met.update(_label(answer) for answer in expected)
         for what in differences((wanted, expected), (found, answers), group):
-            self.differences.append(f"{name}: {what}; {data.hex()}")
+            self.different += 1
+            if len(self.differences) < KEPT:
+                self.differences.append(f"{name}: {what}; {data.hex()}")
 
 
 def differences(python: Verdict, native: Verdict, group: Group) -> Iterator[str]:

@@ -10,7 +10,7 @@ from enum import IntFlag
 
 from decoders.bytewise import ByteStructure, field_sizes, packed
 from decoders.virtio_iommu import constants, structures
-from harness.model.virtio import rules, state, unit
+from harness.model.virtio import domain, rules, state, unit
 from tools.cpp import enum, members
 
 _PROLOGUE = """\
@@ -97,6 +97,7 @@ def _model() -> Iterator[str]:
     yield f"inline constexpr std::size_t conditions = {len(rules.Condition)};"
     for name, value in (
         ("unwritten", rules.UNWRITTEN),
+        ("doubtful_kept", domain.DOUBTFUL_KEPT),
         ("dropped_kept", state.DROPPED_KEPT),
         ("regions_kept", state.REGIONS_KEPT),
         ("bus_shift", state.BUS_SHIFT),

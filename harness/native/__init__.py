@@ -8,5 +8,13 @@ where the environment variable DMAREWIND_CORE says (the fuzzers' instrumented bu
 from harness.native.loading import available, core
 from harness.native.replay import NativeReplay
 from harness.native.unit import NativeUnit
+from harness.native.virtio import NativeVirtioReplay, NativeVirtioUnit
 
-__all__ = ["NativeReplay", "NativeUnit", "available", "core"]
+__all__ = [
+    "NativeReplay",
+    "NativeUnit",
+    "NativeVirtioReplay",
+    "NativeVirtioUnit",
+    "available",
+    "core",
+]

@@ -1,13 +1,15 @@
 """The native core. It speaks in plain values; harness.native turns them into dataclasses.
 
 Outcomes are ("translation", address, mask) or ("fault", reason); None is no outcome. Observations
-are ("descriptor", words), ("fault-record", index, low, high), ("status-write", address, value) or
-("interrupt", address, data). Steps are (role, level, address, value). Numbers of events and
-domains are -1 where there is none. Addresses, sizes and masks are unsigned 64-bit.
+are ("descriptor", words), ("fault-record", index, low, high), ("status-write", address, value),
+("interrupt", address, data) or ("fault-report", reason, flags, endpoint, address). Steps are
+(role, level, address, value). Numbers of events and domains are -1 where there is none. Addresses,
+sizes and masks are unsigned 64-bit.
 
 Methods that write guest memory raise MemoryError when they would touch more pages than the
 configuration's page budget, and those that run the invalidation queue raise DescriptorError when
-it executes more descriptors than the descriptor budget and eight for each event. Buffers are any
+it executes more descriptors than the descriptor budget and eight for each event. Those of a
+virtio-iommu raise MappingError when it remembers more than the mapping budget. Buffers are any
 object with the buffer protocol; width and signedness of its elements must match, or the call raises
 TypeError.
 """
@@ -21,7 +23,10 @@ from typing_extensions import Buffer
 Outcome: TypeAlias = tuple[str, int, int] | tuple[str, int]
 Step: TypeAlias = tuple[int, int, int, int]
 Observation: TypeAlias = (
-    tuple[str, tuple[int, ...]] | tuple[str, int, int] | tuple[str, int, int, int]
+    tuple[str, tuple[int, ...]]
+    | tuple[str, int, int]
+    | tuple[str, int, int, int]
+    | tuple[str, int, int, int, int]
 )
 Candidate: TypeAlias = tuple[Outcome, tuple[Step, ...], bool, str, int, int, int]
 """outcome, steps, fault_disable, cache ("" for the fresh one), domain, filled_by, changed_by."""
@@ -29,8 +34,8 @@ Finding: TypeAlias = tuple[
     int,
     str,
     str,
-    Outcome | Observation | int | None,
-    tuple[Outcome | Observation | int, ...],
+    Outcome | Observation | bytes | int | None,
+    tuple[Outcome | Observation | bytes | int, ...],
     tuple[Step, ...],
     str,
     int,
@@ -51,6 +56,9 @@ class MemoryError(builtins.MemoryError):  # noqa: A001
 
 class DescriptorError(RuntimeError):
     """The budget of invalidation descriptors is used up."""
+
+class MappingError(RuntimeError):
+    """The budget of mappings, domains and endpoints of a virtio-iommu is used up."""
 
 class Config:
     """What a unit is built from.
@@ -170,6 +178,94 @@ class Replay:
 
     def counters(self) -> dict[str, int]:
         """Return the counts, by the names of harness.targets.Counters."""
+
+    def findings(self, start: int = 0) -> tuple[Finding, ...]:
+        """Return the findings kept so far, from the one numbered start on."""
+
+class VirtioConfig:
+    """What a virtio-iommu is built from.
+
+    statuses is one byte for each Condition; bit n of binding, doubtful and ignored stands for
+    condition n. Switches are all of the dialect's flags.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        config: bytes,
+        known: bool,
+        mapping_budget: int,
+        statuses: bytes,
+        binding: int,
+        doubtful: int,
+        ignored: int,
+        trouble: bytes,
+        unattached_reasons: bytes,
+        fault_flags_ignored: int,
+        switches: dict[str, bool],
+    ) -> None: ...
+
+class VirtioUnit:
+    """One virtio-iommu, as harness.model.virtio.unit.VirtioUnit describes it."""
+
+    event: int
+    """The number the next findings are reported under."""
+
+    def __init__(self, config: VirtioConfig) -> None: ...
+    def reset(self) -> None:
+        """Return to power-on state."""
+
+    def device_reset(self) -> None:
+        """Reset the device as its driver does."""
+
+    def features(self, offered: int, accepted: int, /) -> None:
+        """Learn which features are offered and accepted."""
+
+    def endpoint(self, endpoint: int, regions: Sequence[tuple[int, int, int]], /) -> None:
+        """Learn that an endpoint is there; regions are (subtype, start, end)."""
+
+    def config_space(self, data: bytes, /) -> None:
+        """Compare the config space with what was expected, and take it over."""
+
+    def read_register(self, offset: int, size: int, /) -> int:
+        """Return what the driver reads from the config space."""
+
+    def write_register(self, offset: int, size: int, value: int, /) -> None:
+        """Write the config space."""
+
+    def request(self, data: bytes, room: int, recorded: bytes | None = None) -> tuple[bytes, ...]:
+        """Answer a request with what is permitted; with a recorded answer, judge it."""
+
+    def access(
+        self, endpoint: int, iova: int, kind: int, recorded: Outcome | None = None
+    ) -> tuple[Outcome, ...]:
+        """Answer a DMA access with what is permitted; with a recorded outcome, judge it."""
+
+    def same_report(self, expected: Observation, seen: Observation, /) -> bool:
+        """Say whether a fault report may be the expected one."""
+
+    def emitted(self) -> tuple[Observation, ...]:
+        """Return and forget the fault reports."""
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return and forget the findings."""
+
+    def domains(self) -> dict[int, tuple[bool, tuple[int, ...], tuple[tuple[int, ...], ...]]]:
+        """Return each domain: bypass, endpoints, and (start, end, physical, flags) of mappings."""
+
+class VirtioReplay:
+    """Replay blocks on a virtio-iommu, as Replay does on a VT-d unit."""
+
+    def __init__(self, config: VirtioConfig, findings_kept: int) -> None: ...
+    def feed(self, raw: Buffer) -> tuple[int, int, str] | None:
+        """Apply the events of a block."""
+
+    def finish(self) -> None:
+        """Say that the trace has ended."""
+
+    def counters(self) -> dict[str, int]:
+        """Return the counts."""
 
     def findings(self, start: int = 0) -> tuple[Finding, ...]:
         """Return the findings kept so far, from the one numbered start on."""

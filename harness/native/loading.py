@@ -15,6 +15,8 @@ from harness.memory import MemoryBudgetError
 from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
 from harness.model.queue import DescriptorBudgetError
+from harness.model.virtio.config import MappingBudgetError
+from harness.model.virtio.dialect import VirtioDialect
 
 if TYPE_CHECKING:
     from harness.native import _core
@@ -59,7 +61,7 @@ def available() -> bool:
     return True
 
 
-def switches(dialect: type[Dialect]) -> tuple[str, ...]:
+def switches(dialect: type[Dialect | VirtioDialect]) -> tuple[str, ...]:
     """Return the names of a dialect's flags."""
     return tuple(member.name for member in fields(dialect) if member.type in ("bool", bool))
 
@@ -95,6 +97,8 @@ def within_budget(call: Callable[[], T]) -> T:
     except MemoryError as error:
         raise MemoryBudgetError(str(error)) from error
     except RuntimeError as error:
-        if not isinstance(error, core().DescriptorError):
-            raise
-        raise DescriptorBudgetError(str(error)) from error
+        if isinstance(error, core().DescriptorError):
+            raise DescriptorBudgetError(str(error)) from error
+        if isinstance(error, core().MappingError):
+            raise MappingBudgetError(str(error)) from error
+        raise

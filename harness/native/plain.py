@@ -63,6 +63,11 @@ def _compared(plain: Any) -> Any:
     return _KINDS[plain[0]](*plain[1:]) if isinstance(plain, tuple) else plain
 
 
+def outcome(plain: tuple[Any, ...]) -> Outcome:
+    """Return the outcome the core's tuple stands for."""
+    return cast(Outcome, _compared(plain))
+
+
 def observation(plain: tuple[Any, ...]) -> Observation:
     """Return the observation the core's tuple stands for."""
     return cast(Observation, _compared(plain))

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from harness.native import _core
 
 
-class NativeReplay:
-    """Drive the core's unit with a trace."""
+class BlockReplay:
+    """Drive one of the core's replays."""
 
     name = "native"
 
-    def __init__(self, config: UnitConfig):
-        self._replay: _core.Replay = core().Replay(native_config(config), FINDINGS_KEPT)
+    def __init__(self, replay: _core.Replay | _core.VirtioReplay):
+        self._replay = replay
         self._findings: list[Finding] = []
 
     def feed(self, block: Block) -> None:
@@ -46,3 +46,10 @@ class NativeReplay:
         """Return the findings so far."""
         self._findings += map(finding, self._replay.findings(len(self._findings)))
         return self._findings
+
+
+class NativeReplay(BlockReplay):
+    """Drive the core's VT-d unit with a trace."""
+
+    def __init__(self, config: UnitConfig):
+        super().__init__(core().Replay(native_config(config), FINDINGS_KEPT))

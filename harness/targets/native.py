@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from harness.errors import HarnessError
 from harness.model.config import UnitConfig
-from harness.native import NativeReplay
+from harness.native import NativeReplay, NativeVirtioReplay
 from harness.targets.base import AnyConfig, ReplayTarget
 
 
 def create(config: AnyConfig) -> ReplayTarget:
     """Build the target; raise HarnessError when the native core is not built."""
-    if isinstance(config, UnitConfig):
-        return NativeReplay(config)
-    raise HarnessError("the native core has no virtio-iommu yet")
+    return NativeReplay(config) if isinstance(config, UnitConfig) else NativeVirtioReplay(config)

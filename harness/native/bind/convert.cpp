@@ -20,6 +20,8 @@ nb::object from_compared(const Compared &value) {
         return from_observation(value.observation);
     case Compared::Type::number:
         return nb::int_(value.number);
+    case Compared::Type::bytes:
+        return nb::bytes(value.bytes.data(), value.bytes.size());
     default:
         return nb::none();
     }
@@ -65,6 +67,8 @@ nb::tuple from_observation(const Observation &seen) {
         return tuple("fault-record", seen.address, seen.word[0], seen.word[1]);
     case layout::Tag::status_write:
         return tuple("status-write", seen.address, seen.value);
+    case layout::Tag::fault_report:
+        return tuple("fault-report", seen.value, seen.word[0], seen.word[1], seen.address);
     default:
         return tuple("interrupt", seen.address, seen.value);
     }
@@ -111,6 +115,9 @@ Observation to_observation(nb::handle value) {
         return Observation::fault_record(number(value, 1), number(value, 2), number(value, 3));
     if (kind == "status-write")
         return Observation::status_write(number(value, 1), number(value, 2));
+    if (kind == "fault-report")
+        return Observation::fault_report(number(value, 1), number(value, 2), number(value, 3),
+                                         number(value, 4));
     if (kind == "interrupt")
         return Observation::interrupt(number(value, 1), number(value, 2));
     throw nb::value_error("not an observation");

@@ -2,13 +2,14 @@
 #include "acpi.hpp"
 #include "buffer.hpp"
 #include "convert.hpp"
+#include "replay_binding.hpp"
+#include "unit_binding.hpp"
+#include "virtio.hpp"
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
-
-#include <atomic>
 
 namespace dmarewind::bind {
 namespace {
@@ -58,11 +59,7 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
         {"honours_rid_pasid", &dialect.honours_rid_pasid},
         {"resumes_after_queue_error", &dialect.resumes_after_queue_error},
     };
-    // A switch this core does not know would be a difference nobody sees.
-    if (switches.size() != std::size(flags))
-        throw nb::value_error("wrong number of dialect switches");
-    for (const auto &[name, flag] : flags)
-        *flag = nb::cast<bool>(switches[name]);
+    set_switches(flags, switches);
     dialect.untraced_descriptors = untraced_descriptors;
     dialect.fault_record_ignored = fault_record_ignored;
     return config;
@@ -72,33 +69,6 @@ u32 pasid_from(std::optional<u32> pasid) {
     if (pasid.has_value() && *pasid >= (1U << layout::PasidIotlbInvalidation::pasid.width))
         throw nb::value_error("a PASID has 20 bits");
     return pasid.value_or(no_pasid);
-}
-
-AccessKind kind_from(unsigned kind) {
-    if (kind > static_cast<unsigned>(AccessKind::execute))
-        throw nb::value_error("access kind is not known");
-    return static_cast<AccessKind>(kind);
-}
-
-void check_size(unsigned size) {
-    if (size == 0 || size > sizeof(u64) || (size & (size - 1)) != 0)
-        throw nb::value_error("size is not 1, 2, 4 or 8");
-}
-
-nb::tuple take_findings(Unit &unit) {
-    nb::list found;
-    for (const Finding &finding : unit.findings)
-        found.append(from_finding(finding));
-    unit.findings.clear();
-    return nb::tuple(found);
-}
-
-nb::tuple take_emitted(Unit &unit) {
-    nb::list seen;
-    for (const Observation &observation : unit.emitted)
-        seen.append(from_observation(observation));
-    unit.emitted.clear();
-    return nb::tuple(seen);
 }
 
 nb::tuple access(Unit &unit, u16 sid, std::optional<u32> pasid, u64 iova, unsigned kind,
@@ -190,81 +160,8 @@ void bind_unit(nb::module_ &m) {
         .def("use_wide_registers",
              [](Unit &unit, bool wide) { unit.batch().use_wide_registers(wide); })
         .def("adopt", [](Unit &unit, nb::object seen) { unit.adopt(to_observation(seen)); })
-        .def("emitted", &take_emitted)
-        .def("findings", &take_findings);
-}
-
-// A replay that says no when a second thread enters it while the first runs without the GIL.
-class GuardedReplay {
-  public:
-    GuardedReplay(UnitConfig config, std::size_t findings_kept)
-        : replay_(std::move(config), findings_kept) {}
-
-    nb::object feed(Buffer<const u8> raw) {
-        if (busy_.exchange(true))
-            throw nb::value_error("this replay is being fed by another thread");
-        std::optional<Damage> damage;
-        try {
-            const nb::gil_scoped_release released;
-            damage = replay_.feed(std::as_bytes(raw.span()), [] {
-                const nb::gil_scoped_acquire acquired;
-                if (PyErr_CheckSignals() != 0)
-                    throw nb::python_error();
-            });
-        } catch (...) {
-            busy_ = false;
-            throw;
-        }
-        busy_ = false;
-        if (!damage.has_value())
-            return nb::none();
-        return tuple(damage->event, damage->offset, damage->problem);
-    }
-
-    Replay &get() {
-        if (busy_)
-            throw nb::value_error("this replay is being fed by another thread");
-        return replay_;
-    }
-
-  private:
-    Replay replay_;
-    std::atomic<bool> busy_ = false;
-};
-
-nb::dict counters(GuardedReplay &replay) {
-    const Counters &counts = replay.get().counters();
-    nb::dict out;
-    out["events"] = counts.events;
-    out["translations"] = counts.translations;
-    out["faults"] = counts.faults;
-    out["descriptors"] = counts.descriptors;
-    out["fault_records"] = counts.fault_records;
-    out["status_writes"] = counts.status_writes;
-    out["interrupts"] = counts.interrupts;
-    out["register_reads"] = counts.register_reads;
-    out["unjudged"] = counts.unjudged;
-    out["agreed"] = counts.agreed;
-    out["divergences"] = counts.divergences;
-    return out;
-}
-
-void bind_replay(nb::module_ &m) {
-    nb::class_<GuardedReplay>(m, "Replay")
-        .def(nb::init<UnitConfig, std::size_t>(), nb::arg("config"), nb::arg("findings_kept"))
-        .def("feed", &GuardedReplay::feed, nb::arg("raw"))
-        .def("finish", [](GuardedReplay &replay) { replay.get().finish(); })
-        .def("counters", &counters)
-        .def(
-            "findings",
-            [](GuardedReplay &replay, std::size_t start) {
-                const std::vector<Finding> &findings = replay.get().findings();
-                nb::list found;
-                for (std::size_t i = start; i < findings.size(); ++i)
-                    found.append(from_finding(findings[i]));
-                return nb::tuple(found);
-            },
-            nb::arg("start") = 0);
+        .def("emitted", &take_emitted<Unit>)
+        .def("findings", &take_findings<Unit>);
 }
 
 } // namespace
@@ -280,6 +177,7 @@ NB_MODULE(_core, m) {
     nanobind::exception<dmarewind::MemoryError>(m, "MemoryError", PyExc_MemoryError);
     nanobind::exception<dmarewind::DescriptorError>(m, "DescriptorError", PyExc_RuntimeError);
     dmarewind::bind::bind_unit(m);
-    dmarewind::bind::bind_replay(m);
+    dmarewind::bind::bind_replay<dmarewind::Replay, dmarewind::UnitConfig>(m, "Replay");
     dmarewind::bind::bind_acpi(m);
+    dmarewind::bind::bind_virtio(m);
 }

@@ -1414,6 +1414,7 @@ enum class Condition : std::uint8_t {
 };
 inline constexpr std::size_t conditions = 31;
 inline constexpr std::uint32_t unwritten = 0xff;
+inline constexpr std::uint32_t doubtful_kept = 0x100;
 inline constexpr std::uint32_t dropped_kept = 0x1000;
 inline constexpr std::uint32_t regions_kept = 0x400;
 inline constexpr std::uint32_t bus_shift = 0x8;

@@ -6,17 +6,19 @@
 #include "translator.hpp"
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace dmarewind {
 
-// A Descriptor, FaultRecord, StatusWrite or Interrupt.
+// A Descriptor, FaultRecord, StatusWrite, Interrupt or FaultReport.
 struct Observation {
     layout::Tag kind = layout::Tag::reset;
-    u32 words = 0;    // Descriptor: 2 or 4
-    u64 word[4] = {}; // Descriptor; FaultRecord: low and high quadword
-    u64 address = 0;  // StatusWrite, Interrupt; FaultRecord: index
-    u64 value = 0;    // StatusWrite; Interrupt: data
+    u32 words = 0; // Descriptor: 2 or 4
+    u64 word[4] =
+        {};          // Descriptor; FaultRecord: low and high quadword; FaultReport: flags, endpoint
+    u64 address = 0; // StatusWrite, Interrupt, FaultReport; FaultRecord: index
+    u64 value = 0;   // StatusWrite; Interrupt: data; FaultReport: reason
 
     bool operator==(const Observation &) const = default;
 
@@ -40,6 +42,12 @@ struct Observation {
     }
     static Observation interrupt(u64 address, u64 data) {
         return message(layout::Tag::interrupt, address, data);
+    }
+    static Observation fault_report(u64 reason, u64 flags, u64 endpoint, u64 address) {
+        Observation seen = message(layout::Tag::fault_report, address, reason);
+        seen.word[0] = flags;
+        seen.word[1] = endpoint;
+        return seen;
     }
 
   private:
@@ -68,19 +76,21 @@ constexpr const char *text(FindingKind kind) {
     return texts[static_cast<unsigned>(kind)];
 }
 
-// Something compared: an outcome, an observation, a register's value, or nothing.
+// Something compared: an outcome, an observation, a register's value, bytes, or nothing.
 struct Compared {
-    enum class Type : u8 { none, outcome, observation, number };
+    enum class Type : u8 { none, outcome, observation, number, bytes };
 
     Type type = Type::none;
     Outcome outcome;
     Observation observation;
     u64 number = 0;
+    std::string bytes;
 
     Compared() = default;
     explicit Compared(const Outcome &value) : type(Type::outcome), outcome(value) {}
     explicit Compared(const Observation &value) : type(Type::observation), observation(value) {}
     explicit Compared(u64 value) : type(Type::number), number(value) {}
+    explicit Compared(std::string value) : type(Type::bytes), bytes(std::move(value)) {}
 };
 
 // One finding, with the members the model's Finding has.

@@ -1,10 +1,7 @@
 #include "oracle.hpp"
 
 namespace dmarewind {
-namespace {
 
-// Whether a unit that permits one outcome may answer with the recorded one: a translation may be a
-// fraction of the permitted page, never more than it.
 bool compatible(const Outcome &recorded, const Outcome &permitted, u64 iova) {
     if (recorded.type != OutcomeType::translation || permitted.type != OutcomeType::translation)
         return recorded == permitted;
@@ -14,12 +11,13 @@ bool compatible(const Outcome &recorded, const Outcome &permitted, u64 iova) {
     return recorded.address == ((permitted.address & ~permitted.mask) | (iova & inside));
 }
 
-// Whether two outcomes lead one access to the same address, or to the same fault.
 bool same_place(const Outcome &left, const Outcome &right, u64 iova) {
     if (left.type == OutcomeType::translation && right.type == OutcomeType::translation)
         return (left.address | (iova & left.mask)) == (right.address | (iova & right.mask));
     return left == right;
 }
+
+namespace {
 
 Finding finding(u64 event, FindingKind kind, const Outcome &recorded,
                 std::span<const Candidate> permitted, const Candidate &source) {

@@ -6,21 +6,6 @@ using layout::Tag;
 
 namespace {
 
-const char *subject_of(const Observation &seen) {
-    switch (seen.kind) {
-    case Tag::descriptor:
-        return "descriptor";
-    case Tag::fault_record:
-        return "fault-record";
-    case Tag::status_write:
-        return "status-write";
-    default:
-        return "interrupt";
-    }
-}
-
-// Events between two questions whether to stop.
-constexpr u64 events_per_pause = 256;
 // How many of the expected observations one that was seen is compared with.
 constexpr std::size_t lookahead = 64;
 constexpr u32 source_id_last = 0xffff;
@@ -28,31 +13,19 @@ constexpr u32 source_id_last = 0xffff;
 } // namespace
 
 Replay::Replay(UnitConfig config, std::size_t findings_kept)
-    : unit_(std::move(config)), findings_kept_(findings_kept),
+    : ReplayBase(findings_kept), unit_(std::move(config)),
       compared_bits_(
           ~(unit_.config().dialect.fault_record_ignored | layout::FaultRecordRegister::f.mask())) {}
 
 std::optional<Damage> Replay::feed(std::span<const std::byte> raw,
                                    const std::function<void()> &stop) {
-    EventReader reader(raw);
-    Event event;
-    for (;;) {
-        if (counters_.events % events_per_pause == 0)
-            stop();
-        const std::size_t offset = reader.offset();
-        switch (reader.next(event)) {
-        case ReadResult::event:
-            // An endpoint id of a virtio-iommu can be larger.
-            if (static_cast<Tag>(event.tag) == Tag::access && event.sid > source_id_last)
-                return Damage{counters_.events, offset, "source id is not a 16-bit number"};
-            apply(event);
-            break;
-        case ReadResult::end:
-            return std::nullopt;
-        case ReadResult::damaged:
-            return Damage{counters_.events, offset, reader.problem()};
-        }
-    }
+    return each_event(raw, stop, [this](const Event &event) -> const char * {
+        // An endpoint id of a virtio-iommu can be larger.
+        if (static_cast<Tag>(event.tag) == Tag::access && event.sid > source_id_last)
+            return "source id is not a 16-bit number";
+        apply(event);
+        return nullptr;
+    });
 }
 
 void Replay::apply(const Event &event) {
@@ -114,35 +87,13 @@ void Replay::apply(const Event &event) {
     case Tag::endpoint:
         break;
     }
-    report_unit_findings();
-    if (!lost_)
-        for (const Observation &seen : unit_.emitted)
-            expected_.push_back({counters_.events, seen});
-    unit_.emitted.clear();
+    report_all(unit_.findings);
+    expect(unit_.emitted);
     ++counters_.events;
 }
 
-void Replay::report_unit_findings() {
-    if (unit_.findings.empty())
-        return;
-    for (Finding &finding : unit_.findings)
-        report(std::move(finding));
-    unit_.findings.clear();
-}
-
-void Replay::report(Finding finding) {
-    if (lost_)
-        return;
-    ++counters_.divergences;
-    if (findings_.size() < findings_kept_)
-        findings_.push_back(std::move(finding));
-}
-
 void Replay::access(const Event &event) {
-    if (event.outcome.type == OutcomeType::translation)
-        ++counters_.translations;
-    else if (event.outcome.type == OutcomeType::fault)
-        ++counters_.faults;
+    count_outcome(event.outcome);
     if (lost_) {
         counters_.unjudged += event.outcome.type != OutcomeType::none;
         return;
@@ -151,7 +102,7 @@ void Replay::access(const Event &event) {
                  event.outcome);
     if (event.outcome.type != OutcomeType::none && unit_.findings.empty())
         ++counters_.agreed;
-    report_unit_findings();
+    report_all(unit_.findings);
 }
 
 void Replay::register_read(const Event &event) {
@@ -168,12 +119,7 @@ void Replay::register_read(const Event &event) {
         ++counters_.agreed;
         return;
     }
-    Finding finding;
-    finding.event = static_cast<Number>(counters_.events);
-    finding.subject = "register";
-    finding.observed = Compared(event.value);
-    finding.permitted.emplace_back(now);
-    report(std::move(finding));
+    report_register("register", event.value, now);
 }
 
 // Match an observation with what the unit did; adopt it when the unit did not.
@@ -195,15 +141,7 @@ void Replay::observe(const Observation &seen) {
         ++counters_.agreed;
         return;
     }
-    Finding finding;
-    finding.event = static_cast<Number>(counters_.events);
-    finding.subject = subject_of(seen);
-    finding.observed = Compared(seen);
-    if (!expected_.empty() && expected_.front().observation.kind == seen.kind) {
-        finding.permitted.emplace_back(expected_.front().observation);
-        expected_.pop_front();
-    }
-    report(std::move(finding));
+    report_observation(seen);
     // All that is left are consequences of a queue error the recorded unit did not have.
     if (seen.kind == Tag::descriptor && unit_.queue().stopped())
         expected_.clear();
@@ -221,21 +159,6 @@ bool Replay::same(const Observation &expected, const Observation &seen) const {
         return expected.address == seen.address && expected.word[0] == seen.word[0] &&
                ((expected.word[1] ^ seen.word[1]) & compared_bits_) == 0;
     return expected == seen;
-}
-
-void Replay::missing(const Expected &expected) {
-    Finding finding;
-    finding.event = static_cast<Number>(expected.cause);
-    finding.subject = subject_of(expected.observation);
-    finding.permitted.emplace_back(expected.observation);
-    report(std::move(finding));
-}
-
-void Replay::flush() {
-    while (!expected_.empty()) {
-        missing(expected_.front());
-        expected_.pop_front();
-    }
 }
 
 } // namespace dmarewind

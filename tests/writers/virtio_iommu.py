@@ -7,21 +7,24 @@ from collections.abc import Iterable
 
 from decoders.events import Request
 
-OK, INVAL, RANGE, NOENT = 0, 4, 5, 6
-READ, WRITE = 1, 2
+OK, IOERR, UNSUPP, DEVERR, INVAL, RANGE, NOENT, FAULT, NOMEM = range(9)
+READ, WRITE, MMIO = 1, 2, 4
+TOP = (1 << 64) - 1
+TAIL = 4
+"""Bytes of the end of an answer, which is all of it but for a PROBE."""
 PROBE_SIZE = 64
 FEATURES = 0x1_0000_0077
 """All but BYPASS of virtio-iommu's, and VERSION_1."""
 
 
-def attach(domain: int, endpoint: int, flags: int = 0) -> bytes:
-    """Pack an ATTACH."""
-    return struct.pack("<B3xIII4x", 1, domain, endpoint, flags)
+def attach(domain: int, endpoint: int, flags: int = 0, reserved: int = 0) -> bytes:
+    """Pack an ATTACH; reserved is the number in its reserved bytes."""
+    return struct.pack("<B3xIIII", 1, domain, endpoint, flags, reserved)
 
 
-def detach(domain: int, endpoint: int) -> bytes:
+def detach(domain: int, endpoint: int, reserved: int = 0) -> bytes:
     """Pack a DETACH."""
-    return struct.pack("<B3xII8x", 2, domain, endpoint)
+    return struct.pack("<B3xIIQ", 2, domain, endpoint, reserved)
 
 
 def map_(domain: int, first: int, last: int, to: int, flags: int = READ | WRITE) -> bytes:
@@ -29,14 +32,14 @@ def map_(domain: int, first: int, last: int, to: int, flags: int = READ | WRITE)
     return struct.pack("<B3xIQQQI", 3, domain, first, last, to, flags)
 
 
-def unmap(domain: int, first: int, last: int) -> bytes:
+def unmap(domain: int, first: int, last: int, reserved: int = 0) -> bytes:
     """Pack an UNMAP."""
-    return struct.pack("<B3xIQQ4x", 4, domain, first, last)
+    return struct.pack("<B3xIQQI", 4, domain, first, last, reserved)
 
 
-def probe(endpoint: int) -> bytes:
+def probe(endpoint: int, reserved: int = 0) -> bytes:
     """Pack a PROBE."""
-    return struct.pack("<B3xI64x", 5, endpoint)
+    return struct.pack("<B3xIQ56x", 5, endpoint, reserved)
 
 
 def tail(status: int, payload: bytes = b"") -> bytes:
@@ -46,8 +49,12 @@ def tail(status: int, payload: bytes = b"") -> bytes:
 
 def regions(*found: tuple[int, int, int]) -> bytes:
     """Pack reserved regions (subtype, first, last) into as many bytes as a PROBE answers with."""
-    pieces = (struct.pack("<HHB3xQQ", 1, 20, *one) for one in found)
-    return b"".join(pieces).ljust(PROBE_SIZE, b"\0")
+    return b"".join(resv_mem(*one) for one in found).ljust(PROBE_SIZE, b"\0")
+
+
+def resv_mem(subtype: int, first: int, last: int) -> bytes:
+    """Pack one reserved region, sound or not."""
+    return struct.pack("<HHB3xQQ", 1, 20, subtype, first, last)
 
 
 def asked(data: bytes, status: int = OK) -> Request:
@@ -55,10 +62,17 @@ def asked(data: bytes, status: int = OK) -> Request:
     return Request(data, 4, tail(status))
 
 
-def config(bypass: int = 1, behind: bytes = bytes(3)) -> bytes:
+def config(
+    bypass: int = 1,
+    behind: bytes = bytes(3),
+    *,
+    page_size_mask: int = TOP - 0xFFF,
+    input_range: tuple[int, int] = (0, TOP),
+    domain_range: tuple[int, int] = (0, (1 << 32) - 1),
+    probe_size: int = PROBE_SIZE,
+) -> bytes:
     """Pack a config space; behind is what follows bypass."""
-    top = (1 << 64) - 1
-    fixed = struct.pack("<QQQIII", top - 0xFFF, 0, top, 0, (1 << 32) - 1, PROBE_SIZE)
+    fixed = struct.pack("<QQQIII", page_size_mask, *input_range, *domain_range, probe_size)
     return fixed + bytes([bypass]) + behind
 
 

@@ -57,6 +57,7 @@ Config make_config(u64 features, nb::bytes space, bool known, u64 mapping_budget
         {"short_probe_tail_first", &dialect.short_probe_tail_first},
         {"reaches_next_byte", &dialect.reaches_next_byte},
         {"keeps_page_offset", &dialect.keeps_page_offset},
+        {"reset_keeps_domains", &dialect.reset_keeps_domains},
         {"removes_before_split", &dialect.removes_before_split},
         {"fault_flags_of_rights_only", &dialect.fault_flags_of_rights_only},
     };

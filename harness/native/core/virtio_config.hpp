@@ -49,6 +49,7 @@ struct Dialect {
     bool short_probe_tail_first = false;
     bool reaches_next_byte = false;
     bool keeps_page_offset = false;
+    bool reset_keeps_domains = false;
     bool removes_before_split = false;
     bool fault_flags_of_rights_only = false;
 };

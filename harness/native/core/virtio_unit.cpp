@@ -38,8 +38,15 @@ Unit::Unit(Config config)
       boot_bypass_(state_.parameters.bypass) {}
 
 void Unit::reset() {
-    device_reset();
+    state_.forget();
     set_bypass(boot_bypass_);
+}
+
+void Unit::device_reset() {
+    if (state_.dialect.reset_keeps_domains)
+        state_.accepted = 0;
+    else
+        state_.forget();
 }
 
 void Unit::features(u64 offered, u64 accepted) {

@@ -21,7 +21,7 @@ class Unit {
     // Return to power-on state; endpoints stay declared.
     void reset();
     // Reset the device as its driver does: config.bypass survives.
-    void device_reset() { state_.forget(); }
+    void device_reset();
     // Learn what was offered, and what the driver has accepted.
     void features(u64 offered, u64 accepted);
     // Learn that an endpoint is there, and its reserved regions.

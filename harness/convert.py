@@ -176,6 +176,10 @@ def _header(source: capture.Capture, path: Path) -> Header:
     """Describe a recording by what it shows of itself."""
     hints = dict(source.header_hints)
     dialect = hints.pop("dialect", "spec")
+    units: tuple[UnitInfo, ...] = (UnitInfo(),)
+    if hints.pop("unit", VTD) == VIRTIO:
+        features, config = int(hints.pop("features", "0"), 16), hints.pop("config", "")
+        units = (UnitInfo(VIRTIO, base=0, capability=features, config=bytes.fromhex(config)),)
     # The log ended when the file was last written. Unlike the time now, it stays the same.
     try:
         created = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
@@ -183,6 +187,7 @@ def _header(source: capture.Capture, path: Path) -> Header:
         created = ""  # no calendar goes that far
     return Header(
         dialect=dialect,
+        units=units,
         source={
             "tool": "dmarewind convert",
             "tool_version": _version(),

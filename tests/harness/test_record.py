@@ -13,17 +13,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from decoders.errors import DecodeError
 from decoders.events import (
     Access,
     Event,
     Fault,
     FaultRecord,
+    Gap,
     RegRead,
     RegWrite,
     Release,
@@ -35,10 +35,8 @@ from decoders.events import (
 from harness import recorder_plugin
 from harness.errors import HarnessError
 from harness.record import record
-from harness.replay import Result, replay
 from harness.trace import TraceReader
-from tools.guest.__main__ import prepare
-from tools.guest.kernel import CACHE
+from tests.harness.recording import Guest, Note, read, replayed
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ["model", "native"]
@@ -57,26 +55,6 @@ FULL_TRACE = 40_000
 BARE = ("qemu-system-x86_64", "-machine", "q35", "-m", "64M", "-nodefaults", "-display", "none")
 UNIT = ("-device", "intel-iommu")
 MEMFD = ("-object", "memory-backend-memfd,id=r,size=1G")
-
-
-Guest = Callable[[str], list[str]]
-Note = Callable[[str, object], None]
-
-
-@pytest.fixture
-def guest(tmp_path: Path) -> Iterator[Guest]:
-    """Return a function that gives a guest's command line; its disk is its own."""
-    disks: list[Path] = []
-
-    def words(name: str) -> list[str]:
-        # The folder's own name is the same in another run of the tests, or in a worker beside.
-        run = "-".join(("", *tmp_path.parts[-3:]))
-        disks.append(CACHE / f"disk{run}.raw")
-        return prepare(name, download=False, mebibytes=1, run=run)
-
-    yield words
-    for disk in disks:
-        disk.unlink(missing_ok=True)
 
 
 def record_words(out: Path, argv: list[str], *options: str) -> list[str]:
@@ -130,25 +108,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> bool:
     return True
 
 
-def read(path: Path) -> tuple[list[Event], DecodeError | None]:
-    """Return the events of a trace, and the damage at its end."""
-    events: list[Event] = []
-    with TraceReader(path) as reader:
-        try:
-            events.extend(reader)
-        except DecodeError as error:
-            return events, error
-    return events, None
-
-
-def replayed(path: Path) -> list[Result]:
-    """Replay a trace on every target, up to damage at its end."""
-    results: list[Result] = []
-    with contextlib.suppress(DecodeError):
-        results.extend(replay(path, TARGETS, True, page_budget=1 << 16))
-    return results
-
-
 def kind_of(event: Event) -> str | None:
     """Return what a comparison with a target is counted as, if it is one of these."""
     if isinstance(event, FaultRecord):
@@ -163,7 +122,7 @@ def kind_of(event: Event) -> str | None:
 def explained(path: Path, events: list[Event], name: str, record_property: Note) -> Counter[str]:
     """Replay a whole recording: every answer must follow from it. Return what was checked."""
     recorded = Counter(kind for event in events if (kind := kind_of(event)))
-    results = replayed(path)
+    results = replayed(path, TARGETS)
     assert [result.target for result in results] == TARGETS
     for result in results:
         counters = result.counters
@@ -304,9 +263,10 @@ def test_a_trace_opens_and_replays_whatever_was_killed_and_when(
             if process.returncode != 0 or b"guest: done" not in output:
                 assert process.returncode == 2, output
                 assert b"error: QEMU was killed by signal 9" in output
+                assert events[-1] == Gap("QEMU was killed by signal 9")
         elif damage is not None:
             assert "file ends inside" in str(damage)
-        results = replayed(out)
+        results = replayed(out, TARGETS)
         assert [result.findings for result in results] == [[], []], (number, sizes[-1])
         assert results[0].counters == results[1].counters
     record_property(

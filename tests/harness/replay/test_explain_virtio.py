@@ -37,9 +37,9 @@ MAP = "event 2: MAP domain=0x1 0x1000-0x1fff -> 0x80000 READ|WRITE"
 DIVERGES = "the recorded answer is not permitted"
 
 
-def explained(*events: Event) -> list[str]:
+def explained(target: str, *events: Event) -> list[str]:
     """Return the lines of the only finding, their spaces made single."""
-    result = replay_events(HEADER, events, "model")
+    result = replay_events(HEADER, events, target)
     (finding,) = result.findings
     return [" ".join(line.split()) for line in result.explain(finding).splitlines()]
 
@@ -48,8 +48,8 @@ def use(outcome: Outcome) -> Access:
     return Access(NIC, None, 0x1010, AccessKind.READ, outcome)
 
 
-def test_a_refused_request() -> None:
-    assert explained(*READY[:2], asked(map_(1, 0x1000, 0x1FFF, 0x80000), INVAL)) == [
+def test_a_refused_request(target: str) -> None:
+    assert explained(target, *READY[:2], asked(map_(1, 0x1000, 0x1FFF, 0x80000), INVAL)) == [
         f"divergence: {MAP}",
         DIVERGES,
         "recorded INVAL",
@@ -60,22 +60,22 @@ def test_a_refused_request() -> None:
     ]
 
 
-def test_a_request_without_an_answer() -> None:
-    lines = explained(*READY, Request(unmap(1, 0, 0xFFFF), 4, b""))
+def test_a_request_without_an_answer(target: str) -> None:
+    lines = explained(target, *READY, Request(unmap(1, 0, 0xFFFF), 4, b""))
     assert lines[0] == "divergence: event 3: UNMAP domain=0x1 0x0-0xffff"
     assert lines[2:4] == ["recorded nothing written", "permitted OK"]
 
 
-def test_a_probe_that_forgets_a_region() -> None:
-    lines = explained(Endpoint(NIC, (MSI,)), Request(probe(NIC), 68, tail(OK, regions())))
+def test_a_probe_that_forgets_a_region(target: str) -> None:
+    lines = explained(target, Endpoint(NIC, (MSI,)), Request(probe(NIC), 68, tail(OK, regions())))
     assert lines[2:4] == [
         "recorded OK behind 64 bytes of properties",
         "permitted OK behind 64 bytes of properties: reserved 0xfee00000-0xfeefffff MSI",
     ]
 
 
-def test_an_access_names_the_mapping_that_counts() -> None:
-    assert explained(*READY, use(Translation(0x90000, 0xFFF))) == [
+def test_an_access_names_the_mapping_that_counts(target: str) -> None:
+    assert explained(target, *READY, use(Translation(0x90000, 0xFFF))) == [
         "divergence: event 3: access 00:03.0 - 0x1010 read = 0x90000 0xfff",
         DIVERGES,
         "recorded translation to 0x90000, page mask 0xfff",
@@ -85,15 +85,17 @@ def test_an_access_names_the_mapping_that_counts() -> None:
     ]
 
 
-def test_an_access_without_a_domain() -> None:
-    lines = explained(READY[0], use(Translation(0x1000, 0xFFF)))
+def test_an_access_without_a_domain(target: str) -> None:
+    lines = explained(target, READY[0], use(Translation(0x1000, 0xFFF)))
     assert "permitted fault 0x01 (DOMAIN the endpoint has no domain)" in lines
     assert "permitted fault 0x00 (UNKNOWN not specified)" in lines
     assert "domain none" in lines
 
 
-def test_a_mapping_used_after_its_end() -> None:
-    assert explained(*READY, asked(unmap(1, 0, 0x1FFF)), use(Translation(0x80000, 0xFFF))) == [
+def test_a_mapping_used_after_its_end(target: str) -> None:
+    assert explained(
+        target, *READY, asked(unmap(1, 0, 0x1FFF)), use(Translation(0x80000, 0xFFF))
+    ) == [
         "stale-after-invalidation: event 4: access 00:03.0 - 0x1010 read = 0x80000 0xfff",
         "the unit used a mapping after its end",
         "recorded translation to 0x80000, page mask 0xfff",
@@ -104,13 +106,13 @@ def test_a_mapping_used_after_its_end() -> None:
     ]
 
 
-def test_a_mapping_ended_by_a_detach() -> None:
-    lines = explained(*READY, asked(detach(1, NIC)), use(Translation(0x80000, 0xFFF)))
+def test_a_mapping_ended_by_a_detach(target: str) -> None:
+    lines = explained(target, *READY, asked(detach(1, NIC)), use(Translation(0x80000, 0xFFF)))
     assert lines[-1] == "ended by event 3: DETACH domain=0x1 endpoint=00:03.0"
 
 
-def test_a_fault_report_with_another_reason() -> None:
-    lines = explained(READY[0], use(Fault(1)), FaultReport(2, 0x101, NIC, 0x1010))
+def test_a_fault_report_with_another_reason(target: str) -> None:
+    lines = explained(target, READY[0], use(Fault(1)), FaultReport(2, 0x101, NIC, 0x1010))
     assert lines[2:4] == [
         "recorded fault report MAPPING no mapping permits the access READ|ADDRESS, "
         "endpoint 00:03.0, address 0x1010",
@@ -119,14 +121,14 @@ def test_a_fault_report_with_another_reason() -> None:
     ]
 
 
-def test_a_missing_fault_report() -> None:
-    lines = explained(READY[0], use(Fault(1)))
+def test_a_missing_fault_report(target: str) -> None:
+    lines = explained(target, READY[0], use(Fault(1)))
     assert lines[0] == "divergence: event 1: access 00:03.0 - 0x1010 read ! 0x01"
     assert lines[2] == "recorded nothing"
     assert lines[3].startswith("permitted fault report DOMAIN")
 
 
-def test_config_space() -> None:
-    assert explained(READY[0], RegRead(0x24, 1, 1))[2:] == ["recorded 0x1", "permitted 0x0"]
-    lines = explained(READY[0], ConfigSpace(config(bypass=1)))
+def test_config_space(target: str) -> None:
+    assert explained(target, READY[0], RegRead(0x24, 1, 1))[2:] == ["recorded 0x1", "permitted 0x0"]
+    lines = explained(target, READY[0], ConfigSpace(config(bypass=1)))
     assert lines[2:] == ["recorded bypass 01", "permitted bypass 00"]

@@ -161,7 +161,8 @@ CRASHES: Final = (
         "reset-behind-bridge",
         (10, 0),
         "ids of devices behind bridges are taken for those of bus 0 while the system is reset: one "
-        "with a namesake that is attached is left without bypass, and its next DMA aborts",
+        "whose namesake is attached to a domain of a higher number is left without bypass, and its "
+        "next DMA aborts",
         re.compile(r"virtio_iommu_translate: Assertion `ep && ep->domain"),
     ),
 )

@@ -119,7 +119,8 @@ class Differential:
         self.totals = Totals()
         self.events: list[Event] = []
 
-    def _config(self, dialect: VirtioDialect) -> VirtioConfig:
+    def config(self, dialect: VirtioDialect) -> VirtioConfig:
+        """Return what the unit is for the model, with a dialect."""
         info = self.unit.header.units[0]
         return VirtioConfig(info.capability, info.config, True, dialect)
 
@@ -130,8 +131,8 @@ class Differential:
         """
         self.totals.sequences += 1
         # Where an access led that shows nowhere is told by the unit's own dialect.
-        guide = VirtioModelReplay(self._config(self.unit.dialect))
-        strict = VirtioModelReplay(self._config(self._dialect))
+        guide = VirtioModelReplay(self.config(self.unit.dialect))
+        strict = VirtioModelReplay(self.config(self._dialect))
         models = [guide] if self._dialect == self.unit.dialect else [guide, strict]
         events = self.events = []
         for event in self.unit.begin():
@@ -165,7 +166,7 @@ class Differential:
 
     def judged(self, name: str, dialect: VirtioDialect, events: Sequence[Event]) -> list[Finding]:
         """Return what a target finds in events when the unit is taken to follow a dialect."""
-        target = target_named(name, self._config(dialect))
+        target = target_named(name, self.config(dialect))
         encoder = Encoder()
         target.feed(Block(0, len(events), b"".join(map(encoder.encode, events))))
         target.finish()

@@ -28,7 +28,7 @@ class Qemu:
     """Let QEMU answer; what DMA showed becomes accesses with their outcomes."""
 
     def __init__(self, unit: QemuUnit) -> None:
-        self._unit = unit
+        self.unit = unit
         unit.reset()
         offered, _ = unit.features
         self.version = unit.version
@@ -41,17 +41,17 @@ class Qemu:
 
     def begin(self) -> list[Event]:
         """Reset the whole machine and say what it is."""
-        self._unit.reset()
-        start: list[Event] = [Reset(), Features(*self._unit.features)]
-        return [*start, ConfigSpace(self._unit.config()), *self._endpoints]
+        self.unit.reset()
+        start: list[Event] = [Reset(), Features(*self.unit.features)]
+        return [*start, ConfigSpace(self.unit.config()), *self._endpoints]
 
     def restart(self) -> None:
         """Start a QEMU that has ended anew."""
-        self._unit.restart()
+        self.unit.restart()
 
     def step(self, step: Step, guide: VirtioModelReplay) -> list[Event]:
         """Do one step and return what happened; the guide is told of each event."""
-        unit, choice, stimulus = self._unit, step.dma, step.stimulus
+        unit, choice, stimulus = self.unit, step.dma, step.stimulus
         dma = Dma(choice.device, choice.kind, choice.iova)
         events: list[Event]
         if isinstance(stimulus, Request):
@@ -86,18 +86,22 @@ class Qemu:
 
     def _guess(self, endpoint: int, guide: VirtioModelReplay) -> Guess:
         """Return a guess at where an access led that shows nowhere: as the guide expects."""
-        unit = self._unit
+        unit = self.unit
 
-        def guess(iova: int, kind: AccessKind) -> Translation:
+        def guess(iova: int, kind: AccessKind) -> list[Translation]:
             outcomes = guide.unit.access(endpoint, iova, kind)
             guide.unit.emitted()
-            for outcome in outcomes:
-                if isinstance(outcome, Translation):
-                    place = outcome.address | iova & outcome.mask
-                    if kind is AccessKind.READ or not unit.pool.start <= place < unit.pool.end:
-                        return outcome
-            # Nobody expects this; all that can be said is that it did not fail.
-            return Translation(iova, 0)
+            places = [
+                outcome
+                for outcome in outcomes
+                if isinstance(outcome, Translation)
+                and (kind is AccessKind.READ or not in_pool(outcome.address | iova & outcome.mask))
+            ]
+            # Nobody expects an access that leads nowhere; all there is to say: it did not fail.
+            return places or [Translation(iova, 0)]
+
+        def in_pool(place: int) -> bool:
+            return unit.pool.start <= place < unit.pool.end
 
         return guess
 

@@ -6,18 +6,19 @@ Facts: system/physmem.c of QEMU 10.0 (flatview_write_continue, address_space_tra
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from decoders.events import Access, AccessKind, Fault, FaultReport, Translation
+from decoders.events import Access, AccessKind, Fault, FaultReport, Outcome, Translation
 from decoders.virtio_iommu.constants import FaultFlag
 from harness.qemu.dma import Piece
 from harness.qemu.landing import PAGE
+from harness.qemu.pc import is_ram
 from harness.qemu.unit import Seen
 
-Guess = Callable[[int, AccessKind], Translation]
-"""Says where an access leads that has not failed, and has left no trace in the pool."""
+Guess = Callable[[int, AccessKind], Sequence[Translation]]
+"""Says where an access may lead that has not failed, and has left no trace in the pool."""
 
 _REFUSED_AT_ONCE: Final = 4
 """Bytes that are tried at a time where there is no RAM; each is translated anew."""
@@ -41,7 +42,8 @@ def observed(
     """Return the accesses of one DMA operation in their order.
 
     A report belongs to an access when its address does and it does not say that another right was
-    missing. Written data shows in the pool at the offset in a page that it was sent to.
+    missing. Written data shows in the pool at the offset in a page that it was sent to. An access
+    that may have led to several places has no outcome.
     """
     found = Observed()
     reports = deque(seen.faults)
@@ -58,7 +60,7 @@ def observed(
             page = None
             if report is not None:
                 reports.popleft()
-                outcome: Fault | Translation = Fault(report.reason)
+                outcome: Outcome | None = Fault(report.reason)
                 size = _reduced(start, end - at)
             else:
                 size = min(end - at, PAGE - offset)
@@ -66,8 +68,10 @@ def observed(
                     data = piece.data[at - piece.offset : at - piece.offset + size]
                     page = _page(changed, pages, offset, data)
                 if page is None:
-                    outcome = guess(start, piece.kind)
-                    size = size if piece.data is None else _reduced(start, size)
+                    first, *others = guess(start, piece.kind)
+                    outcome = None if others else first
+                    place = first.address | start & first.mask
+                    size = size if is_ram(place) else _reduced(place, size)
                 else:
                     outcome = Translation(page + offset, 0)
                     for address in range(page + offset, page + offset + size):

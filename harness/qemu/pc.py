@@ -20,6 +20,9 @@ RAM_SIZE: Final = 4 << 20
 RAM_START: Final = 1 << 20
 """Below are holes and ROMs."""
 
+_CONVENTIONAL: Final = 0xA_0000
+"""RAM that begins at 0 ends here."""
+
 _QMP_SECONDS: Final = 20.0
 
 
@@ -110,3 +113,8 @@ class Pc:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def is_ram(address: int) -> bool:
+    """Say whether the PC has RAM at an address."""
+    return address < _CONVENTIONAL or RAM_START <= address < RAM_SIZE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -14,10 +14,12 @@ from decoders.virtio_iommu.config import CONFIG_SIZE
 from decoders.virtio_iommu.constants import RequestType, Status
 from decoders.virtio_iommu.properties import read_properties
 from decoders.virtio_iommu.structures import Probe, RequestTail
+from harness.errors import HarnessError
 from harness.qemu import virtio_iommu
 from harness.qemu.dma import DmaDevice, Operation, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
 from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
+from harness.qemu.virtio import VERSION_1
 
 DEVICES: Final = (
     "virtio-iommu-pci,addr=3",
@@ -31,6 +33,13 @@ DEVICES: Final = (
     "rtl8139,bus=port2",
 )
 """Endpoints on the root bus, two behind a conventional bridge that share an id, one on a port."""
+
+ENDPOINTS: Final = frozenset(
+    {0x00, 0x18, 0x20, 0x28, 0x30, 0x38, 0xF8, 0xFA, 0xFB, 0x100, 0x200, 0x300}
+)
+"""The endpoints of that machine."""
+
+_OWN_SLOT, _LAST_SLOT = 0x1E, 0x1F
 
 PROBE_SIZE: Final = 512
 """Bytes of properties that QEMU's device returns."""
@@ -130,9 +139,9 @@ class QemuUnit:
         self._pc.ram[:RAM_START] = bytes(RAM_START)
         self._pc.ram[self._iommu.end : POOL_START] = bytes(POOL_START - self._iommu.end)
 
-    def device_reset(self) -> None:
-        """Reset the IOMMU alone, as its driver does, and start it again."""
-        self._iommu.start()
+    def device_reset(self, features: int = virtio_iommu.ALL_FEATURES) -> None:
+        """Reset the IOMMU alone, as its driver does, and start it again with some features."""
+        self._iommu.start(features | VERSION_1)
 
     def request(self, data: bytes, room: int, dma: Dma | None = None) -> Seen:
         """Hand a request over, and do DMA behind it."""
@@ -192,3 +201,29 @@ class QemuUnit:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def devices_for(endpoints: Collection[int]) -> Sequence[str]:
+    """Return devices of a machine with these endpoints: the standard one, or one without bridges.
+
+    Ids that no device can have are left out. Errors: HarnessError for endpoints on other buses.
+    """
+    if ENDPOINTS.issuperset(endpoints):
+        return DEVICES
+    wanted = sorted(number for number in endpoints if number >> 3 < _LAST_SLOT and number >> 3)
+    beyond = sorted(number for number in endpoints if number >> 8)
+    if beyond:
+        raise HarnessError(
+            f"endpoint {beyond[0]:#x} is on bus {beyond[0] >> 8:#x}: no machine with endpoints on "
+            "other buses than 0 is built, but for that of `dmarewind diff`"
+        )
+    used = {number >> 3 for number in wanted}
+    own = next((slot for slot in range(_OWN_SLOT, 0, -1) if slot not in used), None)
+    if own is None:
+        raise HarnessError("the trace has endpoints in all slots; none is left for the IOMMU")
+    # Function 0 is what makes the others visible.
+    functions = sorted({*wanted, *(slot << 3 for slot in used)})
+    return [
+        f"virtio-iommu-pci,addr={own:#x}",
+        *(f"rtl8139,addr={n >> 3:#x}.{n & 7},multifunction=on" for n in functions),
+    ]

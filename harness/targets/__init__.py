@@ -1,5 +1,11 @@
 """What events can be applied to: one target per file."""
 
-from harness.targets.base import Counters, ReplayTarget, target_named, target_names
+from harness.targets.base import (
+    REAL_TARGETS,
+    Counters,
+    ReplayTarget,
+    target_named,
+    target_names,
+)
 
-__all__ = ["Counters", "ReplayTarget", "target_named", "target_names"]
+__all__ = ["REAL_TARGETS", "Counters", "ReplayTarget", "target_named", "target_names"]

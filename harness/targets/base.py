@@ -68,7 +68,14 @@ class ReplayTarget(Protocol):
 AnyConfig = UnitConfig | VirtioConfig
 """What a unit of either kind is built from."""
 
-_TARGETS = {"model": "harness.targets.model", "native": "harness.targets.native"}
+_TARGETS = {
+    "model": "harness.targets.model",
+    "native": "harness.targets.native",
+    "qemu": "harness.targets.qemu",
+}
+
+REAL_TARGETS = frozenset({"qemu"})
+"""Targets that do not show all of what they do."""
 
 
 def target_names() -> tuple[str, ...]:

@@ -46,6 +46,7 @@ class VirtioUnit:
         self._known = config.known
         self._boot_bypass = self._state.parameters.bypass
         self._emitted: list[FaultReport] = []
+        self._flags: set[int] = set()
         self._findings: list[Finding] = []
 
     @property
@@ -207,17 +208,22 @@ class VirtioUnit:
         """
         candidates = permitted(self._state, endpoint, iova, kind)
         outcomes = tuple(dict.fromkeys(candidate.outcome for candidate in candidates))
-        chosen: Permitted | None = candidates[0]
+        fitting = candidates
+        self._flags = set()
         if recorded is not None:
-            fitting = (one for one in candidates if compatible(recorded, one.outcome, iova))
-            chosen = next(fitting, None)
-            if chosen is None:
+            fitting = [one for one in candidates if compatible(recorded, one.outcome, iova)]
+            if not fitting:
                 self._judge(endpoint, iova, recorded, candidates, outcomes)
-        if recorded is not None and chosen is not None and chosen.mapping is not None:
+                return outcomes
+        chosen = fitting[0]
+        # What fits both a mapping and its end shows neither.
+        certain = all((one.mapping, one.gone) == (chosen.mapping, chosen.gone) for one in fitting)
+        if recorded is not None and certain and chosen.mapping is not None:
             self._settle(endpoint, chosen.mapping, gone=chosen.gone)
-        if chosen is not None and isinstance(chosen.outcome, Fault):
+        if isinstance(chosen.outcome, Fault):
             report = FaultReport(chosen.outcome.reason, chosen.flags, endpoint, iova)
             self._emitted.append(report)
+            self._flags = {one.flags for one in fitting if one.outcome == chosen.outcome}
         return outcomes
 
     def _settle(self, endpoint: int, mapping: Mapping, *, gone: bool) -> None:
@@ -229,11 +235,14 @@ class VirtioUnit:
             self._state.domains[number].doubtful.discard(mapping.start)
 
     def same_report(self, expected: FaultReport, seen: FaultReport) -> bool:
-        """Say whether a fault report may be the expected one."""
+        """Say whether a fault report may be the expected one, that of the last access."""
         ignored = self.config.dialect.fault_flags_ignored
         same_place = expected.address == seen.address or not seen.flags & FaultFlag.ADDRESS
         same_cause = (expected.reason, expected.endpoint) == (seen.reason, seen.endpoint)
-        return same_place and same_cause and not (expected.flags ^ seen.flags) & ~int(ignored)
+        known = any(
+            not (flags ^ seen.flags) & ~int(ignored) for flags in {expected.flags, *self._flags}
+        )
+        return same_place and same_cause and known
 
     def _judge(
         self,

@@ -1,0 +1,238 @@
+"""A virtio-iommu of a real QEMU as a target: requests are handed to it, accesses are real DMA.
+
+The machine is built with devices that can do DMA where the trace has endpoints. A device does more
+than the one access that was recorded; what it reports for other addresses is not judged. Where an
+access leads is seen in a pool of pages only: a translation elsewhere is unjudged, if it does not
+fail.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Final
+
+from decoders.events import (
+    Access,
+    AccessKind,
+    ConfigSpace,
+    DeviceReset,
+    Endpoint,
+    Event,
+    Fault,
+    FaultReport,
+    Features,
+    Gap,
+    RegRead,
+    RegWrite,
+    Request,
+    Reset,
+    Translation,
+)
+from decoders.virtio_iommu.config import BYPASS_OFFSET
+from decoders.virtio_iommu.constants import RequestType
+from harness.errors import HarnessError
+from harness.findings import Finding, FindingKind
+from harness.model.virtio.config import VirtioConfig
+from harness.model.virtio.requests import endpoint_of
+from harness.qemu.landing import PAGE
+from harness.qemu.pc import is_ram
+from harness.qemu.unit import Dma, QemuUnit, Seen, devices_for
+from harness.targets.base import FINDINGS_KEPT, AnyConfig, Counters
+from harness.trace import Block
+from harness.trace.codec import decode
+
+_OUT_OF_REACH: Final = 0xE000_0000, 1 << 32
+"""Other devices are here: no DMA goes there."""
+
+
+class QemuReplay:
+    """Drive a QEMU with a trace; events of other units are passed over."""
+
+    name = "qemu"
+
+    def __init__(self, config: VirtioConfig):
+        self._config = config
+        self._unit: QemuUnit | None = None
+        self._counters = Counters()
+        self._findings: list[Finding] = []
+        self._reports: list[FaultReport] = []
+        self._lost = False
+
+    def feed(self, block: Block) -> None:
+        """Apply the events of one block; the first one says which machine to build."""
+        if self._unit is None:
+            self._unit = QemuUnit(devices=devices_for(_endpoints(block)))
+            self._end = weakref.finalize(self, self._unit.close)
+            self._unit.reset()
+        for event in decode(block.raw, "trace", block.first_event):
+            self._apply(self._unit, event)
+            self._counters.events += 1
+
+    def finish(self) -> None:
+        """End QEMU."""
+        if self._unit is not None:
+            self._end()
+
+    def counters(self) -> Counters:
+        """Return the counts so far."""
+        return self._counters
+
+    def findings(self) -> list[Finding]:
+        """Return the findings so far."""
+        return self._findings
+
+    def _apply(self, unit: QemuUnit, event: Event) -> None:
+        counters = self._counters
+        if not isinstance(event, FaultReport):
+            self._reports = []
+        match event:
+            case Request(data, room, answer):
+                counters.requests += 1
+                now = unit.request(data, room).answer
+                self._compare("request", answer, now)
+            case Access():
+                self._access(unit, event)
+            case FaultReport():
+                counters.fault_records += 1
+                self._report(event)
+            case RegWrite(offset, size, value) if offset <= BYPASS_OFFSET < offset + size:
+                unit.write_bypass(value >> 8 * (BYPASS_OFFSET - offset) & 0xFF)
+            case RegRead(offset, size, value):
+                counters.register_reads += value is not None
+                now = unit.config()[offset : offset + size]
+                self._compare("config", value, int.from_bytes(now, "little"))
+            case ConfigSpace(data) if len(data) > BYPASS_OFFSET:
+                # All else depends on how the machine was built.
+                self._compare("config", data[BYPASS_OFFSET], unit.bypass())
+            case Features(_, accepted) if accepted and accepted != unit.features[1]:
+                unit.device_reset(accepted)
+            case DeviceReset():
+                unit.device_reset()
+            case Reset():
+                unit.reset()
+                self._lost = False
+            case Gap():
+                self._lost = True
+            case _:
+                pass
+
+    def _compare(self, subject: str, recorded: bytes | int | None, now: bytes | int | None) -> None:
+        if recorded is None:
+            return
+        if self._lost:
+            self._counters.unjudged += 1
+        elif recorded == now:
+            self._counters.agreed += 1
+        else:
+            self._found(subject, recorded, () if now is None else (now,))
+
+    def _found(self, subject: str, recorded: Finding | object, now: tuple[object, ...]) -> None:
+        self._counters.divergences += 1
+        if len(self._findings) < FINDINGS_KEPT:
+            self._findings.append(
+                Finding(self._counters.events, FindingKind.DIVERGENCE, subject, recorded, now)  # type: ignore[arg-type]
+            )
+
+    def _access(self, unit: QemuUnit, event: Access) -> None:
+        counters, outcome = self._counters, event.outcome
+        counters.translations += isinstance(outcome, Translation)
+        counters.faults += isinstance(outcome, Fault)
+        dma = _dma(unit, event)
+        if dma is None:
+            counters.unjudged += outcome is not None
+            return
+        seen = unit.access(dma)
+        self._reports = seen.faults
+        if outcome is None:
+            return
+        if self._lost:
+            counters.unjudged += 1
+            return
+        report = _report_at(seen.faults, event.iova)
+        if isinstance(outcome, Fault) or report is not None:
+            now = Fault(report.reason) if report is not None else _landed(seen, event.iova)
+            if outcome == now:
+                counters.agreed += 1
+            else:
+                self._found("access", outcome, () if now is None else (now,))
+            return
+        place = outcome.address | event.iova & outcome.mask
+        if event.kind is AccessKind.READ or not unit.pool.start <= place < unit.pool.end:
+            counters.unjudged += 1
+        elif any(start <= place < start + len(data) for start, data in seen.landed):
+            counters.agreed += 1
+        else:
+            there = _landed(seen, event.iova)
+            self._found("access", outcome, () if there is None else (there,))
+
+    def _report(self, event: FaultReport) -> None:
+        if self._lost or not self._reports:
+            self._counters.unjudged += 1
+        elif event in self._reports:
+            self._counters.agreed += 1
+        else:
+            at = _report_at(self._reports, event.address)
+            self._found("fault-report", event, () if at is None else (at,))
+
+
+def _endpoints(block: Block) -> set[int]:
+    """Return the endpoints that are declared; where none is, those that events name."""
+    declared: set[int] = set()
+    found: set[int] = set()
+    for event in decode(block.raw, "trace", block.first_event):
+        match event:
+            case Endpoint(endpoint):
+                declared.add(endpoint)
+            case Access(sid):
+                found.add(sid)
+            case Request(data) if data[:1] == bytes((RequestType.ATTACH,)) and len(data) >= 12:
+                found.add(endpoint_of(data) or 0)
+            case _:
+                pass
+    return declared or found
+
+
+def _dma(unit: QemuUnit, event: Access) -> Dma | None:
+    """Return DMA that includes an access; None where no device can, or where it would do harm."""
+    outcome = event.outcome
+    if isinstance(outcome, Translation):
+        place = outcome.address | event.iova & outcome.mask
+        outside = not unit.pool.start <= place < unit.pool.end
+        if outside and (is_ram(place) or _OUT_OF_REACH[0] <= place < _OUT_OF_REACH[1]):
+            return None
+    for index, device in enumerate(unit.devices):
+        if unit.endpoint(index) != event.sid:
+            continue
+        iova = event.iova
+        if event.kind is AccessKind.WRITE:
+            iova -= iova % device.write_alignment
+        dma = Dma(index, event.kind, iova)
+        if unit.operation(dma) is not None:
+            return dma
+    return None
+
+
+def _report_at(reports: Iterable[FaultReport], iova: int) -> FaultReport | None:
+    """Return the report of an address, or of the four bytes around it."""
+    near = None
+    for report in reports:
+        if report.address == iova:
+            return report
+        if report.address // 4 == iova // 4:
+            near = near or report
+    return near
+
+
+def _landed(seen: Seen, iova: int) -> Translation | None:
+    """Return where the page of an address leads, as far as DMA has shown it."""
+    for start, _ in seen.landed:
+        return Translation(start - start % PAGE | iova % PAGE, 0)
+    return None
+
+
+def create(config: AnyConfig) -> QemuReplay:
+    """Build the target; raise HarnessError for another kind of unit."""
+    if not isinstance(config, VirtioConfig):
+        raise HarnessError("the target qemu replays traces of a virtio-iommu only")
+    return QemuReplay(config)

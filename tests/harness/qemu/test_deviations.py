@@ -1,0 +1,135 @@
+"""Each known deviation of QEMU's virtio-iommu is really there: without it the model objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from decoders.bytewise import packed
+from decoders.events import AccessKind, DeviceReset, Event, RegWrite, Request
+from decoders.virtio_iommu.config import BYPASS_OFFSET
+from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, Unmap
+from harness.deviations import CRASHES, DEVIATIONS, Deviation, known_crash
+from harness.differential.engine import MODEL, Differential
+from harness.differential.real import Qemu
+from harness.generate.virtio import DmaChoice, Step, Stimulus
+from harness.qemu.process import EndedError
+from harness.qemu.unit import POOL_START, Dma, QemuUnit
+from harness.targets.virtio_model import VirtioModelReplay
+
+pytestmark = pytest.mark.qemu
+
+RTL8139, I82559 = 0, 1
+DEVICE, OTHER = 0x20, 0x28
+BEHIND_PORT = 4
+NEAR = 0x8000_0000
+WRITE, READ = AccessKind.WRITE, AccessKind.READ
+HARMLESS = DmaChoice(RTL8139, WRITE, POOL_START)
+BOTH = 3
+
+
+def attach(domain: int, endpoint: int = DEVICE, flags: int = 0, reserved: int = 0) -> Request:
+    tail = bytes((reserved, 0, 0, 0))
+    return Request(packed(Attach).pack(1, bytes(3), domain, endpoint, flags, tail), 4, None)
+
+
+def detach(domain: int, endpoint: int = DEVICE) -> Request:
+    return Request(packed(Detach).pack(2, bytes(3), domain, endpoint, bytes(8)), 4, None)
+
+
+def mapped(start: int, end: int, to: int = POOL_START, domain: int = 1) -> Request:
+    return Request(packed(Map).pack(3, bytes(3), domain, start, end, to, BOTH), 4, None)
+
+
+def unmapped(start: int, end: int, domain: int = 1) -> Request:
+    return Request(packed(Unmap).pack(4, bytes(3), domain, start, end, bytes(4)), 4, None)
+
+
+def probe(room: int) -> Request:
+    return Request(packed(Probe).pack(5, bytes(3), DEVICE, bytes(64)), room, None)
+
+
+SCENARIOS: dict[str, list[Stimulus | tuple[Stimulus, DmaChoice]]] = {
+    "unknown-type": [Request(b"\x09" + bytes(19), 4, None)],
+    "short-request": [Request(attach(1).data[:12], 4, None)],
+    "probe-room": [probe(40)],
+    "attach-reserved": [attach(1, reserved=1)],
+    "attach-detaches-first": [
+        attach(2, OTHER, flags=1),
+        attach(1),
+        attach(2),
+        detach(1),
+    ],
+    "endpoint-forgotten": [detach(1)],
+    "map-alignment": [attach(1), mapped(NEAR, NEAR + 0x7FF)],
+    "map-reserved-region": [attach(1), mapped(0xFEE0_0000, 0xFEE0_0FFF)],
+    "inverted-range": [attach(1), mapped(NEAR + 0x1000, NEAR + 0xFFF)],
+    "unmap-removes-before-split": [
+        attach(1),
+        mapped(NEAR, NEAR + 0xFFF),
+        mapped(NEAR + 0x1000, NEAR + 0x2FFF, POOL_START + 0x1000),
+        (unmapped(NEAR, NEAR + 0x1FFF), DmaChoice(RTL8139, WRITE, NEAR)),
+    ],
+    "next-byte": [
+        attach(1),
+        (mapped(NEAR + 0x1000, NEAR + 0x1FFF), DmaChoice(RTL8139, READ, NEAR + 0xFFF)),
+    ],
+    "whole-granules": [
+        attach(1),
+        (mapped(NEAR + 0x800, NEAR + 0xFFF), DmaChoice(RTL8139, WRITE, NEAR + 0x800)),
+    ],
+    "reset-keeps-domains": [attach(1), mapped(NEAR, NEAR + 0xFFF), DeviceReset(), detach(1)],
+    "reserved-region-first": [
+        RegWrite(BYPASS_OFFSET, 1, 0),
+        attach(2, DEVICE, flags=1),
+        attach(1, OTHER),
+        (attach(2, OTHER), DmaChoice(I82559, WRITE, 0xFEE0_0000)),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def qemu() -> Iterator[Qemu]:
+    with QemuUnit() as unit:
+        if unit.version[:2] != (10, 0):
+            pytest.skip("the list is about QEMU 10.0")
+        yield Qemu(unit)
+
+
+def run(qemu: Qemu, scenario: list[Stimulus | tuple[Stimulus, DmaChoice]]) -> list[Event]:
+    differential = Differential(qemu, [MODEL], 1)
+    guide = VirtioModelReplay(differential.config(qemu.dialect))
+    events = qemu.begin()
+    for event in events:
+        guide.apply(event)
+    for item in scenario:
+        stimulus, dma = item if isinstance(item, tuple) else (item, HARMLESS)
+        events += qemu.step(Step(stimulus, dma), guide)
+    return events
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS, ids=lambda deviation: deviation.id)
+def test_deviation(qemu: Qemu, deviation: Deviation) -> None:
+    events = run(qemu, SCENARIOS[deviation.id])
+    judged = Differential(qemu, [MODEL], 1).judged
+    assert judged(MODEL, qemu.dialect, events) == [], "QEMU does not do what its dialect says"
+    assert judged(MODEL, deviation.without(qemu.dialect), events), "QEMU does as specified"
+
+
+def test_the_known_crash(qemu: Qemu) -> None:
+    """Id 0 has a domain when one behind a port, which is id 0 during the reset, leaves its own."""
+    (crash,) = CRASHES
+    unit = qemu.unit
+    unit.reset()
+    behind = unit.endpoint(BEHIND_PORT)
+    assert unit.request(attach(2, 0).data, 4).answer == bytes(4)
+    assert unit.request(attach(1, behind).data, 4).answer == bytes(4)
+    unit.reset()
+    with pytest.raises(EndedError) as caught:
+        unit.access(Dma(BEHIND_PORT, READ, POOL_START))
+    assert known_crash(str(caught.value), unit.version) is crash
+    assert known_crash(str(caught.value), (99, 0, 0)) is None
+    assert known_crash("something else", unit.version) is None
+    unit.restart()
+    assert unit.request(attach(1).data, 4).answer == bytes(4)

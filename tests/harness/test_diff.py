@@ -1,0 +1,106 @@
+"""`dmarewind diff`: a real QEMU agrees with its dialect, not with the specification."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.deviations import DEVIATIONS, Deviation
+from harness.differential.engine import MODEL, Differential
+from harness.differential.simulated import Simulated
+from harness.model.virtio.dialect import dialect_named
+from harness.trace import open_events
+
+STEPS = 1200
+
+
+@pytest.mark.qemu
+def test_qemu_does_what_its_dialect_says(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["diff", "--steps", str(STEPS), "--seed", "1", "--json"])
+    (summary,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert code == 0, summary
+    assert summary["divergences"] == 0
+    assert summary["steps"] >= STEPS
+    assert summary["sequences"] == STEPS // 40
+    # All that matters has happened.
+    for kind in ("attach OK", "map OK", "unmap OK", "unmap RANGE", "probe OK", "detach OK"):
+        assert summary["seen"].get(kind), kind
+    for kind in ("write translation", "write fault", "read translation", "read fault"):
+        assert summary["seen"][kind] > 100, kind
+
+
+@pytest.mark.qemu
+def test_deviations_are_named_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["diff", "--steps", "600", "--seed", "0", "--no-deviations", "--json"]
+    assert main([*arguments, "--keep", str(tmp_path)]) == 1
+    *found, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    known = {deviation.id for deviation in DEVIATIONS}
+    reasons = {name for reason in summary["reasons"] for name in reason.split(", ")}
+    assert reasons <= known, "something is unexplained"
+    assert len(reasons) >= 5
+    for each in found:
+        with open_events(each["trace"]) as source:
+            events = list(source)
+        assert source.header.dialect.startswith("qemu-")
+        assert len(events) == each["finding"]["event"] + 1
+        # What was kept is a trace like any other, which QEMU, too, answers in the same way.
+        assert main(["replay", "-q", "--target", "qemu", each["trace"]]) == 0, each
+        capsys.readouterr()
+
+
+@pytest.mark.qemu
+def test_text_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "--steps", "40", "--seed", "5", "--no-deviations"]) == 1
+    text = capsys.readouterr().out
+    assert "divergence: event" in text
+    assert "sequences that ended early" in text
+    assert "divergences," in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize("deviation", DEVIATIONS, ids=lambda deviation: deviation.id)
+def test_each_deviation_changes_the_dialect(deviation: Deviation) -> None:
+    dialect = dialect_named("qemu-10.0")
+    assert deviation.without(dialect) != dialect
+    assert deviation.without(deviation.without(dialect)) == deviation.without(dialect)
+
+
+@pytest.mark.parametrize(
+    "name", ["unknown-type", "attach-reserved", "endpoint-forgotten", "map-alignment"]
+)
+def test_a_defect_of_a_unit_is_found(name: str) -> None:
+    """A simulated unit that does otherwise than it claims does not pass."""
+    claimed = dialect_named("qemu-10.0")
+    (deviation,) = (one for one in DEVIATIONS if one.id == name)
+    unit = Simulated(deviation.without(claimed))
+    assert all(Differential(unit, [MODEL], 40).run(seed) is None for seed in range(10))
+    held = Differential(unit, [MODEL], 40, claimed)
+    found = [each for seed in range(30) if (each := held.run(seed)) is not None]
+    assert found, "30 sequences show no difference"
+    assert all(each.events for each in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--targets", "model"], "two targets"),
+        (["--targets", "model,abacus"], "'abacus' is none of"),
+        (["--steps", "0"], "not a number of things"),
+        (["--seed", "x"], "not a seed"),
+        (["--unit", "vtd"], "invalid choice"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["diff", *arguments])
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_missing_qemu_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "--program", "no-such-qemu"]) == 2
+    assert "cannot run no-such-qemu" in capsys.readouterr().err

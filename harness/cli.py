@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("harness.show", "print a trace's events, decoded and filtered"),
     "replay": ("harness.replay", "apply traces to targets and compare with what was recorded"),
     "diff": ("harness.diff", "make up what software could say, and compare targets' answers"),
+    "check": ("harness.check.command", "say what the software of a trace did wrong"),
     "completion": ("harness.completion", "print a script that completes command lines in a shell"),
 }
 """Verbs: the module that does the work (loaded when it is asked for), and a summary."""

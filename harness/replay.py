@@ -54,35 +54,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--findings",
-        type=_count,
+        type=number_of_things,
         default=FINDINGS_SHOWN,
         metavar="N",
         help=f"findings to explain per trace (default {FINDINGS_SHOWN})",
     )
+    add_budgets(parser)
+
+
+def add_budgets(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that bound what a trace may cost."""
     parser.add_argument(
         "--page-budget",
-        type=_count,
+        type=number_of_things,
         default=DEFAULT_PAGE_BUDGET,
         metavar="PAGES",
         help="4 KiB pages of guest memory a trace may touch (default %(default)s)",
     )
     parser.add_argument(
         "--descriptor-budget",
-        type=_count,
+        type=number_of_things,
         default=DEFAULT_DESCRIPTOR_BUDGET,
         metavar="N",
         help="invalidation descriptors a trace may run, and some per event (default %(default)s)",
     )
     parser.add_argument(
         "--mapping-budget",
-        type=_count,
+        type=number_of_things,
         default=DEFAULT_MAPPING_BUDGET,
         metavar="N",
         help="mappings, domains and endpoints a virtio-iommu may hold (default %(default)s)",
     )
 
 
-def _budgets(args: argparse.Namespace) -> dict[str, int]:
+def budgets_of(args: argparse.Namespace) -> dict[str, int]:
+    """Return what the options of add_budgets() say, as unit_config() takes it."""
     return {
         "page_budget": args.page_budget,
         "descriptor_budget": args.descriptor_budget,
@@ -90,7 +96,7 @@ def _budgets(args: argparse.Namespace) -> dict[str, int]:
     }
 
 
-def _count(text: str) -> int:
+def number_of_things(text: str) -> int:
     """Return a number of things, as an option gives it."""
     number = int(text) if text.isascii() and text.isdigit() else -1
     if not 0 <= number < 1 << 48:
@@ -221,7 +227,7 @@ def replay(path: Path, names: list[str], quiet: bool, **budgets: int) -> Iterato
         raise damage
 
 
-class _Events:
+class EventLookup:
     """Look events of a trace up by number, for explanations."""
 
     def __init__(self, path: Path):
@@ -238,6 +244,7 @@ class _Events:
         return self._kind
 
     def __call__(self, number: int) -> Event | None:
+        """Return an event; None where there is none of that number."""
         if number not in self._known:
             self._known[number] = self._find(number)
         return self._known[number]
@@ -280,7 +287,7 @@ def run(args: argparse.Namespace) -> int:
     for path in args.traces:
         found: list[Result] = []
         try:
-            for result in replay(path, names, args.quiet, **_budgets(args)):
+            for result in replay(path, names, args.quiet, **budgets_of(args)):
                 found.append(result)
         except (DecodeError, HarnessError, OSError) as error:
             # The other traces are still worth replaying.
@@ -332,7 +339,7 @@ def _disagree(found: list[Result]) -> int:
 
 
 def _show_findings(path: Path, found: list[Result], args: argparse.Namespace) -> None:
-    event_at = _Events(path)
+    event_at = EventLookup(path)
     seen: set[Finding] = set()
     for result in found:
         for finding in result.findings[: args.findings]:

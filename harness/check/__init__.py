@@ -1,0 +1,1 @@
+"""What the software did wrong, whatever the unit made of it (docs/design.md, 6)."""

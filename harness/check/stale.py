@@ -1,0 +1,388 @@
+"""Rules about invalidations that are missing, too small, not awaited, or in the wrong order.
+
+Only what an access has shown is judged: an entry counts as cached when a request went through it,
+and as missed when a later request may be answered from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from decoders.events import Fault, Role, Translation
+from harness.check.coverage import NEVER, Coverage, event_of, moment
+from harness.check.entries import is_present
+from harness.check.rules import Notebook, Rule
+from harness.check.tables import Change
+from harness.findings import Finding
+from harness.model.translate import Candidate, Fresh, Request
+from harness.model.unit import VtdUnit
+from harness.model.walk import IGNORED_WHEN_COMPARING, PagingRoot, Step
+from harness.oracle import same_place
+
+CONTEXT_STALE = Rule(
+    "context-not-invalidated",
+    "VT-d 6.2.2.1, 6.5.3.3; Linux domain_context_clear_one",
+    "A context entry was changed or cleared after a request had gone through it, and no "
+    "invalidation of the context cache has covered it. The unit may still use the old entry, and "
+    "this request would then be answered differently.",
+)
+PASID_STALE = Rule(
+    "pasid-not-invalidated",
+    "VT-d 6.2.2.2, 6.5.3.3; Linux intel_pasid_tear_down_entry",
+    "A PASID entry was changed or cleared after a request had gone through it, and no invalidation "
+    "of the PASID cache has covered it. The unit may still use the old entry, and this request "
+    "would then be answered differently.",
+)
+TABLE_STALE = Rule(
+    "table-not-invalidated",
+    "VT-d 6.2.4, 6.5.3.3",
+    "An entry that led to another table was changed or cleared after a request had gone through "
+    "it, and no invalidation has covered that region. Paging-structure caches may still lead to "
+    "the old table.",
+)
+HINT = Rule(
+    "leaf-hint-misused",
+    "VT-d 6.5.2.3 (IH)",
+    "With the invalidation hint (IH = 1) software promises that only leaves were changed, and the "
+    "unit keeps its paging-structure caches. Here an entry that led to another table had been "
+    "changed, so that the unit may still go through the old table.",
+)
+MAPPING_STALE = Rule(
+    "mapping-not-invalidated",
+    "VT-d 6.2.3, 6.5.3.3",
+    "A mapping was changed or cleared after a request had gone through it, and no IOTLB "
+    "invalidation has covered the page. The unit may still use the old mapping, and this request "
+    "would then go to memory that was given up. Where the mapping was cleared, either that came "
+    "too early or the device goes on too long.",
+)
+DOMAIN_STALE = Rule(
+    "domain-not-invalidated",
+    "VT-d 6.5.3.3; Linux domain_context_clear_one, intel_pasid_tear_down_entry",
+    "A context or PASID entry was changed and invalidated, but not the translations under its "
+    "domain id, which is in use again with other tables. The unit may answer from the old ones.",
+)
+CONTEXT_ORDER = Rule(
+    "context-flush-order",
+    "VT-d 6.5.3.3; Linux domain_context_clear_one: context cache, then IOTLB",
+    "When a context entry changes, the context cache is invalidated first and then the IOTLB of "
+    "its old domain. The other way round, a request that still finds the old entry in the context "
+    "cache fills the IOTLB once more. No invalidation of the domain follows before the device is "
+    "used again.",
+)
+PASID_ORDER = Rule(
+    "pasid-flush-order",
+    "VT-d 6.5.3.3; Linux intel_pasid_tear_down_entry: PASID cache, then PASID-based IOTLB",
+    "When a PASID entry changes, the PASID cache is invalidated first and then the translations of "
+    "the PASID or of its old domain. The other way round, a request that still finds the old entry "
+    "in the PASID cache fills the IOTLB once more. No invalidation follows before it is used "
+    "again.",
+)
+MAP_CM = Rule(
+    "map-not-invalidated",
+    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux intel_iommu_iotlb_sync_map",
+    "With caching mode (CAP.CM = 1) the unit may cache that a page is not mapped. A mapping of the "
+    "second stage that becomes present needs an IOTLB invalidation before it is used: an emulated "
+    "unit sees new mappings by it.",
+)
+CONTEXT_CM = Rule(
+    "context-present-not-invalidated",
+    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux domain_context_mapping_one",
+    "With caching mode (CAP.CM = 1) the unit may cache that a context entry is not present. One "
+    "that becomes present needs a context-cache invalidation before it is used.",
+)
+PASID_CM = Rule(
+    "pasid-present-not-invalidated",
+    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux pasid_flush_caches",
+    "With caching mode (CAP.CM = 1) the unit may cache that a PASID entry is not present. One that "
+    "becomes present needs a PASID-cache invalidation before it is used.",
+)
+WAIT_MISSING = Rule(
+    "wait-missing",
+    "VT-d 6.5.2.8",
+    "Descriptors that the unit has taken need not have had their effect. Only a wait descriptor "
+    "behind them tells. Here the old mapping of a page was invalidated, no wait descriptor has "
+    "followed, and the page is used already with another mapping.",
+)
+PAGE_REUSED = Rule(
+    "table-page-reused",
+    "VT-d 6.2.4, 6.5.3.3; Linux iommu_put_pages_list behind the flush",
+    "A page that was a table, and that no entry links any more, is written again while "
+    "paging-structure caches may still lead to it: nothing has invalidated the region since the "
+    "link was cut. The unit may take the new content for table entries.",
+)
+RULES = (
+    CONTEXT_STALE, PASID_STALE, TABLE_STALE, HINT, MAPPING_STALE, DOMAIN_STALE, CONTEXT_ORDER,
+    PASID_ORDER, MAP_CM, CONTEXT_CM, PASID_CM, WAIT_MISSING, PAGE_REUSED,
+)  # fmt: skip
+
+CHANGED = 64
+"""Changed entries that are followed until their domain has been invalidated."""
+REMEMBERED = 1 << 16
+"""Entries of each kind that are followed; one more and all are forgotten."""
+_BY_CACHE = {"paging-structure": TABLE_STALE, "iotlb": MAPPING_STALE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Whom a context or PASID entry served when a request went through it."""
+
+    sid: int
+    pasid: int  # of the entry; -1 for a context entry
+    domain: int
+    tag: int  # the PASID its translations are tagged with, or -1
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A changed entry whose old domain has not been invalidated behind it."""
+
+    owner: _Owner
+    changed: int
+    early: int = NEVER
+    """An invalidation of the domain that came before that of the entry."""
+    entry: int = NEVER
+    """The first invalidation of the entry."""
+
+
+class Stale:
+    """Judge accesses by what may still be cached."""
+
+    def __init__(self, unit: VtdUnit, notes: Notebook) -> None:
+        self._unit = unit
+        self._notes = notes
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as the unit does."""
+        self._owners: dict[int, _Owner] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._appeared: dict[int, int] = {}
+
+    # -- what software does --------------------------------------------------------------------
+
+    def changed(self, change: Change, number: int) -> None:
+        """Learn of a store that changed a table entry."""
+        was = is_present(change.role, change.before)
+        now = is_present(change.role, change.after)
+        owner = self._owners.pop(change.address, None)
+        if owner is not None and was:
+            if len(self._pending) >= CHANGED:
+                del self._pending[next(iter(self._pending))]
+            self._pending[change.address] = _Pending(owner, number)
+        if now and not was and self._unit.config.cap("cm"):
+            if len(self._appeared) >= REMEMBERED:
+                self._appeared.clear()
+            self._appeared[change.address] = number
+        elif not now:
+            self._appeared.pop(change.address, None)
+
+    def invalidated(self, coverage: Coverage) -> None:
+        """Learn that one more invalidation has been recorded."""
+        for place, pending in list(self._pending.items()):
+            owner, since = pending.owner, moment(pending.changed)
+            if pending.entry == NEVER:
+                entry = (
+                    coverage.of_context(owner.sid, owner.domain)
+                    if owner.pasid < 0
+                    else coverage.of_pasid(owner.domain, owner.pasid)
+                )
+                pending.entry = entry if entry > since else NEVER
+            domain = coverage.of_domain(owner.domain, owner.tag)
+            if pending.entry == NEVER:
+                pending.early = domain if domain > since else NEVER
+            elif domain > pending.entry:
+                del self._pending[place]
+
+    def reused(self, finding: Finding) -> None:
+        """Take over that a table page is written again."""
+        detail = f"The page is {int(str(finding.observed)) & -0x1000:#x}."
+        self._notes.note(
+            PAGE_REUSED,
+            finding.event,
+            detail,
+            unlinked=finding.changed_by,
+            used=finding.filled_by,
+        )
+
+    # -- what a request shows ------------------------------------------------------------------
+
+    def access(
+        self, request: Request, permitted: Sequence[Candidate], fresh: Fresh, coverage: Coverage
+    ) -> bool:
+        """Judge a request; say whether it breaks a rule. It breaks one at most."""
+        others = [
+            one
+            for one in permitted[1:]
+            if not same_place(one.outcome, permitted[0].outcome, request.iova)
+        ]
+        found = bool(others) and self._stale(request, others, fresh, coverage)
+        found = found or self._orders(fresh)
+        found = found or self._not_confirmed(request, permitted[0], fresh, coverage)
+        if self._appeared:
+            found = self._new_entries(request, fresh, coverage, found)
+        self._learn(request, fresh)
+        return found
+
+    def _stale(
+        self, request: Request, others: list[Candidate], fresh: Fresh, coverage: Coverage
+    ) -> bool:
+        kept = self._changed_entry(request, fresh)
+        if kept is not None:
+            rule, filled, changed = kept
+            self._note(rule, request, changed, filled)
+            return True
+        order = {"paging-structure": 0, "iotlb": 1}
+        others = sorted(
+            (one for one in others if one.cache in order), key=lambda one: order[one.cache]
+        )
+        if not others or fresh.root is None:
+            return False
+        worst, root = others[0], fresh.root
+        if worst.cache == "iotlb" and isinstance(worst.outcome, Fault):
+            return False  # not present, in caching mode: _new_entries() knows more
+        rule = _BY_CACHE[worst.cache]
+        if worst.cache == "paging-structure":
+            hinted = coverage.of_page(root.domain, request.iova, root.pasid)
+            if coverage.hinted != NEVER and hinted > moment(worst.changed_by):
+                self._note(
+                    HINT, request, worst.changed_by, worst.filled_by, invalidated=event_of(hinted)
+                )
+                return True
+        elif not self._differs(worst.steps):
+            rule = DOMAIN_STALE
+        self._note(rule, request, worst.changed_by, worst.filled_by)
+        return True
+
+    def _changed_entry(self, request: Request, fresh: Fresh) -> tuple[Rule, int, int] | None:
+        """Return the rule for a kept context or PASID entry that is another one in memory."""
+        caches = self._unit.caches
+        words = fresh.context.words if fresh.context is not None else None
+        for way in caches.contexts.get(request.sid, ()):
+            if way.words != words and self._differs(way.steps):
+                return CONTEXT_STALE, way.filled_by, self._changed_by(way.steps)
+        number = fresh.pasid_number
+        words = fresh.pasid.words if fresh.pasid is not None else None
+        for way in caches.pasids.get((request.sid, number), ()):
+            if way.words != words and self._differs(way.steps):
+                return PASID_STALE, way.filled_by, self._changed_by(way.steps)
+        return None
+
+    def _differs(self, steps: Sequence[Step]) -> bool:
+        return any(self._step_differs(step) for step in steps)
+
+    def _step_differs(self, step: Step) -> bool:
+        now = self._unit.memory.quadword(step.address)
+        return now is None or bool((now ^ step.value) & ~IGNORED_WHEN_COMPARING.get(step.role, 0))
+
+    def _changed_by(self, steps: Sequence[Step]) -> int:
+        writers = [self._unit.memory.last_writer(s.address) for s in steps if self._step_differs(s)]
+        return max((writer for writer in writers if writer is not None), default=-1)
+
+    def _note(self, rule: Rule, request: Request, changed: int, filled: int, **more: int) -> None:
+        detail = f"The request is for {request.iova:#x}."
+        cause = changed if changed >= 0 else None
+        self._notes.note(
+            rule, self._unit.event, detail, cause=cause, used=filled, changed=changed, **more
+        )
+
+    def _orders(self, fresh: Fresh) -> bool:
+        """Judge the order of invalidations after a change of the entries used here."""
+        if not self._pending:
+            return False
+        for entry, rule in ((fresh.context, CONTEXT_ORDER), (fresh.pasid, PASID_ORDER)):
+            pending = self._pending.pop(_place(entry.steps), None) if entry is not None else None
+            if pending is not None and NEVER not in (pending.early, pending.entry):
+                self._notes.note(
+                    rule,
+                    self._unit.event,
+                    f"The old domain is {pending.owner.domain:#x}.",
+                    changed=pending.changed,
+                    iotlb_invalidated=event_of(pending.early),
+                    entry_invalidated=event_of(pending.entry),
+                )
+                return True
+        return False
+
+    def _not_confirmed(
+        self, request: Request, now: Candidate, fresh: Fresh, coverage: Coverage
+    ) -> bool:
+        root, result = fresh.root, fresh.result
+        unsure = coverage.unconfirmed
+        if unsure == NEVER or root is None or result is None:
+            return False
+        if not isinstance(now.outcome, Translation):
+            return False
+        for dropped in self._unit.caches.dropped_at(root.tag, request.iova):
+            late = moment(dropped.dropped_by + 1) > unsure
+            if late and not same_place(dropped.outcome, now.outcome, request.iova):
+                covered = coverage.of_page(root.domain, request.iova, root.pasid)
+                if covered < unsure or not isinstance(dropped.outcome, Translation):
+                    continue
+                self._notes.note(
+                    WAIT_MISSING,
+                    self._unit.event,
+                    f"The request is for {request.iova:#x}.",
+                    cause=dropped.dropped_by,
+                    used=dropped.filled_by,
+                    invalidated=dropped.dropped_by,
+                )
+                return True
+        return False
+
+    def _new_entries(self, request: Request, fresh: Fresh, coverage: Coverage, found: bool) -> bool:
+        """Judge entries that have become present, in caching mode, and are used for the first time.
+
+        found says that something worse has been reported already.
+        """
+        root = fresh.root
+        if root is None:
+            return found
+        for rule, place in (
+            (CONTEXT_CM, _place(fresh.context.steps) if fresh.context is not None else -1),
+            (PASID_CM, _place(fresh.pasid.steps) if fresh.pasid is not None else -1),
+            (MAP_CM, self._leaf(root, fresh)),
+        ):
+            appeared = self._appeared.pop(place, None)
+            if appeared is None or found:
+                continue
+            if rule is CONTEXT_CM:
+                when = coverage.of_context(request.sid, fresh.context_domain)
+            elif rule is PASID_CM:
+                when = coverage.of_pasid(root.domain, fresh.pasid_number)
+            else:
+                when = coverage.of_page(root.domain, request.iova, root.pasid)
+            if when < moment(appeared):
+                found = True
+                detail = f"The request is for {request.iova:#x}."
+                self._notes.note(rule, self._unit.event, detail, present=appeared)
+        return found
+
+    @staticmethod
+    def _leaf(root: PagingRoot, fresh: Fresh) -> int:
+        """Return where the entry lies that ended a translation of the second stage."""
+        result = fresh.result
+        if root.stage is not Role.SECOND_STAGE or result is None:
+            return -1
+        return result.steps[-1].address if isinstance(result.outcome, Translation) else -1
+
+    def _learn(self, request: Request, fresh: Fresh) -> None:
+        root = fresh.root
+        if fresh.context is None or root is None:
+            return
+        if len(self._owners) >= REMEMBERED:
+            self._owners.clear()
+        legacy = fresh.pasid is None
+        place = _place(fresh.context.steps)
+        if legacy:
+            self._owners[place] = _Owner(request.sid, -1, root.domain, -1)
+        else:
+            assert fresh.pasid is not None
+            owner = _Owner(request.sid, fresh.pasid_number, root.domain, root.pasid)
+            self._owners[_place(fresh.pasid.steps)] = owner
+
+
+def _place(steps: Sequence[Step]) -> int:
+    """Return where the last context or PASID entry among steps begins."""
+    last = steps[-1]
+    return min(s.address for s in steps if s.role is last.role)

@@ -23,7 +23,12 @@ from tests.harness.replay.edits import (
 )
 from tests.writers.replays import replay_events
 
-TRACES = sorted((Path(__file__).parents[3] / "corpora" / "traces").glob("*.trace"))
+SHIPPED: dict[str, list[Path]] = {}
+"""The shipped recordings, by the kind of their unit."""
+for _path in sorted((Path(__file__).parents[3] / "corpora" / "traces").glob("*.trace")):
+    with TraceReader(_path) as _source:
+        SHIPPED.setdefault(_source.header.units[0].kind, []).append(_path)
+TRACES = SHIPPED["vtd"]
 EDITS_PER_TRACE = 4
 Kind = Callable[[Probe], Iterator[Edit]]
 MINIMUM: dict[Kind, int] = {

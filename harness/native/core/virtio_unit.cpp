@@ -197,21 +197,28 @@ const std::vector<Outcome> &Unit::access(u32 endpoint, u64 iova, AccessKind kind
     for (const Permitted &one : permitted_)
         if (std::find(outcomes_.begin(), outcomes_.end(), one.outcome) == outcomes_.end())
             outcomes_.push_back(one.outcome);
-    auto chosen = permitted_.begin();
-    if (recorded.type != OutcomeType::none) {
-        chosen = std::find_if(permitted_.begin(), permitted_.end(), [&](const Permitted &one) {
-            return compatible(recorded, one.outcome, iova);
-        });
-        if (chosen == permitted_.end()) {
-            judge(endpoint, iova, recorded);
-            return outcomes_;
-        }
-        if (chosen->mapping.has_value())
-            settle(endpoint, *chosen);
+    flags_.clear();
+    const auto fits = [&](const Permitted &one) {
+        return recorded.type == OutcomeType::none || compatible(recorded, one.outcome, iova);
+    };
+    const auto chosen = std::find_if(permitted_.begin(), permitted_.end(), fits);
+    if (chosen == permitted_.end()) {
+        judge(endpoint, iova, recorded);
+        return outcomes_;
     }
-    if (chosen->outcome.type == OutcomeType::fault)
+    // What fits both a mapping and its end shows neither.
+    const bool certain = std::all_of(chosen, permitted_.end(), [&](const Permitted &one) {
+        return !fits(one) || (one.mapping == chosen->mapping && one.gone == chosen->gone);
+    });
+    if (recorded.type != OutcomeType::none && certain && chosen->mapping.has_value())
+        settle(endpoint, *chosen);
+    if (chosen->outcome.type == OutcomeType::fault) {
         emitted.push_back(
             Observation::fault_report(chosen->outcome.reason, chosen->flags, endpoint, iova));
+        for (const Permitted &one : permitted_)
+            if (fits(one) && one.outcome == chosen->outcome)
+                flags_.push_back(one.flags);
+    }
     return outcomes_;
 }
 
@@ -228,8 +235,11 @@ bool Unit::same_report(const Observation &expected, const Observation &seen) con
     const u64 flags = seen.word[0], endpoint = seen.word[1];
     const bool same_place =
         expected.address == seen.address || (flags & wire::FaultFlag::address) == 0;
+    const auto known = [&](u64 known) {
+        return ((known ^ flags) & ~u64{state_.dialect.fault_flags_ignored}) == 0;
+    };
     return same_place && expected.value == seen.value && expected.word[1] == endpoint &&
-           ((expected.word[0] ^ flags) & ~u64{state_.dialect.fault_flags_ignored}) == 0;
+           (known(expected.word[0]) || std::any_of(flags_.begin(), flags_.end(), known));
 }
 
 void Unit::judge(u32 endpoint, u64 iova, const Outcome &recorded) {

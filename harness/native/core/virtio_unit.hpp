@@ -46,7 +46,7 @@ class Unit {
     const std::vector<Outcome> &access(u32 endpoint, u64 iova, AccessKind kind,
                                        const Outcome &recorded);
 
-    // Whether a fault report may be the expected one.
+    // Whether a fault report may be the expected one, that of the last access.
     bool same_report(const Observation &expected, const Observation &seen) const;
 
     const State &state() const { return state_; }
@@ -74,6 +74,7 @@ class Unit {
     std::vector<std::string> answers_; // of the last request
     std::vector<Permitted> permitted_; // of the last access
     std::vector<Outcome> outcomes_;    // of the last access, none twice
+    std::vector<u32> flags_;           // that a report of the last access may have
 };
 
 } // namespace dmarewind::virtio

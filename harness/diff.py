@@ -8,7 +8,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -17,16 +17,20 @@ from tqdm import tqdm
 
 from harness.decoded import VIRTIO
 from harness.deviations import known_crash, without_each
+from harness.differential import given
 from harness.differential.engine import MODEL, Differential, Divergence, Unit
 from harness.differential.real import Qemu
 from harness.differential.simulated import Simulated
+from harness.errors import HarnessError
 from harness.explain import explain
 from harness.files import replacing
+from harness.generate.virtio import Step
 from harness.model.virtio.dialect import SPECIFICATION, dialect_named
 from harness.qemu.pc import PROGRAM
 from harness.qemu.process import EndedError
-from harness.qemu.unit import QemuUnit
+from harness.qemu.unit import QemuUnit, devices_for
 from harness.report import Report
+from harness.targets.qemu import endpoints_of
 from harness.trace import write_text
 
 QEMU: Final = "qemu"
@@ -67,6 +71,13 @@ def _seed(text: str) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `dmarewind diff`."""
     parser.add_argument(
+        "traces",
+        nargs="*",
+        type=Path,
+        metavar="TRACE",
+        help="do what these say instead of making something up; needs qemu",
+    )
+    parser.add_argument(
         "--targets",
         type=_targets,
         default=[MODEL, QEMU],
@@ -102,10 +113,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def _unit(args: argparse.Namespace) -> Iterator[Unit]:
-    """Give the unit that answers."""
+def _unit(args: argparse.Namespace, named: Collection[int] = ()) -> Iterator[Unit]:
+    """Give the unit that answers, with the endpoints that are named."""
     if QEMU in args.targets:
-        with QemuUnit(args.program) as unit:
+        with QemuUnit(args.program, devices_for(named)) as unit:
             yield Qemu(unit)
     else:
         yield Simulated(dialect_named(_SIMULATED))
@@ -125,10 +136,10 @@ class _Run:
         self.divergences = 0
         self.reasons: Counter[str] = Counter()
 
-    def sequence(self, seed: int) -> None:
+    def sequence(self, seed: int, steps: Sequence[Step] | None = None) -> None:
         """Run one sequence; a crash that is known is counted as such."""
         try:
-            found = self.differential.run(seed)
+            found = self.differential.run(seed, steps)
         except EndedError as error:
             self._crash(seed, error)
             return
@@ -202,7 +213,7 @@ class _Run:
             write_text(draft, self._unit.header, events)
         return path
 
-    def summary(self, seconds: float, first: int) -> None:
+    def summary(self, seconds: float, source: str) -> None:
         """Print one line, and the known deviations that were met."""
         totals = self.differential.totals
         rate = totals.steps / seconds if seconds else 0.0
@@ -210,7 +221,7 @@ class _Run:
         answering = f"QEMU {version}" if version else "the model"
         if self._args.json:
             self._report.emit(
-                type="summary", unit=self._args.unit, answering=answering, seed=first,
+                type="summary", unit=self._args.unit, answering=answering, source=source,
                 sequences=totals.sequences, steps=totals.steps, accesses=totals.accesses,
                 reports=totals.reports, divergences=self.divergences, reasons=dict(self.reasons),
                 seen=dict(totals.seen), seconds=round(seconds, 3), rate=round(rate),
@@ -220,7 +231,7 @@ class _Run:
             self._report.heading("sequences that ended early")
             self._report.table((count, reason) for reason, count in self.reasons.most_common())
         self._report.line(
-            f"{totals.sequences} sequences from seed {first}, {totals.steps} steps, "
+            f"{totals.sequences} sequences {source}, {totals.steps} steps, "
             f"{totals.accesses} accesses, {totals.reports} fault reports of {answering} judged by "
             f"{', '.join(self.judges)}: {self.divergences} divergences, {rate:.0f} steps/s"
         )
@@ -239,6 +250,24 @@ def _plain(value: Any) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; return 1 when anything diverged."""
+    return max(_given(args, path) for path in args.traces) if args.traces else _made_up(args)
+
+
+def _given(args: argparse.Namespace, path: Path) -> int:
+    if QEMU not in args.targets:
+        raise HarnessError("a trace takes qemu among the targets; `dmarewind replay` judges it")
+    events = given.read(path)
+    with _unit(args, endpoints_of(events)) as unit:
+        assert isinstance(unit, Qemu)
+        running = _Run(args, unit)
+        start = time.perf_counter()
+        for number, steps in enumerate(given.sequences(events, unit.unit)):
+            running.sequence(number, steps)
+        running.summary(time.perf_counter() - start, f"of {path}")
+        return 1 if running.divergences else 0
+
+
+def _made_up(args: argparse.Namespace) -> int:
     first = secrets.randbits(32) if args.seed is None else args.seed
     with _unit(args) as unit:
         running = _Run(args, unit)
@@ -251,6 +280,5 @@ def run(args: argparse.Namespace) -> int:
                 running.sequence(seed)
                 seed += 1
                 bar.update(totals.steps - before)
-        seconds = time.perf_counter() - start
-        running.summary(seconds, first)
+        running.summary(time.perf_counter() - start, f"from seed {first}")
         return 1 if running.divergences else 0

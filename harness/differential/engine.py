@@ -124,8 +124,12 @@ class Differential:
         info = self.unit.header.units[0]
         return VirtioConfig(info.capability, info.config, True, dialect)
 
-    def run(self, seed: int) -> Divergence | None:
-        """Run the sequence of a seed up to the first thing that is not accepted.
+    def made_up(self, seed: int) -> list[Step]:
+        """Return the sequence of a seed."""
+        return Generator(self.unit.scene, Random(seed)).sequence(self._length)
+
+    def run(self, seed: int, given: Sequence[Step] | None = None) -> Divergence | None:
+        """Run the sequence of a seed, or a given one, up to the first thing not accepted.
 
         `events` is what happened so far. Errors: EndedError when the unit did not survive.
         """
@@ -139,7 +143,7 @@ class Differential:
             events.append(event)
             for model in models:
                 model.apply(event)
-        sequence = Generator(self.unit.scene, Random(seed)).sequence(self._length)
+        sequence = self.made_up(seed) if given is None else given
         for number, step in enumerate(sequence):
             try:
                 done = self.unit.step(step, guide)

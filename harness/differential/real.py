@@ -5,6 +5,7 @@ from __future__ import annotations
 from decoders.events import (
     AccessKind,
     ConfigSpace,
+    DeviceReset,
     Endpoint,
     Event,
     Features,
@@ -19,7 +20,7 @@ from harness.differential.engine import UnexplainedError
 from harness.generate.virtio import Device, Scene, Step
 from harness.model.virtio.dialect import dialect_named
 from harness.qemu.observed import Guess, observed
-from harness.qemu.unit import POOL_PAGES, POOL_START, PROBE_SIZE, Dma, QemuUnit
+from harness.qemu.unit import POOL_PAGES, POOL_START, PROBE_SIZE, Dma, QemuUnit, Seen
 from harness.targets.virtio_model import VirtioModelReplay
 from harness.trace import Header, UnitInfo
 
@@ -52,8 +53,8 @@ class Qemu:
     def step(self, step: Step, guide: VirtioModelReplay) -> list[Event]:
         """Do one step and return what happened; the guide is told of each event."""
         unit, choice, stimulus = self.unit, step.dma, step.stimulus
-        dma = Dma(choice.device, choice.kind, choice.iova)
-        events: list[Event]
+        dma = None if choice is None else Dma(choice.device, choice.kind, choice.iova)
+        events: list[Event] = []
         if isinstance(stimulus, Request):
             seen = unit.request(stimulus.data, stimulus.room, dma)
             events = [Request(stimulus.data, stimulus.room, seen.answer)]
@@ -61,11 +62,16 @@ class Qemu:
             seen = unit.write_bypass(stimulus.value, dma)
             events = [stimulus, RegRead(BYPASS_OFFSET, 1, unit.bypass())]
         else:
-            unit.device_reset()
-            seen = unit.access(dma)
-            events = [stimulus, Features(*unit.features), RegRead(BYPASS_OFFSET, 1, unit.bypass())]
+            if isinstance(stimulus, DeviceReset):
+                unit.device_reset()
+                now = RegRead(BYPASS_OFFSET, 1, unit.bypass())
+                events = [stimulus, Features(*unit.features), now]
+            seen = unit.access(dma) if dma is not None else Seen(None, [], [])
         for event in events:
             guide.apply(event)
+        if dma is None:
+            guide.finish()
+            return events
         endpoint = unit.endpoint(dma.device)
         operation = unit.operation(dma)
         assert operation is not None, "it has been carried out"

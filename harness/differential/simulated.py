@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from decoders.events import (
@@ -10,6 +11,7 @@ from decoders.events import (
     ConfigSpace,
     Endpoint,
     Event,
+    Fault,
     Features,
     RegRead,
     RegWrite,
@@ -65,6 +67,8 @@ class Simulated:
     def step(self, step: Step, guide: VirtioModelReplay) -> list[Event]:
         """Do one step and return what happened; the guide is told of each event."""
         unit, stimulus, choice = self._unit, step.stimulus, step.dma
+        if choice is None:
+            raise ValueError("a step without DMA is for a real unit")
         events: list[Event]
         if isinstance(stimulus, Request):
             answer = unit.request(stimulus.data, stimulus.room)[0]
@@ -72,6 +76,8 @@ class Simulated:
         elif isinstance(stimulus, RegWrite):
             unit.write_register(stimulus.offset, stimulus.size, stimulus.value)
             events = [stimulus, RegRead(BYPASS_OFFSET, 1, unit.read_register(BYPASS_OFFSET, 1))]
+        elif stimulus is None:
+            events = []
         else:
             unit.device_reset()
             unit.features(DEFAULT_FEATURES, DEFAULT_FEATURES)
@@ -79,7 +85,10 @@ class Simulated:
         endpoint = self.scene.devices[choice.device].endpoint
         if choice.iova + _TRANSFER <= _ADDRESSES:
             outcome = unit.access(endpoint, choice.iova, choice.kind)[0]
-            events += [Access(endpoint, None, choice.iova, choice.kind, outcome), *unit.emitted()]
+            if isinstance(outcome, Fault):
+                outcome = Fault(int(outcome.reason))
+            events.append(Access(endpoint, None, choice.iova, choice.kind, outcome))
+            events += [replace(r, reason=int(r.reason), flags=int(r.flags)) for r in unit.emitted()]
         unit.findings()
         for event in events:
             guide.apply(event)

@@ -68,10 +68,10 @@ class DmaChoice:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Hold a stimulus and the DMA behind it."""
+    """Hold a stimulus and the DMA behind it; what is made up always has both."""
 
-    stimulus: Stimulus
-    dma: DmaChoice
+    stimulus: Stimulus | None
+    dma: DmaChoice | None
 
 
 class Generator:

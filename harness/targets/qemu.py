@@ -62,7 +62,8 @@ class QemuReplay:
     def feed(self, block: Block) -> None:
         """Apply the events of one block; the first one says which machine to build."""
         if self._unit is None:
-            self._unit = QemuUnit(devices=devices_for(_endpoints(block)))
+            named = endpoints_of(decode(block.raw, "trace", block.first_event))
+            self._unit = QemuUnit(devices=devices_for(named))
             self._end = weakref.finalize(self, self._unit.close)
             self._unit.reset()
         for event in decode(block.raw, "trace", block.first_event):
@@ -138,7 +139,7 @@ class QemuReplay:
         counters, outcome = self._counters, event.outcome
         counters.translations += isinstance(outcome, Translation)
         counters.faults += isinstance(outcome, Fault)
-        dma = _dma(unit, event)
+        dma = dma_for(unit, event)
         if dma is None:
             counters.unjudged += outcome is not None
             return
@@ -176,11 +177,11 @@ class QemuReplay:
             self._found("fault-report", event, () if at is None else (at,))
 
 
-def _endpoints(block: Block) -> set[int]:
+def endpoints_of(events: Iterable[Event]) -> set[int]:
     """Return the endpoints that are declared; where none is, those that events name."""
     declared: set[int] = set()
     found: set[int] = set()
-    for event in decode(block.raw, "trace", block.first_event):
+    for event in events:
         match event:
             case Endpoint(endpoint):
                 declared.add(endpoint)
@@ -193,7 +194,7 @@ def _endpoints(block: Block) -> set[int]:
     return declared or found
 
 
-def _dma(unit: QemuUnit, event: Access) -> Dma | None:
+def dma_for(unit: QemuUnit, event: Access) -> Dma | None:
     """Return DMA that includes an access; None where no device can, or where it would do harm."""
     outcome = event.outcome
     if isinstance(outcome, Translation):

@@ -7,12 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from decoders.bytewise import packed
+from decoders.events import (
+    Access,
+    AccessKind,
+    DeviceReset,
+    Endpoint,
+    Event,
+    RegWrite,
+    Request,
+    Reset,
+)
+from decoders.virtio_iommu.structures import Attach, Map
 from harness.cli import main
 from harness.deviations import DEVIATIONS, Deviation
 from harness.differential.engine import MODEL, Differential
 from harness.differential.simulated import Simulated
+from harness.model.virtio.config import DEFAULT_CONFIG, DEFAULT_FEATURES
 from harness.model.virtio.dialect import dialect_named
-from harness.trace import open_events
+from harness.qemu.unit import POOL_START
+from harness.trace import Header, UnitInfo, open_events, write_text
 
 STEPS = 1200
 
@@ -104,3 +118,50 @@ def test_bad_arguments(
 def test_a_missing_qemu_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "--program", "no-such-qemu"]) == 2
     assert "cannot run no-such-qemu" in capsys.readouterr().err
+
+
+STORY: list[Event] = [
+    Reset(),
+    Endpoint(0x20, ()),
+    RegWrite(36, 1, 0),
+    Request(packed(Attach).pack(1, bytes(3), 1, 0x20, 0, bytes(4)), 4, None),
+    Request(packed(Map).pack(3, bytes(3), 1, 0x8000_0000, 0x8000_0FFF, POOL_START, 3), 4, None),
+    Access(0x20, None, 0x8000_0040, AccessKind.WRITE, None),
+    Access(0x20, None, 0x8000_0048, AccessKind.WRITE, None),
+    DeviceReset(),
+    Access(0x20, None, 0x8000_0040, AccessKind.WRITE, None),
+]
+"""What a driver and a device did; nobody has said what came of it."""
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    path = tmp_path / "story.txt"
+    unit = UnitInfo("virtio-iommu", capability=DEFAULT_FEATURES, config=DEFAULT_CONFIG)
+    write_text(path, Header(units=(unit,)), [*STORY, *STORY])
+    return path
+
+
+@pytest.mark.qemu
+def test_a_given_trace(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", str(story), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["sequences"] == 2
+    # The two writes are parts of one dump of 13 transfers; the mapping outlives the reset.
+    assert summary["steps"] == 2 * 6
+    assert summary["seen"]["write translation"] == 2 * 2 * 13
+    assert "write fault" not in summary["seen"]
+
+
+@pytest.mark.qemu
+def test_a_given_trace_and_the_specification(
+    story: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diff", str(story), "--json", "--no-deviations"]) == 1
+    *_, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert summary["reasons"] == {"reset-keeps-domains": 2}
+
+
+def test_a_given_trace_takes_qemu(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", str(story), "--targets", "model,native"]) == 2
+    assert "takes qemu among the targets" in capsys.readouterr().err

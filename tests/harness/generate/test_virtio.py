@@ -40,6 +40,7 @@ def test_every_kind_of_step_occurs() -> None:
                 seen[f"request {step.stimulus.data[0] if known else 'unknown'}"] += 1
             else:
                 seen[type(step.stimulus).__name__] += 1
+            assert step.dma is not None
             seen[f"{step.dma.kind.name} of {step.dma.device}"] += 1
     assert seen.keys() == {
         *(f"request {kind}" for kind in (1, 2, 3, 4, 5, "unknown")),
@@ -55,6 +56,7 @@ def test_every_kind_of_step_occurs() -> None:
 def test_dma_is_what_the_device_can_do_and_keeps_away_from_other_devices() -> None:
     for seed in range(200):
         for step in sequence(seed):
+            assert step.dma is not None
             device, iova = SCENE.devices[step.dma.device], step.dma.iova
             assert step.dma.kind in device.kinds
             assert POOL <= iova <= (1 << device.width) - 64, hex(iova)

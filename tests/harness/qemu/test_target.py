@@ -97,7 +97,12 @@ def test_a_true_story() -> None:
             (Translation(POOL_START + 0x48, 0),),
         ),
         (11, Access(DEVICE, None, IOVA, READ, Fault(2)), "access", ()),
-        (12, Access(DEVICE, None, BEHIND, WRITE, Translation(POOL_START, 0xFFF)), "access", (Fault(2),)),
+        (
+            12,
+            Access(DEVICE, None, BEHIND, WRITE, Translation(POOL_START, 0xFFF)),
+            "access",
+            (Fault(2),),
+        ),
     ],
 )  # fmt: skip
 def test_a_lie_is_found(number: int, event: Event, subject: str, answered: tuple[object]) -> None:

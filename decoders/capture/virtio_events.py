@@ -45,6 +45,9 @@ class RequestLine:
     kind: RequestType
     numbers: tuple[int, ...]
 
+    def __str__(self) -> str:
+        return f"{self.kind.name} {', '.join(f'{number:#x}' for number in self.numbers)}"
+
 
 @dataclass(frozen=True, slots=True)
 class RegionLine:

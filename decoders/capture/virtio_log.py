@@ -80,8 +80,7 @@ class _Place:
     """Keep the place of a request in the stream, and what its trace line shows."""
 
     line: int
-    kind: RequestType
-    numbers: tuple[int, ...]
+    shown: RequestLine
     regions: list[Region] = field(default_factory=list)
 
 
@@ -101,6 +100,7 @@ class VirtioLog:
         self._tick = tick
         self._problem = problem
         self._held: deque[Event | _Place] = deque()
+        self._waiting: dict[RequestLine, int] = {}  # how often each is the place of one that waits
         self._access: Translate | None = None
         self._probe: _Place | None = None
         self._features: Features | None = None
@@ -152,23 +152,28 @@ class VirtioLog:
         self._probe = None
         if not self.recording:
             return
-        held = self._held
-        found = next(
-            (i for i, one in enumerate(held) if type(one) is _Place and _is_place_of(told, one)),
-            None,
-        )
-        if found is None:
-            if _leaves_line(told):
-                self._problem(f"the recorder saw {_name(told)}, the unit did not")
+        shown = _shown(told)
+        leaves_line = shown is not None and _leaves_line(told, shown.kind)
+        # The unit prints regions before it finds that there is no room for them.
+        no_room = shown is not None and shown.kind is RequestType.PROBE and _failed(told)
+        if shown is None or not (leaves_line or no_room) or shown not in self._waiting:
+            if leaves_line:
+                self._problem(f"the recorder saw {shown}, the unit did not")
             self._clock(out)
             out.append(told)
             return
-        for _ in range(found):
+        held = self._held
+        while not self._is_place_of(held[0], shown):
             self._pass(held.popleft(), out)
+        self._leave(shown)
         held.popleft()
         out.append(told)
         while held and type(held[0]) is not _Place:
             self._pass(held.popleft(), out)
+
+    @staticmethod
+    def _is_place_of(one: Event | _Place, shown: RequestLine) -> bool:
+        return type(one) is _Place and one.shown == shown
 
     def accepted(self, features: int, line: int, out: list[Event]) -> None:
         """Take what the driver has accepted."""
@@ -248,11 +253,11 @@ class VirtioLog:
 
     def _region(self, part: RegionLine, out: list[Event]) -> None:
         region = (part.subtype, part.start, part.end)
-        probe = self._probe
+        probe, shown = self._probe, RequestLine(RequestType.PROBE, (part.endpoint,))
         # The same region again begins the answer to another request.
-        if probe is None or probe.numbers != (part.endpoint,) or region == probe.regions[0]:
+        if probe is None or probe.shown != shown or region == probe.regions[0]:
             self._close_probe(out)
-            probe = self._probe = _Place(self.line, RequestType.PROBE, (part.endpoint,))
+            probe = self._probe = _Place(self.line, shown)
             self._hold(probe, out)
             if len(self._regions) < ENDPOINTS_LIMIT:
                 self._regions[part.endpoint] = []
@@ -268,6 +273,7 @@ class VirtioLog:
     def _hold(self, place: _Place, out: list[Event]) -> None:
         self._clock(out)
         self._held.append(place)
+        self._waiting[place.shown] = self._waiting.get(place.shown, 0) + 1
         if len(self._held) > HELD_LIMIT:
             self._problem(f"the recorder did not tell of the request of line {place.line}")
             self.lose(out)
@@ -277,19 +283,25 @@ class VirtioLog:
         if type(one) is not _Place:
             out.append(one)  # type: ignore[arg-type]
             return
+        self._leave(one.shown)
         if not expected:
             self._problem(f"the recorder did not tell of the request of line {one.line}")
         made_up = self._made_up(one)
         if made_up is not None:
             out.append(made_up)
 
+    def _leave(self, shown: RequestLine) -> None:
+        left = self._waiting.pop(shown) - 1
+        if left:
+            self._waiting[shown] = left
+
     def _made_up(self, place: _Place) -> Request | None:
         """Make a request from its trace line: of flags and answers it shows those of MAP only.
 
         The size of a PROBE answer is in the config space: None when nobody has read that.
         """
-        kind = place.kind
-        values = dict(zip(_SHOWN[kind], place.numbers, strict=True))
+        kind = place.shown.kind
+        values = dict(zip(_SHOWN[kind], place.shown.numbers, strict=True))
         data = encode_request(build(REQUESTS[kind], type=int(kind), **values))
         if kind is RequestType.MAP:
             return Request(data, _TAIL, bytes(_TAIL))
@@ -309,8 +321,7 @@ class VirtioLog:
 
     def _other(self, part: Part, out: list[Event]) -> None:
         if type(part) is RequestLine:
-            place = _Place(self.line, part.kind, part.numbers)
-            self._hold(place, out)
+            self._hold(_Place(self.line, part), out)
             if not self.recording:
                 self.finish(out)
         elif type(part) is EndpointKnown:
@@ -380,23 +391,27 @@ def _access(sid: int, address: int, physical: int) -> Access:
     return Access(sid, None, address, AccessKind.UNKNOWN, Translation(physical, 0))
 
 
-def _kind(told: Request) -> RequestType | None:
-    """Give a request's type, if there is such a type and enough of the request."""
+def _shown(told: Request) -> RequestLine | None:
+    """Give what a trace line would show; None without a known type, or enough of the request."""
     try:
         kind = RequestType(told.data[0])
     except (ValueError, IndexError):
         return None
-    return kind if len(told.data) >= READABLE_SIZE[kind] else None
-
-
-def _name(told: Request) -> str:
-    kind = _kind(told)
-    return "a request" if kind is None else f"{kind.name} {_numbers(told, kind)}"
-
-
-def _numbers(told: Request, kind: RequestType) -> tuple[int, ...]:
+    if len(told.data) < READABLE_SIZE[kind]:
+        return None
     values = packed(REQUESTS[kind]).unpack(told.data)
-    return tuple(values[index] for index in _INDEXES[kind])
+    return RequestLine(kind, tuple(values[index] for index in _INDEXES[kind]))
+
+
+def _leaves_line(told: Request, kind: RequestType) -> bool:
+    """Say whether the unit prints a line for such a request, going by its answer."""
+    if kind is RequestType.MAP:
+        return _status(told) == Status.OK
+    return kind is not RequestType.PROBE or _has_regions(told)
+
+
+def _failed(told: Request) -> bool:
+    return _status(told) == Status.DEVERR
 
 
 def _status(told: Request) -> int | None:
@@ -410,22 +425,3 @@ def _has_regions(told: Request) -> bool:
         return any(one.region is not None for one in read_properties(payload, "answer"))
     except DecodeError:
         return True
-
-
-def _leaves_line(told: Request) -> bool:
-    """Say whether the unit prints a line for such a request, going by its answer."""
-    kind = _kind(told)
-    if kind is None:
-        return False
-    if kind is RequestType.MAP:
-        return _status(told) == Status.OK
-    return kind is not RequestType.PROBE or _has_regions(told)
-
-
-def _is_place_of(told: Request, place: _Place) -> bool:
-    if _kind(told) is not place.kind or _numbers(told, place.kind) != place.numbers:
-        return False
-    # The unit prints regions before it finds that there is no room for them.
-    return _leaves_line(told) or (
-        place.kind is RequestType.PROBE and _status(told) == Status.DEVERR
-    )

@@ -28,7 +28,7 @@ from harness.record import Summary, record
 from harness.trace import TraceReader
 from tests.harness.recording import Guest, Note, read, replayed
 
-TARGETS = ["model"]
+TARGETS = ["model", "native"]
 BLOCK, NIC, EDU = 0x18, 0x20, 0x28
 MSI = ((1, 0xFEE0_0000, 0xFEEF_FFFF),)
 

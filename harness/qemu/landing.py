@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+from collections.abc import Callable, Iterator
 from typing import Final
 
 PAGE: Final = 4096
@@ -53,6 +55,14 @@ class Pool:
                 at += 1
             runs.append((self.start + first, now[first:at]))
         return runs
+
+
+@contextlib.contextmanager
+def watching(ram: mmap.mmap, page: int) -> Iterator[Callable[[], list[tuple[int, bytes]]]]:
+    """Mark one page; give what says how it has changed. It is zero afterwards."""
+    pool = Pool(ram, page, 1)
+    yield pool.changes
+    ram.madvise(mmap.MADV_REMOVE, page, PAGE)
 
 
 def mark(address: int) -> bytes:

@@ -36,18 +36,20 @@ class Pc:
     setup: Setup
     config: Ports
 
-    def __init__(self, devices: Sequence[str], program: str = PROGRAM) -> None:
+    def __init__(
+        self, devices: Sequence[str], program: str = PROGRAM, ram_size: int = RAM_SIZE
+    ) -> None:
         self._cleanup = contextlib.ExitStack()
         self._memory = os.memfd_create("dmarewind-ram", os.MFD_CLOEXEC)
         self._cleanup.callback(os.close, self._memory)
-        os.ftruncate(self._memory, RAM_SIZE)
-        self.ram = mmap.mmap(self._memory, RAM_SIZE)
+        os.ftruncate(self._memory, ram_size)
+        self.ram = mmap.mmap(self._memory, ram_size)
         self._cleanup.callback(self.ram.close)
         self._command = [program, "-nodefaults", "-display", "none", "-S", "-accel", "tcg"]
-        self._command += ["-machine", "q35,memory-backend=ram", "-m", f"{RAM_SIZE >> 20}M"]
+        self._command += ["-machine", "q35,memory-backend=ram", "-m", f"{ram_size >> 20}M"]
         self._command += [
             "-object",
-            f"memory-backend-file,id=ram,size={RAM_SIZE},share=on,mem-path=/dev/fd/{self._memory}",
+            f"memory-backend-file,id=ram,size={ram_size},share=on,mem-path=/dev/fd/{self._memory}",
         ]
         for device in devices:
             self._command += ["-device", device]
@@ -115,6 +117,6 @@ class Pc:
         self.close()
 
 
-def is_ram(address: int) -> bool:
-    """Say whether the PC has RAM at an address."""
-    return address < _CONVENTIONAL or RAM_START <= address < RAM_SIZE
+def is_ram(address: int, ram_size: int = RAM_SIZE) -> bool:
+    """Say whether a PC has RAM at an address."""
+    return address < _CONVENTIONAL or RAM_START <= address < ram_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,7 +19,7 @@ from harness.errors import HarnessError
 from harness.qemu import virtio_iommu
 from harness.qemu.dma import DmaDevice, Operation, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
-from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
+from harness.qemu.pc import PROGRAM, RAM_SIZE, Pc
 from harness.qemu.virtio import VERSION_1
 
 DEVICES: Final = (
@@ -47,8 +48,12 @@ PROBE_SIZE: Final = 512
 Regions = tuple[tuple[int, int, int], ...]
 
 POOL_PAGES: Final = 64
-POOL_START: Final = RAM_SIZE - POOL_PAGES * PAGE
+POOL_SIZE: Final = POOL_PAGES * PAGE
+POOL_START: Final = RAM_SIZE - POOL_SIZE
 """At the end of RAM: what runs over it lands nowhere."""
+
+_QUEUES: Final = 1 << 20
+"""Bytes at the end of RAM that hold queues and pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +81,38 @@ class Seen:
 class QemuUnit:
     """Own a PC with a virtio-iommu and DMA devices; the state after reset() is always the same."""
 
-    def __init__(self, program: str = PROGRAM, devices: Sequence[str] = DEVICES) -> None:
+    def __init__(
+        self,
+        program: str = PROGRAM,
+        devices: Sequence[str] = DEVICES,
+        ram_size: int = RAM_SIZE,
+    ) -> None:
         self._cleanup = contextlib.ExitStack()
-        self._pc = self._cleanup.enter_context(Pc(devices, program))
+        self.ram_size = ram_size
+        self._pc = self._cleanup.enter_context(Pc(devices, program, ram_size))
         try:
-            self.pool = Pool(self._pc.ram, POOL_START, POOL_PAGES)
+            self.pool = Pool(self._pc.ram, ram_size - POOL_SIZE, POOL_PAGES)
             self._found()
         except BaseException:
             self.close()
             raise
 
     def _found(self) -> None:
-        self._iommu = virtio_iommu.VirtioIommu(self._pc, RAM_START)
-        if self._iommu.end > POOL_START:
+        self._iommu = virtio_iommu.VirtioIommu(self._pc, self.queues_start)
+        if self._iommu.end > self.pool.start:
             raise ValueError("the queues reach into the pool")
         self.devices: list[DmaDevice] = dma_devices(self._pc)
         self._iommu.start()
+
+    @property
+    def queues_start(self) -> int:
+        """Return where the queues begin; between them and the pool DMA must not land."""
+        return self.ram_size - _QUEUES
+
+    @property
+    def ram(self) -> mmap.mmap:
+        """Return the machine's memory."""
+        return self._pc.ram
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -136,8 +157,9 @@ class QemuUnit:
         prepare(self._pc, self.devices)
         self.pool.restore()
         # What DMA may have left elsewhere would be read as a descriptor, and obeyed.
-        self._pc.ram[:RAM_START] = bytes(RAM_START)
-        self._pc.ram[self._iommu.end : POOL_START] = bytes(POOL_START - self._iommu.end)
+        self.ram.madvise(mmap.MADV_REMOVE, 0, self.queues_start)
+        above = self._iommu.end + PAGE - 1 & -PAGE
+        self.ram.madvise(mmap.MADV_REMOVE, above, self.pool.start - above)
 
     def device_reset(self, features: int = virtio_iommu.ALL_FEATURES) -> None:
         """Reset the IOMMU alone, as its driver does, and start it again with some features."""

@@ -1,9 +1,9 @@
 """A virtio-iommu of a real QEMU as a target: requests are handed to it, accesses are real DMA.
 
 The machine is built with devices that can do DMA where the trace has endpoints. A device does more
-than the one access that was recorded; what it reports for other addresses is not judged. Where an
-access leads is seen in a pool of pages only: a translation elsewhere is unjudged, if it does not
-fail.
+than the one access that was recorded; what it reports for other addresses is not judged. Where a
+write led is seen in the page where the recording says, and in a pool. Where a read led is not seen,
+nor what leads outside RAM: that is unjudged, if it does not fail.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from decoders.events import (
     FaultReport,
     Features,
     Gap,
+    Outcome,
     RegRead,
     RegWrite,
     Request,
@@ -35,15 +36,18 @@ from harness.errors import HarnessError
 from harness.findings import Finding, FindingKind
 from harness.model.virtio.config import VirtioConfig
 from harness.model.virtio.requests import endpoint_of
-from harness.qemu.landing import PAGE
+from harness.qemu.landing import PAGE, watching
 from harness.qemu.pc import is_ram
 from harness.qemu.unit import Dma, QemuUnit, Seen, devices_for
 from harness.targets.base import FINDINGS_KEPT, AnyConfig, Counters
 from harness.trace import Block
 from harness.trace.codec import decode
 
-_OUT_OF_REACH: Final = 0xE000_0000, 1 << 32
+_OUT_OF_REACH: Final = range(0xE000_0000, 1 << 32)
 """Other devices are here: no DMA goes there."""
+
+RAM: Final = 2 << 30
+"""Bytes of RAM, as far as it begins at 0: what is not written takes no memory."""
 
 
 class QemuReplay:
@@ -63,7 +67,7 @@ class QemuReplay:
         """Apply the events of one block; the first one says which machine to build."""
         if self._unit is None:
             named = endpoints_of(decode(block.raw, "trace", block.first_event))
-            self._unit = QemuUnit(devices=devices_for(named))
+            self._unit = QemuUnit(devices=devices_for(named), ram_size=RAM)
             self._end = weakref.finalize(self, self._unit.close)
             self._unit.reset()
         for event in decode(block.raw, "trace", block.first_event):
@@ -139,11 +143,11 @@ class QemuReplay:
         counters, outcome = self._counters, event.outcome
         counters.translations += isinstance(outcome, Translation)
         counters.faults += isinstance(outcome, Fault)
-        dma = dma_for(unit, event)
+        dma = dma_for(unit, event, everywhere=True)
         if dma is None:
             counters.unjudged += outcome is not None
             return
-        seen = unit.access(dma)
+        seen = self._carry_out(unit, dma, outcome, event.iova)
         self._reports = seen.faults
         if outcome is None:
             return
@@ -158,14 +162,25 @@ class QemuReplay:
             else:
                 self._found("access", outcome, () if now is None else (now,))
             return
-        place = outcome.address | event.iova & outcome.mask
-        if event.kind is AccessKind.READ or not unit.pool.start <= place < unit.pool.end:
+        place = _place(outcome, event.iova)
+        if event.kind is AccessKind.READ or not is_ram(place, unit.ram_size):
             counters.unjudged += 1
         elif any(start <= place < start + len(data) for start, data in seen.landed):
             counters.agreed += 1
         else:
             there = _landed(seen, event.iova)
             self._found("access", outcome, () if there is None else (there,))
+
+    def _carry_out(self, unit: QemuUnit, dma: Dma, outcome: Outcome | None, iova: int) -> Seen:
+        """Do DMA; look at the page where it is said to have led, and at the pool."""
+        if not isinstance(outcome, Translation):
+            return unit.access(dma)
+        place = _place(outcome, iova)
+        if place >= unit.queues_start or not is_ram(place, unit.ram_size):
+            return unit.access(dma)
+        with watching(unit.ram, place - place % PAGE) as changes:
+            seen = unit.access(dma)
+            return Seen(None, [*changes(), *seen.landed], seen.faults)
 
     def _report(self, event: FaultReport) -> None:
         if self._lost or not self._reports:
@@ -194,13 +209,17 @@ def endpoints_of(events: Iterable[Event]) -> set[int]:
     return declared or found
 
 
-def dma_for(unit: QemuUnit, event: Access) -> Dma | None:
-    """Return DMA that includes an access; None where no device can, or where it would do harm."""
+def dma_for(unit: QemuUnit, event: Access, everywhere: bool = False) -> Dma | None:
+    """Return DMA that includes an access; None where no device can, or where it would do harm.
+
+    RAM outside the pool takes DMA only everywhere.
+    """
     outcome = event.outcome
     if isinstance(outcome, Translation):
-        place = outcome.address | event.iova & outcome.mask
-        outside = not unit.pool.start <= place < unit.pool.end
-        if outside and (is_ram(place) or _OUT_OF_REACH[0] <= place < _OUT_OF_REACH[1]):
+        place = _place(outcome, event.iova)
+        queues = unit.queues_start <= place < unit.pool.start
+        beside = place < unit.queues_start and is_ram(place, unit.ram_size)
+        if queues or (beside and not everywhere) or place in _OUT_OF_REACH:
             return None
     for index, device in enumerate(unit.devices):
         if unit.endpoint(index) != event.sid:
@@ -212,6 +231,10 @@ def dma_for(unit: QemuUnit, event: Access) -> Dma | None:
         if unit.operation(dma) is not None:
             return dma
     return None
+
+
+def _place(outcome: Translation, iova: int) -> int:
+    return outcome.address | iova & outcome.mask
 
 
 def _report_at(reports: Iterable[FaultReport], iova: int) -> FaultReport | None:

@@ -207,6 +207,9 @@ class Commands:
         offset, size = event.offset, event.size
         if touches(offset, size, vtd.GCMD.offset) and size in (4, 8) and offset % 4 == 0:
             self._global(self._unit.registers.load(vtd.GCMD), number, coverage)
+        if offset == vtd.RTADDR.offset and event.value & RTADDR.reserved[0]:
+            detail = f"Bits {event.value & RTADDR.reserved[0]:#x} are reserved."
+            self._notes.note(ROOT_MODE, number, detail)
         if touches(offset, size, vtd.CCMD.offset + 4):
             self._context(event, number, coverage)
         place = iotlb_offset(self._unit.config.extended_capability)
@@ -259,7 +262,7 @@ class Commands:
         allowed = {TTM_LEGACY}
         allowed |= {TTM_SCALABLE} if config.ecap("smts") else set()
         allowed |= {TTM_ABORT} if config.ecap("adms") else set()
-        if mode not in allowed or self._root & RTADDR.reserved[0]:
+        if mode not in allowed:
             self._notes.note(ROOT_MODE, number, f"RTADDR is {self._root:#x}.")
 
     def _check_width(self, number: int) -> None:

@@ -76,6 +76,7 @@ class Coverage:
                 self._put(when, "context")
             case 2:
                 self._put(when, "context", domain)
+                self._put(when, "any context")
             case 3:
                 self._put(when, "device", mask, sid & ~IGNORED_FUNCTION_BITS[mask])
 
@@ -164,12 +165,16 @@ class Coverage:
         return max(self._last.get(place, NEVER), self._floor)
 
     def of_context(self, sid: int, domain: int) -> int:
-        """Return when a context entry was covered last."""
+        """Return when a context entry was covered last.
+
+        One of scalable mode has no domain (-1); any domain's invalidation may drop it.
+        """
         found = [
             self._get("device", mask, sid & ~ignored)
             for mask, ignored in enumerate(IGNORED_FUNCTION_BITS)
         ]
-        return max(self._get("context"), self._get("context", domain), *found)
+        by_domain = self._get("context", domain) if domain >= 0 else self._get("any context")
+        return max(self._get("context"), by_domain, *found)
 
     def of_pasid(self, domain: int, pasid: int) -> int:
         """Return when a PASID entry was covered last."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from decoders.events import Outcome, Translation
 from decoders.vtd.descriptors import descriptor_type
-from harness.check.coverage import DEVICE, NEVER, PASID_DEVICE, Coverage, event_of, moment
+from harness.check.coverage import DEVICE, NEVER, NO_PASID, PASID_DEVICE, Coverage, event_of, moment
 from harness.check.rules import Notebook, Rule
 from harness.model.lookup import CONTEXT, SCALABLE_CONTEXT, TT_DEVICE_TLB
 from harness.model.translate import Candidate, Fresh, Request
@@ -58,11 +58,11 @@ class DeviceTlbs:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._known: dict[int, dict[tuple[int, int], _Kept]] = {}
+        self._known: dict[int, dict[int, dict[int, _Kept]]] = {}  # source id, page, PASID or -1
         self._contexts: dict[int, tuple[int, ...]] = {}
         self._count = 0
 
-    def invalidated(self, words: Sequence[int], number: int, coverage: Coverage) -> None:
+    def invalidated(self, words: Sequence[int], when: int, coverage: Coverage) -> None:
         """Learn of a descriptor that the unit took."""
         match descriptor_type(words[0]):
             case 3:
@@ -80,40 +80,34 @@ class DeviceTlbs:
                 pasid = ALL_PASIDS if every else PASID_DEVICE["pasid"].get(words)
             case _:
                 return
+        # That a device uses ATS shows in its first invalidation; what it asked for before that
+        # is not known.
         known = self._known.setdefault(sid, {})
-        # Whether a device uses ATS shows in its first invalidation: what it asked for before
-        # that is not known.
         first = address >> PAGE_BITS
         # The lowest clear bit gives the size: 2 pages for bit 12, 4 for bit 13...
-        pages = (first ^ (first + 1)) + 1 if large else 1
-        first &= -pages
-        if pages > len(known):
-            chosen = [key for key in known if first <= key[1] < first + pages]
-        else:
-            numbers = {key[0] for key in known} if pages < len(known) else {-1}
-            chosen = [
-                (tag, page)
-                for tag in numbers
-                for page in range(first, first + pages)
-                if (tag, page) in known
-            ]
-        for key in chosen:
-            if pasid in (ALL_PASIDS, key[0]):
-                self._drop(known, key, number, coverage)
+        count = (first ^ (first + 1)) + 1 if large else 1
+        first &= -count
+        # Counted as what invalidations look at in the unit's own caches.
+        self._unit.caches.looked_at += min(count, len(known))
+        near = range(first, first + count)
+        pages = [page for page in known if page in near] if count > len(known) else near
+        for page in [page for page in pages if page in known]:
+            for number in [one for one in known[page] if pasid in (ALL_PASIDS, one) or one < 0]:
+                if self._covers(known[page][number], page, when, coverage):
+                    del known[page][number]
+                    self._count -= 1
+            if not known[page]:
+                del known[page]
 
-    def _drop(
-        self, known: dict[tuple[int, int], _Kept], key: tuple[int, int], now: int, seen: Coverage
-    ) -> None:
-        kept = known[key]
+    def _covers(self, kept: _Kept, page: int, when: int, coverage: Coverage) -> bool:
+        """Say whether a device asks anew once it has been told to; the IOTLB may hold on."""
         if self._differs(kept.leaf):
             changed = self._unit.memory.last_writer(kept.leaf.address)
-            iova = key[1] << PAGE_BITS
-            covered = seen.of_page(kept.domain, iova, kept.tag)
+            covered = coverage.of_page(kept.domain, page << PAGE_BITS, kept.tag)
             if changed is not None and covered < moment(changed):
-                kept.early = moment(now)
-                return
-        del known[key]
-        self._count -= 1
+                kept.early = when
+                return False
+        return True
 
     def access(
         self, request: Request, now: Candidate, fresh: Fresh, coverage: Coverage, found: bool
@@ -124,7 +118,7 @@ class DeviceTlbs:
             return
         if self._contexts.get(request.sid) != fresh.context.words:
             # ATS may have been off in between, which empties the device's TLB.
-            self._count -= len(known)
+            self._count -= sum(map(len, known.values()))
             known.clear()
             self._contexts[request.sid] = fresh.context.words
         root, result = fresh.root, fresh.result
@@ -132,8 +126,9 @@ class DeviceTlbs:
             return
         if not isinstance(now.outcome, Translation):
             return
-        key = (-1 if request.pasid is None else request.pasid, request.iova >> PAGE_BITS)
-        kept = known.get(key)
+        pasid = NO_PASID if request.pasid is None else request.pasid
+        page = request.iova >> PAGE_BITS
+        kept = known.get(page, {}).get(pasid)
         if kept is not None and not same_place(kept.outcome, now.outcome, request.iova):
             self._report(kept, request, coverage, found)
         if kept is None:
@@ -142,7 +137,11 @@ class DeviceTlbs:
                     pages.clear()
                 self._count = 0
             self._count += 1
-        known[key] = _Kept(now.outcome, result.steps[-1], root.domain, root.pasid, self._unit.event)
+        leaf = result.steps[-1]
+        number = self._unit.event
+        known.setdefault(page, {})[pasid] = _Kept(
+            now.outcome, leaf, root.domain, root.pasid, number
+        )
 
     def _report(self, kept: _Kept, request: Request, coverage: Coverage, found: bool) -> None:
         if found:

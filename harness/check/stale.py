@@ -242,15 +242,15 @@ class Stale:
         if worst.cache == "iotlb" and isinstance(worst.outcome, Fault):
             return False  # not present, in caching mode: _new_entries() knows more
         rule = _BY_CACHE[worst.cache]
-        if worst.cache == "paging-structure":
+        if not self._differs(worst.steps):
+            rule = DOMAIN_STALE  # the tables are as they were, but others are in use
+        elif worst.cache == "paging-structure":
             hinted = coverage.of_page(root.domain, request.iova, root.pasid)
             if coverage.hinted != NEVER and hinted > moment(worst.changed_by):
                 self._note(
                     HINT, request, worst.changed_by, worst.filled_by, invalidated=event_of(hinted)
                 )
                 return True
-        elif not self._differs(worst.steps):
-            rule = DOMAIN_STALE
         self._note(rule, request, worst.changed_by, worst.filled_by)
         return True
 

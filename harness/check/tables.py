@@ -43,6 +43,8 @@ REACH = 64
 """Pages that are looked at on the way up to the root."""
 SUSPECTS = 256
 """Wrong entries that nothing leads to yet."""
+EXAMINED = 1 << 20
+"""Entries that are read on the way up, in a whole trace; behind that wrong ones are not found."""
 
 DECIDING = {
     Role.CONTEXT: (0, CONTEXT.mask("aw", "did")),
@@ -78,6 +80,7 @@ class Tables:
     def __init__(self, unit: VtdUnit, notes: Notebook) -> None:
         self._unit = unit
         self._notes = notes
+        self._examined = 0
         self.reset()
 
     def reset(self) -> None:
@@ -187,8 +190,9 @@ class Tables:
 
     def examine(self) -> None:
         """Report the wrong entries that the unit can reach now."""
-        if not self._unit.translator.enabled:
+        if not self._unit.translator.enabled or self._examined > EXAMINED:
             return
+        self._examined += len(self._suspects)
         for address, number in list(self._suspects.items()):
             role, level = self._pages.get(address & -PAGE_SIZE, (None, 0))
             if role is None:
@@ -226,6 +230,7 @@ class Tables:
             if page == root:
                 return True
             for entry in self._parents.get(page, ()):
+                self._examined += 1
                 above = entry & -PAGE_SIZE
                 role, level = self._pages.get(above, (None, 0))
                 if role is None or above in seen:

@@ -32,7 +32,7 @@ from harness.check.tables import Tables
 from harness.findings import Finding, FindingKind
 from harness.memory import PAGE_SIZE
 from harness.model.config import UnitConfig
-from harness.model.queue import QUEUE_UNIT
+from harness.model.queue import DESCRIPTORS_PER_EVENT, QUEUE_UNIT, DescriptorBudgetError
 from harness.model.registers import touches
 from harness.model.translate import Candidate, Fresh, Request
 from harness.model.unit import Verdict, VtdUnit
@@ -91,6 +91,7 @@ class VtdWatch(ModelReplay):
         self._tables = Tables(unit, notes)
         self._stale = Stale(unit, notes)
         self._devices = DeviceTlbs(unit, notes)
+        self._charged = 0
         self._restart()
 
     def _restart(self) -> None:
@@ -204,7 +205,12 @@ class VtdWatch(ModelReplay):
             return
         base, size, step = self._ring
         head = unit.registers.load(vtd.IQH)
-        while self._head != head and self._head < size:
+        if head >= size or head % step:
+            # A fault record that CAP.FRO places over IQH can leave anything there.
+            self._head = head % size & -step
+            return
+        while self._head != head:
+            self._charge()
             words = self._slot(base + self._head, step)
             if not self._quiet and words is not None:
                 self._judge_descriptor(words, number)
@@ -220,6 +226,16 @@ class VtdWatch(ModelReplay):
                 self._judge_descriptor(words, number)
         if not unit.queue.stopped:
             self._quiet = False
+
+    def _charge(self) -> None:
+        self._charged += 1
+        budget = self.unit.config.descriptor_budget
+        if self._charged > budget + DESCRIPTORS_PER_EVENT * self._counters.events:
+            raise DescriptorBudgetError(
+                f"the trace makes the unit execute more than {budget} invalidation descriptors "
+                f"and {DESCRIPTORS_PER_EVENT} for each event; raise --descriptor-budget if it is "
+                "yours"
+            )
 
     def _slot(self, address: int, step: int) -> tuple[int, ...] | None:
         words = [self.unit.memory.quadword(at) for at in range(address, address + step, 8)]
@@ -237,11 +253,11 @@ class VtdWatch(ModelReplay):
 
     def taken(self, words: tuple[int, ...]) -> None:
         """Learn that the unit took a descriptor."""
-        event = self.unit.event
         self._taken += 1
-        self._coverage.descriptor(moment(event, self._taken), words)
+        when = moment(self.unit.event, self._taken)
+        self._coverage.descriptor(when, words)
         self._stale.invalidated(self._coverage)
-        self._devices.invalidated(words, event, self._coverage)
+        self._devices.invalidated(words, when, self._coverage)
 
     def reused(self, finding: Finding) -> None:
         """Take over that a page is written again that a cache may lead to."""

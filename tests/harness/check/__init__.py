@@ -1,0 +1,1 @@
+"""Tests of `check`: a driver that keeps every rule, and one mistake at a time."""

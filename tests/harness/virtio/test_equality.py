@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -58,6 +59,11 @@ class Pair:
         self.met.update(finding.kind for finding in findings)
         self.met.update(f"subject {finding.subject}" for finding in findings)
         self.met.update(f"reason {report.reason}" for report in emitted)
+        for report in emitted:
+            for flags in (0, 1, 2, 4, 0x100, 0x101, 0x102, 0x104, 0x200):
+                seen = replace(report, flags=flags)
+                same = self.model.same_report(report, seen)
+                assert self.native.same_report(report, seen) == same, (number, operation, seen)
         if name == "request":
             self.met.update(f"status {one[-4]}" if one else "unwritten" for one in answer[:1])
         if name == "access":

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgpack
 
-ARRAY_LIMIT = 16  # the longest event array has six members
-DATA_LIMIT = 4096  # one page, or the longest reason of a Gap
+ARRAY_LIMIT = 64  # the most reserved regions of an Endpoint
+DATA_LIMIT = 1 << 16  # the longest answer to a Request
+TEXT_LIMIT = 4096  # the longest reason of a Gap
 
 
 class Packer:
@@ -30,7 +31,7 @@ class Packer:
 
 
 class Unpacker:
-    """Iterate over the messages in raw, none with a map, an extension or more than a page in it.
+    """Iterate over the messages in raw, none with a map, an extension or more than an answer in it.
 
     Iteration ends quietly where the last complete message ends; ``position`` says where.
     Errors: ValueError (msgpack's own are children of it) for a message out of bounds.
@@ -41,7 +42,7 @@ class Unpacker:
             max_buffer_size=max(len(raw), 1),
             max_array_len=ARRAY_LIMIT,
             max_bin_len=DATA_LIMIT,
-            max_str_len=DATA_LIMIT,
+            max_str_len=TEXT_LIMIT,
             max_map_len=0,
             max_ext_len=0,
         )

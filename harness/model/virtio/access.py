@@ -70,7 +70,7 @@ def _fault(state: State, reason: int, kind: AccessKind, lacks_right: bool) -> Pe
     flags = int(FaultFlag.ADDRESS)
     if lacks_right or not state.dialect.fault_flags_of_rights_only:
         flags |= _FLAG[kind]
-    return Permitted(Fault(reason), flags)
+    return Permitted(Fault(int(reason)), flags)
 
 
 def _refused(state: State, kind: AccessKind, reasons: tuple[int, ...]) -> list[Permitted]:

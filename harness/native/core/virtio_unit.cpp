@@ -235,11 +235,11 @@ bool Unit::same_report(const Observation &expected, const Observation &seen) con
     const u64 flags = seen.word[0], endpoint = seen.word[1];
     const bool same_place =
         expected.address == seen.address || (flags & wire::FaultFlag::address) == 0;
-    const auto known = [&](u64 known) {
+    const auto fits = [&](u64 known) {
         return ((known ^ flags) & ~u64{state_.dialect.fault_flags_ignored}) == 0;
     };
     return same_place && expected.value == seen.value && expected.word[1] == endpoint &&
-           (known(expected.word[0]) || std::any_of(flags_.begin(), flags_.end(), known));
+           (fits(expected.word[0]) || std::any_of(flags_.begin(), flags_.end(), fits));
 }
 
 void Unit::judge(u32 endpoint, u64 iova, const Outcome &recorded) {

@@ -9,8 +9,30 @@ import pytest
 from hypothesis import given, settings
 
 from decoders.errors import DecodeError
-from decoders.events import TAGS, AccessKind, Event, RegWrite, Snapshot, Store
-from harness.trace.codec import Encoder, FieldError, decode, from_fields, to_fields
+from decoders.events import (
+    TAGS,
+    AccessKind,
+    ConfigSpace,
+    Endpoint,
+    Event,
+    Gap,
+    RegWrite,
+    Request,
+    Snapshot,
+    Store,
+)
+from harness.trace.codec import (
+    ANSWER_LIMIT,
+    CONFIG_LIMIT,
+    REASON_LIMIT,
+    REGIONS_LIMIT,
+    REQUEST_LIMIT,
+    Encoder,
+    FieldError,
+    decode,
+    from_fields,
+    to_fields,
+)
 from tests.harness.trace.strategies import BY_KIND, events
 from tests.writers.trace import raw_events
 
@@ -156,8 +178,8 @@ def test_damaged_content_after_good_events(tail: bytes) -> None:
     [
         (b"\x81\x01\x02", "max_map_len"),
         (b"\xd4\x05\x01", "max_ext_len"),
-        (b"\xdc\x00\x11" + b"\0" * 17, "max_array_len"),
-        (b"\xc5\x10\x01" + bytes(4097), "max_bin_len"),
+        (b"\xdc\x00\x41" + b"\0" * 65, "max_array_len"),
+        (b"\xc6\x00\x01\x00\x01" + bytes((1 << 16) + 1), "max_bin_len"),
         (b"\xda\x10\x01" + b"x" * 4097, "max_str_len"),
     ],
     ids=["map", "extension", "array", "data", "text"],
@@ -166,3 +188,17 @@ def test_bounds_are_kept_while_unpacking(inside: bytes, limit: str) -> None:
     """Refuse before the value is made: from_fields would, but only when it exists."""
     with pytest.raises(DecodeError, match=limit):
         next(decode(b"\x92\x0d" + inside, "block", 0))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Request(bytes(REQUEST_LIMIT), ANSWER_LIMIT, bytes(ANSWER_LIMIT)),
+        Endpoint(1, tuple((0, first, first) for first in range(REGIONS_LIMIT))),
+        ConfigSpace(bytes(CONFIG_LIMIT)),
+        Gap("x" * REASON_LIMIT),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_the_longest_of_each_kind_come_back(event: Event) -> None:
+    assert list(decode(Encoder().encode(event), "block", 0)) == [event]

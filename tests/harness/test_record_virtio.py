@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +21,7 @@ from decoders.events import (
     Fault,
     FaultReport,
     Features,
+    Gap,
     RegWrite,
     Request,
     Reset,
@@ -27,9 +31,13 @@ from decoders.virtio_iommu.constants import RequestType
 from harness.record import Summary, record
 from harness.trace import TraceReader
 from tests.harness.recording import Guest, Note, read, replayed
+from tests.harness.test_record import child_of, gone, start, wait_for_trace, wait_until
 
 TARGETS = ["model", "native"]
 BLOCK, NIC, EDU = 0x18, 0x20, 0x28
+KILLS = 3
+FULL_TRACE = 30_000
+"""Bytes that the trace of a guest which is not killed has, or a little less."""
 MSI = ((1, 0xFEE0_0000, 0xFEEF_FFFF),)
 
 
@@ -164,3 +172,36 @@ def test_a_reset_of_the_machine_forgets_domains(
         if isinstance(event, Request) and event.data[0] == RequestType.ATTACH
     ]
     assert attaches[0] < middle < attaches[-1]
+
+
+@pytest.mark.qemu
+@pytest.mark.kernel
+@pytest.mark.parametrize("victim", ["record", "qemu"])
+def test_what_was_recorded_until_a_kill_replays(
+    victim: str, guest: Guest, tmp_path: Path, record_property: Note
+) -> None:
+    argv = guest("virtio-iommu")
+    sizes = []
+    for number in range(KILLS):
+        out = tmp_path / f"{number}.trace"
+        process = start(out, argv, "-q")
+        try:
+            wait_for_trace(process, out)
+            qemu = child_of(process.pid)
+            assert qemu is not None
+            target = FULL_TRACE * (number + 1) // (KILLS + 1)
+            wait_until(lambda: process.poll() is not None or out.stat().st_size >= target, 60)  # noqa: B023
+            os.kill(process.pid if victim == "record" else qemu, signal.SIGKILL)
+            process.communicate(timeout=30)
+            assert wait_until(functools.partial(gone, qemu)), "QEMU outlives record"
+        finally:
+            process.kill()
+            process.wait()
+        events, damage = read(out)
+        if victim == "qemu":
+            assert damage is None and events[-1] == Gap("QEMU was killed by signal 9")
+        sizes.append(len(events))
+        for result in replayed(out, TARGETS):
+            assert result.findings == [], (number, len(events), result.findings[:3])
+    record_property("summary", f"virtio-iommu, {victim} killed: {sizes} events, no finding")
+    assert max(sizes) > 1000

@@ -82,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_targets,
         default=[MODEL, QEMU],
         metavar="NAME,NAME",
-        help=f"which to compare, of {', '.join(TARGETS)}; qemu answers, or else model, and the"
-        " others judge (default model,qemu)",
+        help=f"which to compare, of {', '.join(TARGETS)}; qemu answers and the model judges, with"
+        " the others; without qemu the model answers (default model,qemu)",
     )
     parser.add_argument(
         "--unit", choices=UNITS, default=VIRTIO, help="kind of IOMMU (default %(default)s)"
@@ -128,9 +128,10 @@ class _Run:
     def __init__(self, args: argparse.Namespace, unit: Unit) -> None:
         self._args, self._unit = args, unit
         self._report = Report(args)
-        self.judges = [name for name in args.targets if name != QEMU]
-        if QEMU not in args.targets:
-            self.judges.remove(MODEL)
+        # The model follows a real unit step by step, whoever else judges.
+        answering = QEMU if QEMU in args.targets else MODEL
+        named = [MODEL, *args.targets] if answering == QEMU else args.targets
+        self.judges = [name for name in dict.fromkeys(named) if name != answering]
         dialect = unit.dialect if args.deviations else SPECIFICATION
         self.differential = Differential(unit, self.judges, SEQUENCE, dialect)
         self.divergences = 0

@@ -113,13 +113,13 @@ def recording(random: Random) -> tuple[VirtioConfig, list[Event]]:
                 if (event := as_event(operation, answers, random)) is not None:
                     events += [event, *spoilt(random, unit.emitted())]
             if random.randrange(64) == 0:
-                events += random.choice(
-                    (
-                        [Clock(len(events)), Store(0x1000, 8, 1)],
-                        [FaultReport(2, 0x100, 0x18, 0)],
-                        [Gap("for no reason")],
-                    )
-                )
+                others: list[Event] = [
+                    Clock(len(events)),
+                    Store(0x1000, 8, 1),
+                    FaultReport(2, 0x100, 0x18, 0),
+                    Gap("for no reason"),
+                ]
+                events.append(random.choice(others))
             operations = [life.step()]
     except MappingBudgetError:
         pass

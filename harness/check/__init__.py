@@ -1,1 +1,1 @@
-"""What the software did wrong, whatever the unit made of it (docs/design.md, 6)."""
+"""What the software did wrong, whatever the unit made of it (docs/check.md)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decoders.events import (
     AccessKind,
+    Clock,
     Descriptor,
     Event,
     Fault,
@@ -98,6 +99,7 @@ class VtdWatch(ModelReplay):
         self._coverage = Coverage()
         self._ring = (0, 0, DESCRIPTOR_SIZES[0])  # base, size, bytes of a descriptor
         self._head = self._tail = self._taken = 0
+        self._stopped_at = NEVER
         self._quiet = False
 
     # -- events --------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ class VtdWatch(ModelReplay):
                 self._commands.read(event)
             case FaultRecord():
                 self._commands.filled(event.index, number)
-        if not isinstance(event, Observation | Release):
+        if not isinstance(event, Observation | Release | Clock):
             self._tables.settle()
         super().apply(event)
         if isinstance(event, Reset | Gap):
@@ -212,8 +214,10 @@ class VtdWatch(ModelReplay):
         while self._head != head:
             self._charge()
             words = self._slot(base + self._head, step)
-            if not self._quiet and words is not None:
+            # Where the queue stopped has been judged; the recorded unit went on.
+            if not self._quiet and words is not None and self._head != self._stopped_at:
                 self._judge_descriptor(words, number)
+            self._stopped_at = NEVER
             if words is not None:
                 self.taken(words)
             self._head = (self._head + step) % size
@@ -224,6 +228,7 @@ class VtdWatch(ModelReplay):
                 self.notes.note(UNREADABLE, number, f"The ring begins at {base:#x}.")
             elif head != self._tail:
                 self._judge_descriptor(words, number)
+            self._stopped_at = head
         if not unit.queue.stopped:
             self._quiet = False
 

@@ -20,17 +20,27 @@ class Mistake:
     driver: Callable[[], Driver]
 
 
+BUDGET = 1 << 12
 MISTAKES: dict[str, Mistake] = {}
 """By the names of the functions."""
 
 
 def mistake(
-    rule: str, *, wide: bool = False, ring: int = 0, ram: bool = False, **capabilities: int
+    rule: str,
+    *,
+    wide: bool = False,
+    ring: int = 0,
+    ram: bool = False,
+    width: int = 46,
+    **capabilities: int,
 ) -> Callable[[Make], Make]:
     """Register a mistake that breaks a rule, on a unit with some capabilities."""
 
     def driver() -> Driver:
-        made = Driver(unit_config(ram=ram, **capabilities), wide)
+        made = Driver(
+            unit_config(dialect="spec", width=width, ram=ram, page_budget=BUDGET, **capabilities),
+            wide,
+        )
         made.ring = ring or made.ring
         return made
 

@@ -17,7 +17,6 @@ from tests.harness.check import (
     mistakes_queue,
     mistakes_stale,
 )
-from tests.harness.check.driver import Driver
 from tests.harness.check.mistakes import MISTAKES, Mistake
 
 GROUPS = (mistakes_commands, mistakes_queue, mistakes_entries, mistakes_stale)

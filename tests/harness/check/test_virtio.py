@@ -50,7 +50,7 @@ MAP_UNMAP, PROBE_FEATURE, MMIO_FEATURE, BYPASS_CONFIG = 1 << 2, 1 << 4, 1 << 5, 
 
 
 def opening(accepted: int = FEATURES) -> list[Event]:
-    """A driver that comes up, probes an endpoint and maps a page for it."""
+    """Bring a driver up: it probes an endpoint and maps a page for it."""
     known = Request(probe(NIC), PROBE_SIZE + 4, tail(OK, regions(MSI)))
     return [
         Reset(),
@@ -68,7 +68,7 @@ def use(iova: int, outcome: Outcome | None = None, endpoint: int = NIC) -> Acces
     return Access(endpoint, None, iova, AccessKind.READ, outcome)
 
 
-GONE = [
+GONE: list[Event] = [
     asked(map_(1, 0x8000, 0x8FFF, 0x90000)),
     use(0x8010, Translation(0x90000, 0xFFF)),
     asked(unmap(1, 0x8000, 0x8FFF)),

@@ -1,0 +1,85 @@
+"""Whatever software does, it is judged without a failure, and the same way every time."""
+
+from __future__ import annotations
+
+import os
+from random import Random
+
+import pytest
+
+from decoders.events import Access, Event, RegRead, RegWrite, Reset, Role, Snapshot, Store
+from harness.check.command import watch
+from harness.check.rules import Notebook, Violation
+from harness.model.config import UnitConfig
+from tests.harness.scenarios import (
+    CONTEXT,
+    DIRECTORY,
+    PASIDS,
+    ROOT,
+    UPPER_CONTEXT,
+    Operation,
+    Scenario,
+)
+
+LIVES = 400 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 25
+STEPS = 300
+PLACES = {
+    ROOT: Role.ROOT,
+    CONTEXT: Role.CONTEXT,
+    UPPER_CONTEXT: Role.SCALABLE_CONTEXT,
+    PASIDS: Role.PASID_TABLE,
+    DIRECTORY: Role.PASID_DIRECTORY,
+}
+
+
+def event_of(operation: Operation) -> Event:
+    """Return an operation on a unit as the event that a recorder would see."""
+    name, arguments = operation
+    match name:
+        case "store":
+            return Store(*arguments)
+        case "write_register":
+            return RegWrite(*arguments)
+        case "access":
+            return Access(*arguments)
+        case "reset":
+            return Reset()
+        case "snapshot":
+            page, data = arguments
+            stage = Role.FIRST_STAGE if page & 0x1000 else Role.SECOND_STAGE
+            return Snapshot(page, stage, 1 + page // 0x1000 % 4, data)
+        case "read_register":
+            offset, size = arguments
+            return RegRead(offset, size, None)
+        case _:
+            seen: Event = arguments[0]
+            assert name == "adopt"
+            return seen
+
+
+def life(seed: int) -> tuple[UnitConfig, list[Event]]:
+    scenario = Scenario(Random(seed))
+    config = scenario.config()
+    events: list[Event] = [Snapshot(page, role, 0, b"") for page, role in PLACES.items()]
+    events += map(event_of, scenario.opening())
+    for _ in range(STEPS):
+        events += map(event_of, scenario.step())
+    return config, events
+
+
+def judged(seed: int) -> list[Violation]:
+    config, events = life(seed)
+    notes = Notebook()
+    assert watch(config, events, notes) == len(events)
+    assert all(0 <= one.event < len(events) for one in notes.kept)
+    return notes.kept
+
+
+@pytest.mark.parametrize("seed", range(LIVES))
+def test_any_life_is_judged(seed: int) -> None:
+    assert judged(seed) == judged(seed)
+
+
+def test_lives_break_many_rules() -> None:
+    broken = {one.rule.id for seed in range(12) for one in judged(seed)}
+    assert len(broken) > 12

@@ -63,7 +63,7 @@ def build_parser(chosen: Sequence[str] = tuple(VERBS)) -> argparse.ArgumentParse
         prog="dmarewind",
         description="Record what a machine says to its IOMMU, replay it, compare.",
         parents=[_common(top=True)],
-        epilog="Exit codes: 0 all well, 1 a divergence was found, 2 the command failed.",
+        epilog="Exit codes: 0 all well, 1 something was found, 2 the command failed.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)

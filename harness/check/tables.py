@@ -19,7 +19,7 @@ from harness.model.unit import VtdUnit
 
 PRESENT_EARLY = Rule(
     "present-set-early",
-    "VT-d 9.3, 9.6; Linux sets the bit last, behind a barrier (pasid_set_present)",
+    "VT-d 9.3, 9.6; Linux sets the bit last (context_set_present, pasid_set_present)",
     "An entry of several quadwords is written by several stores, and the unit may read it between "
     "any two. The present bit has to be set by the last one; here another quadword that decides "
     "where requests go follows it.",

@@ -36,6 +36,7 @@ class Role(IntEnum):
     SECOND_STAGE = 5
     FIRST_STAGE = 6
     QUEUE = 7
+    INTERRUPT_TABLE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,30 @@ class Fault:
 
 
 Outcome = Translation | Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Answer an interrupt request with the message that goes on to the processors.
+
+    Bits 1:0 of the address, which mean nothing, are those of the request.
+    """
+
+    address: int
+    data: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """Answer an interrupt request by posting a vector to the descriptor at an address."""
+
+    descriptor: int
+    vector: int
+    urgent: bool
+
+
+Delivery = Message | Posted | Fault
+"""What becomes of an interrupt request; Fault(0) is a refusal whose reason was not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +252,19 @@ class Endpoint:
     regions: tuple[tuple[int, int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class InterruptRequest:
+    """Write a message-signalled interrupt, as devices and I/O APICs do: where, what, the answer.
+
+    sid is None when the capture did not say, or the message came without one: it is not checked.
+    """
+
+    sid: int | None
+    address: int
+    data: int
+    outcome: Delivery | None
+
+
 Event = (
     RegWrite
     | RegRead
@@ -247,6 +285,7 @@ Event = (
     | ConfigSpace
     | DeviceReset
     | Endpoint
+    | InterruptRequest
 )
 Observation = Descriptor | FaultRecord | StatusWrite | Interrupt | FaultReport
 
@@ -270,5 +309,6 @@ TAGS: dict[int, type[Event]] = {
     17: ConfigSpace,
     18: DeviceReset,
     19: Endpoint,
+    20: InterruptRequest,
 }
 """Tag of each event kind in the stored form; numbers are never reused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from decoders.events import Observation, Outcome
+from decoders.events import Delivery, Observation, Outcome
 
 
 class FindingKind(StrEnum):
@@ -35,8 +35,8 @@ class Finding:
     event: int
     kind: FindingKind
     subject: str
-    observed: Outcome | Observation | bytes | int | None
-    permitted: tuple[Outcome | Observation | bytes | int, ...]
+    observed: Outcome | Delivery | Observation | bytes | int | None
+    permitted: tuple[Outcome | Delivery | Observation | bytes | int, ...]
     steps: tuple[StepTuple, ...] = ()
     cache: str = ""
     domain: int = -1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from decoders.events import Fault, Outcome, Translation
+from decoders.events import Delivery, Fault, Outcome, Translation
 from harness.findings import Finding, FindingKind
 from harness.model.caches import Dropped
+from harness.model.interrupts import KeptEntry, Remapping
 from harness.model.translate import Candidate
 
 
@@ -83,3 +84,48 @@ def judge(
                 entry.dropped_by,
             )
     return finding(FindingKind.DIVERGENCE, fresh)
+
+
+def delivered_alike(recorded: Delivery, permitted: Delivery) -> bool:
+    """Say whether a recorded outcome of an interrupt is a permitted one.
+
+    A refusal without a recorded reason may be any.
+    """
+    if recorded == Fault(0):
+        return isinstance(permitted, Fault)
+    return recorded == permitted
+
+
+def judge_interrupt(
+    event: int,
+    recorded: Delivery,
+    permitted: Sequence[Remapping],
+    dropped: Sequence[tuple[KeptEntry, Delivery]],
+) -> Finding | None:
+    """Return what is wrong with the recorded outcome of an interrupt, None when nothing is.
+
+    permitted starts with the fresh outcome; dropped are entries that have been invalidated, and
+    what they would give.
+    """
+    fresh, *stale = permitted
+    outcomes = tuple(remapping.outcome for remapping in permitted)
+
+    def finding(kind: FindingKind, cache: str = "", *events: int) -> Finding:
+        return Finding(
+            event, kind, "interrupt-request", recorded, outcomes, fresh.steps, cache, -1, *events
+        )
+
+    if delivered_alike(recorded, fresh.outcome):
+        for other in stale:
+            if not delivered_alike(recorded, other.outcome):
+                kind = FindingKind.UNFLUSHED
+                return finding(kind, other.cache, other.filled_by, other.changed_by)
+        return None
+    for other in stale:
+        if delivered_alike(recorded, other.outcome):
+            return finding(FindingKind.STALE_USE, other.cache, other.filled_by, other.changed_by)
+    for entry, outcome in dropped:
+        if delivered_alike(recorded, outcome):
+            numbers = entry.filled_by, -1, entry.dropped_by
+            return finding(FindingKind.STALE_AFTER_INVALIDATION, "interrupt-entry", *numbers)
+    return finding(FindingKind.DIVERGENCE)

@@ -38,8 +38,10 @@ DEFAULT_WIDTH = 39
 """Host address width in bits when a header gives none: QEMU's default."""
 TEXT_BLOCK_EVENTS = 4096
 """Events of a text form that are encoded and handed on together."""
-COUNTS = ("events", "translations", "faults", "requests", "agreed", "divergences")
-OPTIONAL = frozenset({"requests"})
+COUNTS = (
+    "events", "translations", "faults", "requests", "interrupt_requests", "agreed", "divergences"
+)  # fmt: skip
+OPTIONAL = frozenset({"requests", "interrupt_requests"})
 """Counts that are shown only where there is something to count."""
 
 

@@ -53,6 +53,32 @@ class PostedInterruptEntry(Structure):
     )
 
 
+class PostedInterruptDescriptor(Structure):
+    """Collect the interrupts posted to one processor (VT-d 9.12; Linux struct pi_desc).
+
+    A vector is bit `vector % 64` of pir0 to pir3. on says that a notification, vector nv to ndst,
+    is under way; sn suppresses those that are not urgent.
+    """
+
+    fields_desc = quadwords(
+        [("pir0", 64)],
+        [("pir1", 64)],
+        [("pir2", 64)],
+        [("pir3", 64)],
+        [
+            ("on", 1),
+            ("sn", 1),
+            ("reserved", 14),
+            ("nv", 8),
+            ("reserved", 8),
+            ("ndst", 32),
+        ],
+        [("reserved", 64)],
+        [("reserved", 64)],
+        [("reserved", 64)],
+    )
+
+
 class RemappableAddress(Structure):
     """Take apart the address of a remappable message (VT-d 5.1.2.2).
 

@@ -112,6 +112,18 @@ class Dialect:
     """0x0b is recorded whatever FPD says."""
     honours_rid_pasid: bool = False
     """RID_PASID of the context entry is used although ECAP.RPS is 0."""
+    compatibility_format_passes: bool = False
+    """Interrupts of the compatibility format pass, whatever CFI and IRTA.EIME say."""
+    request_data_checked_last: bool = False
+    """0x20 for an interrupt's data comes after what its entry gives, and names index 0."""
+    interrupt_index_wraps: bool = False
+    """The sum of handle and subhandle has 16 bits."""
+    interrupt_destination_checked: bool = True
+    """Without IRTA.EIME the bits of a destination that an xAPIC id leaves are reserved."""
+    posted_taken_for_remapped: bool = False
+    """An entry of a posted interrupt remaps one (without CAP.PI; else it is reserved)."""
+    handle_mask_checked: bool = True
+    """An interrupt entry invalidation with IM beyond ECAP.MHMV is an error."""
     resumes_after_queue_error: bool = True
     """Clearing FSTS.IQE restarts the invalidation queue without a new tail write."""
     untraced_descriptors: frozenset[int] = frozenset()
@@ -141,6 +153,12 @@ _QEMU = Dialect(
     first_stage_rights_by_level=True,
     all_ones_unreadable=True,
     context_reserved_unqualified=True,
+    compatibility_format_passes=True,
+    request_data_checked_last=True,
+    interrupt_index_wraps=True,
+    interrupt_destination_checked=False,
+    posted_taken_for_remapped=True,
+    handle_mask_checked=False,
     resumes_after_queue_error=False,
 )
 

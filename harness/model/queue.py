@@ -13,6 +13,7 @@ from decoders.vtd.descriptors import (
     DESCRIPTORS,
     WIDE_ONLY,
     ContextCacheInvalidation,
+    InterruptEntryCacheInvalidation,
     InvalidationWait,
     IotlbInvalidation,
     PasidCacheInvalidation,
@@ -31,6 +32,7 @@ from harness.memory import Memory
 from harness.model.caches import Caches, second_stage_tag
 from harness.model.config import UnitConfig
 from harness.model.faults import FSTS, EventMessage, FaultRecorder
+from harness.model.interrupts import EntryCache
 from harness.model.registers import RegisterFile
 
 IQA = layout(InvalidationQueueAddress)
@@ -39,6 +41,7 @@ ICS = layout(Ics)
 IQERCD = layout(QueueErrorRecord)
 CONTEXT_CACHE = layout(ContextCacheInvalidation)
 IOTLB = layout(IotlbInvalidation)
+INTERRUPT_ENTRY = layout(InterruptEntryCacheInvalidation)
 WAIT = layout(InvalidationWait)
 PASID_CACHE = layout(PasidCacheInvalidation)
 PASID_IOTLB = layout(PasidIotlbInvalidation)
@@ -73,6 +76,7 @@ class InvalidationQueue:
         memory: Memory,
         registers: RegisterFile,
         caches: Caches,
+        interrupts: EntryCache,
         faults: FaultRecorder,
         emit: Callable[[Observation], None],
         now: Callable[[], int],
@@ -81,6 +85,7 @@ class InvalidationQueue:
         self._memory = memory
         self._registers = registers
         self._caches = caches
+        self._interrupts = interrupts
         self._faults = faults
         self._emit = emit
         self._now = now
@@ -93,6 +98,7 @@ class InvalidationQueue:
         self._execute: dict[int, Callable[[Words], QueueError]] = {
             1: self._context_cache,
             2: self._iotlb,
+            4: self._interrupt_entries,
             5: self._wait,
             6: self._pasid_iotlb,
             7: self._pasid_cache,
@@ -155,7 +161,8 @@ class InvalidationQueue:
 
     def _charge(self) -> None:
         self._executed += 1
-        spent = self._executed + (self._caches.looked_at >> LOOKED_AT_SHIFT)
+        looked_at = self._caches.looked_at + self._interrupts.looked_at
+        spent = self._executed + (looked_at >> LOOKED_AT_SHIFT)
         budget = self._config.descriptor_budget
         if spent > budget + DESCRIPTORS_PER_EVENT * self._now():
             raise DescriptorBudgetError(
@@ -255,6 +262,16 @@ class InvalidationQueue:
                 )
             case _:
                 return QueueError.RESERVED
+        return QueueError.NONE
+
+    def _interrupt_entries(self, words: Words) -> QueueError:
+        if not INTERRUPT_ENTRY["g"].get(words):
+            self._interrupts.drop(self._now())
+            return QueueError.NONE
+        order = INTERRUPT_ENTRY["im"].get(words)
+        if order > self._config.ecap("mhmv") and self._config.dialect.handle_mask_checked:
+            return QueueError.RESERVED
+        self._interrupts.drop_range(self._now(), INTERRUPT_ENTRY["iidx"].get(words), order)
         return QueueError.NONE
 
     def _pasid_iotlb(self, words: Words) -> QueueError:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from decoders.events import (
     AccessKind,
+    Delivery,
     Descriptor,
     Fault,
     FaultRecord,
     Interrupt,
     Observation,
     Outcome,
+    Posted,
     StatusWrite,
 )
 from decoders.layout import layout
@@ -31,11 +33,12 @@ from harness.memory import PAGE_SIZE, Memory
 from harness.model.caches import CachedStructure, Dropped, Tag, second_stage_tag
 from harness.model.config import UnitConfig
 from harness.model.faults import FaultRecorder
+from harness.model.interrupts import NO_SOURCE, InterruptMessage, Remapper, Remapping
 from harness.model.queue import ICS, InvalidationQueue
 from harness.model.registers import RegisterFile, touches
 from harness.model.translate import Candidate, Request, Translator
 from harness.model.walk import ADDRESS_MASK, PRESENT, PagingRoot
-from harness.oracle import judge
+from harness.oracle import judge, judge_interrupt
 
 GCMD = layout(GlobalCommand)
 RTADDR = layout(RootTableAddress)
@@ -60,6 +63,14 @@ class Verdict:
     taken: Outcome
 
 
+@dataclass(frozen=True, slots=True)
+class InterruptVerdict:
+    """The permitted outcomes of an interrupt request, fresh first, and the one that was taken."""
+
+    permitted: tuple[Remapping, ...]
+    taken: Delivery
+
+
 class VtdUnit:
     """Answer as a VT-d unit would; `event` is the number the next findings are reported under."""
 
@@ -72,6 +83,7 @@ class VtdUnit:
         self.registers = RegisterFile(config.version, config.capability, config.extended_capability)
         self.translator = Translator(config, self.memory)
         self.caches = self.translator.caches
+        self.remapper = Remapper(config, self.memory)
         self._emitted: list[Observation] = []
         self._findings: list[Finding] = []
         self._reused: set[int] = set()
@@ -82,6 +94,7 @@ class VtdUnit:
             self.memory,
             self.registers,
             self.caches,
+            self.remapper.cache,
             self.faults,
             self._emitted.append,
             lambda: self.event,
@@ -107,6 +120,7 @@ class VtdUnit:
         self.queue.reset()
         self.faults.reset()
         self.caches.drop_all(self.event)
+        self.remapper.reset(self.event)
         self.translator.enabled = False
         self.translator.lookup.root_pointer = 0
         self.translator.lookup.mode = 0
@@ -187,6 +201,35 @@ class VtdUnit:
             self.faults.record(request, taken.reason, disable)
         return Verdict(tuple(permitted), taken)
 
+    def interrupt(
+        self, sid: int | None, address: int, data: int, recorded: Delivery | None = None
+    ) -> InterruptVerdict:
+        """Answer an interrupt request; with a recorded outcome, judge it and take it over."""
+        request = InterruptMessage(sid, address, data)
+        permitted, fresh, dropped = self.remapper.permitted(request)
+        taken = permitted[0].outcome
+        finding = None
+        if recorded is not None:
+            finding = judge_interrupt(self.event, recorded, permitted, dropped)
+            if finding is not None:
+                self._findings.append(finding)
+            taken = recorded
+        if finding is None or finding.kind == FindingKind.UNFLUSHED:
+            self.remapper.adopt(fresh, self.event)
+        if isinstance(taken, Posted):
+            notification = self.remapper.post(taken)
+            if notification is not None:
+                self._emitted.append(notification)
+        # What has no recorded reason left no fault record.
+        if isinstance(taken, Fault) and taken.reason:
+            source = next((one for one in permitted if one.outcome == taken), permitted[0])
+            disable = source.fault_disable and source.outcome == taken
+            record = Request(
+                NO_SOURCE if sid is None else sid, None, source.index << 48, AccessKind.WRITE
+            )
+            self.faults.record(record, taken.reason, disable)
+        return InterruptVerdict(tuple(permitted), taken)
+
     def adopt(self, seen: Observation) -> None:
         """Take over something the recorded unit did and this one did not."""
         match seen:
@@ -236,6 +279,8 @@ class VtdUnit:
         before = self.registers.load(vtd.GSTS)
         changed = before ^ value
         te, qie = GCMD["te"], GCMD["qie"]
+        self.remapper.enabled = bool(GCMD["ire"].get(words) and self.config.ecap("ir"))
+        self.remapper.compatibility = bool(GCMD["cfi"].get(words))
         if changed & te.mask:
             self.translator.enabled = bool(te.get(words))
             if not self.translator.enabled:
@@ -250,6 +295,8 @@ class VtdUnit:
             self.translator.lookup.mode = RTADDR["ttm"].get(root)
             if self.config.cap("esrtps"):
                 self.caches.drop_all(self.event)
+        if GCMD["sirtp"].get(words):
+            self.remapper.latch(self.registers.load(vtd.IRTA), self.event)
         if changed & qie.mask:
             self.queue.enable(bool(qie.get(words)))
 

@@ -23,7 +23,8 @@ class Counters:
 
     translations and faults are accesses with a recorded outcome of that kind; agreed and
     divergences add up the comparisons and the findings (of any kind). requests are those of a
-    virtio-iommu; its fault reports count as fault_records. unjudged counts what could not be
+    virtio-iommu; its fault reports count as fault_records. interrupt_requests are those with a
+    recorded outcome. unjudged counts what could not be
     compared because the recording lost something before it.
     """
 
@@ -31,6 +32,7 @@ class Counters:
     translations: int = 0
     faults: int = 0
     requests: int = 0
+    interrupt_requests: int = 0
     descriptors: int = 0
     fault_records: int = 0
     status_writes: int = 0

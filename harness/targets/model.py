@@ -19,6 +19,7 @@ from decoders.events import (
     Features,
     Gap,
     Interrupt,
+    InterruptRequest,
     Observation,
     RegRead,
     RegWrite,
@@ -70,6 +71,9 @@ class ModelReplay(EventReplay):
             case Access():
                 self._flush()
                 self._access(event)
+            case InterruptRequest():
+                self._flush()
+                self._interrupt(event)
             case Reset():
                 self._flush()
                 unit.reset()
@@ -112,6 +116,19 @@ class ModelReplay(EventReplay):
         self.unit.access(event.sid, event.pasid, event.iova, event.kind, event.outcome)
         found = self.unit.findings()
         self._report_all(found)
+        if event.outcome is not None and not found:
+            counters.agreed += 1
+
+    def _interrupt(self, event: InterruptRequest) -> None:
+        counters = self._counters
+        counters.interrupt_requests += event.outcome is not None
+        if self._lost:
+            counters.unjudged += event.outcome is not None
+            return
+        self.unit.interrupt(event.sid, event.address, event.data, event.outcome)
+        found = self.unit.findings()
+        for finding in found:
+            self._report(finding)
         if event.outcome is not None and not found:
             counters.agreed += 1
 

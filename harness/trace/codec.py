@@ -16,6 +16,7 @@ from decoders.events import (
     AccessKind,
     Clock,
     ConfigSpace,
+    Delivery,
     Descriptor,
     DeviceReset,
     Endpoint,
@@ -26,7 +27,10 @@ from decoders.events import (
     Features,
     Gap,
     Interrupt,
+    InterruptRequest,
+    Message,
     Outcome,
+    Posted,
     RegRead,
     RegWrite,
     Release,
@@ -39,13 +43,14 @@ from decoders.events import (
     Translation,
 )
 from harness.trace import checks
-from harness.trace.checks import PAGE, U8, U20, U32, U64, FieldError
+from harness.trace.checks import PAGE, U8, U16, U20, U32, U64, FieldError
 from harness.trace.packing import Packer, Unpacker
 
 REASON_LIMIT = 4096  # bytes of a Gap's reason
 REQUEST_LIMIT = 4096  # bytes of a request that a device reads
 ANSWER_LIMIT = 1 << 16  # bytes that it writes
 CONFIG_LIMIT = 4096  # bytes of a config space
+POSTED_SIZE = 64  # bytes of a posted descriptor, which is aligned to them
 REGIONS_LIMIT = 64  # reserved regions of an endpoint
 
 __all__ = [
@@ -224,6 +229,39 @@ def _region(region: object, name: str) -> tuple[int, int, int]:
     return subtype, start, end
 
 
+def _interrupt_request(
+    sid: object, address: object, data: object, outcome: object
+) -> InterruptRequest:
+    return InterruptRequest(
+        None if sid is None else checks.number(sid, U16, "sid"),
+        checks.number(address, U64, "address"),
+        checks.number(data, U32, "data"),
+        None if outcome is None else _delivery(outcome),
+    )
+
+
+def _delivery(outcome: object) -> Delivery:
+    if not isinstance(outcome, list):
+        return Fault(checks.number(outcome, U8, "outcome.reason"))
+    if len(outcome) == 2:
+        return Message(
+            checks.number(outcome[0], U64, "outcome.address"),
+            checks.number(outcome[1], U32, "outcome.data"),
+        )
+    if len(outcome) != 3:
+        raise FieldError(
+            "outcome", f"has {len(outcome)} members, not two of a message or three of a posting"
+        )
+    descriptor = checks.number(outcome[0], U64, "outcome.descriptor")
+    if descriptor % POSTED_SIZE:
+        raise FieldError("outcome.descriptor", f"{descriptor:#x} is not one of 64 bytes")
+    return Posted(
+        descriptor,
+        checks.number(outcome[1], U8, "outcome.vector"),
+        bool(checks.number(outcome[2], 1, "outcome.urgent")),
+    )
+
+
 # Number of fields and reader of each kind.
 _READERS: dict[int, tuple[int, Callable[..., Event]]] = {
     TAG_OF[kind]: (count, reader)
@@ -247,6 +285,7 @@ _READERS: dict[int, tuple[int, Callable[..., Event]]] = {
         (ConfigSpace, 1, _config_space),
         (DeviceReset, 0, _device_reset),
         (Endpoint, 2, _endpoint),
+        (InterruptRequest, 4, _interrupt_request),
     )
 }
 
@@ -281,6 +320,18 @@ def _outcome_field(event: Access) -> Any:
     return None if outcome is None else outcome.reason
 
 
+def _delivery_field(event: InterruptRequest) -> Any:
+    match event.outcome:
+        case Message(address, data):
+            return [address, data]
+        case Posted(descriptor, vector, urgent):
+            return [descriptor, vector, int(urgent)]
+        case Fault(reason):
+            return reason
+        case None:
+            return None
+
+
 # What each kind is stored as, behind its tag.
 _FIELDS: dict[type[Event], Callable[[Any], Sequence[Any]]] = {
     RegWrite: lambda e: (e.offset, e.size, e.value),
@@ -302,6 +353,7 @@ _FIELDS: dict[type[Event], Callable[[Any], Sequence[Any]]] = {
     ConfigSpace: lambda e: (e.data,),
     DeviceReset: lambda e: (),
     Endpoint: lambda e: (e.endpoint, [list(region) for region in e.regions]),
+    InterruptRequest: lambda e: (e.sid, e.address, e.data, _delivery_field(e)),
 }
 
 

@@ -15,11 +15,15 @@ from decoders.events import (
     DeviceReset,
     Endpoint,
     Event,
+    Fault,
     FaultRecord,
     FaultReport,
     Features,
     Gap,
     Interrupt,
+    InterruptRequest,
+    Message,
+    Posted,
     RegRead,
     RegWrite,
     Release,
@@ -170,6 +174,20 @@ def _write_endpoint(event: Endpoint) -> str:
     return " ".join([format_sid(event.endpoint), *regions])
 
 
+def _write_interrupt_request(event: InterruptRequest) -> str:
+    source = "-" if event.sid is None else format_sid(event.sid)
+    match event.outcome:
+        case Message(address, data):
+            outcome = f"= {address:#x} {data:#x}"
+        case Posted(descriptor, vector, urgent):
+            outcome = f"+ {descriptor:#x} {vector:#04x}{' urgent' if urgent else ''}"
+        case Fault(reason):
+            outcome = f"! {reason:#04x}"
+        case None:
+            outcome = "?"
+    return f"{source} {event.address:#x} {event.data:#x} {outcome}"
+
+
 _WRITERS: dict[type[Event], tuple[str, Callable[[Any], str]]] = {
     RegWrite: ("reg.write", lambda e: f"{e.offset:#05x} {e.size} {e.value:#x}"),
     RegRead: (
@@ -193,6 +211,7 @@ _WRITERS: dict[type[Event], tuple[str, Callable[[Any], str]]] = {
     ConfigSpace: ("config", lambda e: _octets(e.data)),
     DeviceReset: ("device-reset", lambda e: ""),
     Endpoint: ("endpoint", _write_endpoint),
+    InterruptRequest: ("interrupt-request", _write_interrupt_request),
 }
 
 
@@ -396,6 +415,33 @@ def _read_endpoint(rest: str) -> list[Any]:
     return [_source(endpoint, "endpoint"), regions]
 
 
+def _read_interrupt_request(rest: str) -> list[Any]:
+    words = rest.split()
+    sid, address, data, sign = _split(" ".join(words[:4]), "sid address data outcome")
+    outcome: object
+    if sign == "=":
+        target, content = _split(" ".join(words[4:]), "address data")
+        outcome = [_hex(target, "outcome.address"), _hex(content, "outcome.data")]
+    elif sign == "+":
+        urgent = words[6:] == ["urgent"]
+        descriptor, vector = _split(" ".join(words[4:6] if urgent else words[4:]), "address vector")
+        posted = _hex(descriptor, "outcome.descriptor"), _hex(vector, "outcome.vector")
+        outcome = [*posted, int(urgent)]
+    elif sign == "!":
+        (reason,) = _split(" ".join(words[4:]), "reason")
+        outcome = _hex(reason, "outcome.reason")
+    elif sign == "?" and len(words) == 4:
+        outcome = None
+    else:
+        raise FieldError("outcome", f"{' '.join(words[3:])!r:.60} is none of = + ! ?")
+    return [
+        None if sid == "-" else _source(sid, "sid"),
+        _hex(address, "address"),
+        _hex(data, "data"),
+        outcome,
+    ]
+
+
 _READERS: dict[str, tuple[type[Event], Callable[[str], list[Any]]]] = {
     _WRITERS[kind][0]: (kind, read)
     for kind, read in (
@@ -418,6 +464,7 @@ _READERS: dict[str, tuple[type[Event], Callable[[str], list[Any]]]] = {
         (ConfigSpace, _read_config),
         (DeviceReset, _read_reset),
         (Endpoint, _read_endpoint),
+        (InterruptRequest, _read_interrupt_request),
     )
 }
 

@@ -1,6 +1,7 @@
 """The native core. It speaks in plain values; harness.native turns them into dataclasses.
 
-Outcomes are ("translation", address, mask) or ("fault", reason); None is no outcome. Observations
+Outcomes are ("translation", address, mask) or ("fault", reason); of interrupts also ("message",
+address, data) or ("posted", descriptor, vector, urgent); None is no outcome. Observations
 are ("descriptor", words), ("fault-record", index, low, high), ("status-write", address, value),
 ("interrupt", address, data) or ("fault-report", reason, flags, endpoint, address). Steps are
 (role, level, address, value). Numbers of events and domains are -1 where there is none. Addresses,
@@ -20,7 +21,7 @@ from typing import TypeAlias
 
 from typing_extensions import Buffer
 
-Outcome: TypeAlias = tuple[str, int, int] | tuple[str, int]
+Outcome: TypeAlias = tuple[str, int, int] | tuple[str, int] | tuple[str, int, int, bool]
 Step: TypeAlias = tuple[int, int, int, int]
 Observation: TypeAlias = (
     tuple[str, tuple[int, ...]]
@@ -30,6 +31,8 @@ Observation: TypeAlias = (
 )
 Candidate: TypeAlias = tuple[Outcome, tuple[Step, ...], bool, str, int, int, int]
 """outcome, steps, fault_disable, cache ("" for the fresh one), domain, filled_by, changed_by."""
+Remapping: TypeAlias = tuple[Outcome, tuple[Step, ...], bool, int, str, int, int]
+"""The members of harness.model.interrupts.Remapping, in their order."""
 Finding: TypeAlias = tuple[
     int,
     str,
@@ -126,6 +129,14 @@ class Unit:
         """Answer a DMA request with what is permitted, the fresh outcome first.
 
         With a recorded outcome, judge it and take it over.
+        """
+
+    def interrupt(
+        self, sid: int | None, address: int, data: int, recorded: Outcome | None = None
+    ) -> tuple[Remapping, ...]:
+        """Answer an interrupt request with what is permitted, the fresh outcome first.
+
+        With a recorded outcome, judge it and take it over. sid None is not checked.
         """
 
     def translate(

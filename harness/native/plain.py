@@ -6,29 +6,37 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from decoders.events import (
+    Delivery,
     Descriptor,
     Fault,
     FaultRecord,
     FaultReport,
     Interrupt,
+    Message,
     Observation,
     Outcome,
+    Posted,
     Role,
     StatusWrite,
     Translation,
 )
 from harness.findings import Finding, FindingKind
+from harness.model.interrupts import Remapping
 from harness.model.translate import Candidate
 from harness.model.walk import Step
 
 
-def plain_outcome(outcome: Outcome | None) -> tuple[Any, ...] | None:
+def plain_outcome(outcome: Outcome | Delivery | None) -> tuple[Any, ...] | None:
     """Return an outcome as the core takes it."""
     match outcome:
         case Translation(address, mask):
             return ("translation", address, mask)
         case Fault(reason):
             return ("fault", reason)
+        case Message(address, data):
+            return ("message", address, data)
+        case Posted(descriptor, vector, urgent):
+            return ("posted", descriptor, vector, urgent)
         case None:
             return None
 
@@ -48,9 +56,11 @@ def plain_observation(seen: Observation) -> tuple[Any, ...]:
             return ("fault-report", reason, flags, endpoint, address)
 
 
-_KINDS: dict[str, Callable[..., Outcome | Observation]] = {
+_KINDS: dict[str, Callable[..., Outcome | Delivery | Observation]] = {
     "translation": Translation,
     "fault": Fault,
+    "message": Message,
+    "posted": Posted,
     "descriptor": Descriptor,
     "fault-record": FaultRecord,
     "status-write": StatusWrite,
@@ -91,6 +101,12 @@ def candidate(plain: tuple[Any, ...]) -> Candidate:
     """Return the permitted outcome the core's tuple stands for."""
     outcome, steps, *rest = plain
     return Candidate(cast(Outcome, _compared(outcome)), _steps(steps), *rest)
+
+
+def remapping(plain: tuple[Any, ...]) -> Remapping:
+    """Return the permitted outcome of an interrupt the core's tuple stands for."""
+    outcome, steps, *rest = plain
+    return Remapping(cast(Delivery, _compared(outcome)), _steps(steps), *rest)
 
 
 def _steps(plain: Sequence[tuple[int, int, int, int]]) -> tuple[Step, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.events import AccessKind, Observation, Outcome
+from decoders.events import AccessKind, Delivery, Observation, Outcome
 from harness.findings import Finding
 from harness.model.config import UnitConfig
-from harness.model.unit import Verdict
+from harness.model.unit import InterruptVerdict, Verdict
 from harness.native.loading import core, native_config, within_budget
 from harness.native.plain import (
     candidate,
@@ -15,6 +15,7 @@ from harness.native.plain import (
     observation,
     plain_observation,
     plain_outcome,
+    remapping,
 )
 
 if TYPE_CHECKING:
@@ -90,6 +91,15 @@ class NativeUnit:
         found = within_budget(lambda: self._unit.access(sid, pasid, iova, int(kind), plain))
         permitted = tuple(candidate(one) for one in found)
         return Verdict(permitted, permitted[0].outcome if recorded is None else recorded)
+
+    def interrupt(
+        self, sid: int | None, address: int, data: int, recorded: Delivery | None = None
+    ) -> InterruptVerdict:
+        """Answer an interrupt request; with a recorded outcome, judge it and take it over."""
+        plain = plain_outcome(recorded)
+        found = within_budget(lambda: self._unit.interrupt(sid, address, data, plain))
+        permitted = tuple(remapping(one) for one in found)
+        return InterruptVerdict(permitted, permitted[0].outcome if recorded is None else recorded)
 
     def translate(
         self,

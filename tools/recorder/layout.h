@@ -142,5 +142,6 @@
 #define ROLE_SECOND_STAGE 5
 #define ROLE_FIRST_STAGE 6
 #define ROLE_QUEUE 7
+#define ROLE_INTERRUPT_TABLE 8
 
 #endif

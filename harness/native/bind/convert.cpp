@@ -39,6 +39,10 @@ nb::object from_outcome(const Outcome &outcome) {
         return tuple("translation", outcome.address, outcome.mask);
     case OutcomeType::fault:
         return tuple("fault", outcome.reason);
+    case OutcomeType::message:
+        return tuple("message", outcome.address, outcome.mask);
+    case OutcomeType::posted:
+        return tuple("posted", outcome.address, outcome.mask, outcome.reason != 0);
     default:
         return nb::none();
     }
@@ -56,6 +60,12 @@ nb::tuple from_candidate(const Candidate &candidate) {
     return tuple(from_outcome(candidate.outcome), from_steps(steps), candidate.fault_disable,
                  text(candidate.cache), candidate.domain, candidate.filled_by,
                  candidate.changed_by);
+}
+
+nb::tuple from_remapping(const Remapping &remapping) {
+    return tuple(from_outcome(remapping.outcome),
+                 from_steps({remapping.steps, remapping.step_count}), remapping.fault_disable,
+                 remapping.index, remapping.cache, remapping.filled_by, remapping.changed_by);
 }
 
 nb::tuple from_observation(const Observation &seen) {
@@ -93,8 +103,19 @@ Outcome to_outcome(nb::handle value) {
     } else if (kind == "fault") {
         outcome.type = OutcomeType::fault;
         outcome.reason = number(value, 1);
+    } else if (kind == "message") {
+        outcome.type = OutcomeType::message;
+        outcome.address = number(value, 1);
+        outcome.mask = number(value, 2);
+    } else if (kind == "posted") {
+        outcome.type = OutcomeType::posted;
+        outcome.address = number(value, 1);
+        outcome.mask = number(value, 2);
+        outcome.reason = nb::cast<bool>(value[3]);
+        if (outcome.address % layout::PostedInterruptDescriptor::size != 0 || outcome.mask > 0xff)
+            throw nb::value_error("a posted descriptor is aligned and a vector has 8 bits");
     } else {
-        throw nb::value_error("an outcome is a translation or a fault");
+        throw nb::value_error("an outcome is a translation, a fault, a message or a posting");
     }
     return outcome;
 }

@@ -16,6 +16,7 @@ template <class... Values> nb::tuple tuple(Values &&...values) {
 nb::object from_outcome(const Outcome &outcome);
 nb::tuple from_steps(std::span<const Step> steps);
 nb::tuple from_candidate(const Candidate &candidate);
+nb::tuple from_remapping(const Remapping &remapping);
 nb::tuple from_observation(const Observation &seen);
 nb::tuple from_finding(const Finding &finding);
 

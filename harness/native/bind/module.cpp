@@ -57,6 +57,12 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
         {"all_ones_unreadable", &dialect.all_ones_unreadable},
         {"context_reserved_unqualified", &dialect.context_reserved_unqualified},
         {"honours_rid_pasid", &dialect.honours_rid_pasid},
+        {"compatibility_format_passes", &dialect.compatibility_format_passes},
+        {"request_data_checked_last", &dialect.request_data_checked_last},
+        {"interrupt_index_wraps", &dialect.interrupt_index_wraps},
+        {"interrupt_destination_checked", &dialect.interrupt_destination_checked},
+        {"posted_taken_for_remapped", &dialect.posted_taken_for_remapped},
+        {"handle_mask_checked", &dialect.handle_mask_checked},
         {"resumes_after_queue_error", &dialect.resumes_after_queue_error},
     };
     set_switches(flags, switches);
@@ -79,6 +85,16 @@ nb::tuple access(Unit &unit, u16 sid, std::optional<u32> pasid, u64 iova, unsign
     for (const Candidate &candidate : permitted.candidates())
         candidates.append(from_candidate(candidate));
     return nb::tuple(candidates);
+}
+
+nb::tuple interrupt(Unit &unit, std::optional<u16> sid, u64 address, u32 data,
+                    nb::object recorded) {
+    const RemappingResult result = unit.interrupt(
+        {sid.has_value() ? u32{*sid} : no_source, address, data}, to_outcome(recorded));
+    nb::list permitted;
+    for (const Remapping &one : result.permitted)
+        permitted.append(from_remapping(one));
+    return nb::tuple(permitted);
 }
 
 void translate(Unit &unit, Buffer<const u16> sids, Buffer<const u32> pasids,
@@ -154,6 +170,8 @@ void bind_unit(nb::module_ &m) {
         .def("write_register", &Unit::write_register)
         .def("access", &access, nb::arg("sid"), nb::arg("pasid").none(), nb::arg("iova"),
              nb::arg("kind"), nb::arg("recorded").none() = nb::none())
+        .def("interrupt", &interrupt, nb::arg("sid").none(), nb::arg("address"), nb::arg("data"),
+             nb::arg("recorded").none() = nb::none())
         .def("translate", &translate, nb::arg("sids"), nb::arg("pasids"), nb::arg("iovas"),
              nb::arg("kinds"), nb::arg("addresses"), nb::arg("statuses"), nb::kw_only(),
              nb::arg("cold"))

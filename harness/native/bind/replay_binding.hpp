@@ -53,6 +53,7 @@ inline nb::dict from_counters(const Counters &counts) {
     out["translations"] = counts.translations;
     out["faults"] = counts.faults;
     out["requests"] = counts.requests;
+    out["interrupt_requests"] = counts.interrupt_requests;
     out["descriptors"] = counts.descriptors;
     out["fault_records"] = counts.fault_records;
     out["status_writes"] = counts.status_writes;

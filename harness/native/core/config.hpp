@@ -51,6 +51,12 @@ struct Dialect {
     bool all_ones_unreadable = false;
     bool context_reserved_unqualified = false;
     bool honours_rid_pasid = false;
+    bool compatibility_format_passes = false;
+    bool request_data_checked_last = false;
+    bool interrupt_index_wraps = false;
+    bool interrupt_destination_checked = true;
+    bool posted_taken_for_remapped = false;
+    bool handle_mask_checked = true;
     bool resumes_after_queue_error = true;
     u64 untraced_descriptors = 0; // bit n: descriptors of type n
     u64 fault_record_ignored = 0;

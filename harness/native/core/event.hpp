@@ -9,15 +9,18 @@ namespace dmarewind {
 
 // PASIDs have 20 bits; this stands for a request without one.
 inline constexpr std::uint32_t no_pasid = 0xffff'ffff;
+// Stands for an interrupt request whose source is not known, and is not checked.
+inline constexpr std::uint32_t no_source = 0xffff'ffff;
 
-enum class OutcomeType : std::uint8_t { none, translation, fault };
+enum class OutcomeType : std::uint8_t { none, translation, fault, message, posted };
 
-// What a request was answered: a page's base and mask (size - 1), or a fault reason.
+// What a request was answered: a page's base and mask (size - 1), or a fault reason. An interrupt
+// is answered with a message, or posted.
 struct Outcome {
     OutcomeType type = OutcomeType::none;
-    std::uint64_t address = 0; // translation: base of the page
-    std::uint64_t mask = 0;    // translation: size of the page less one
-    std::uint64_t reason = 0;  // fault
+    std::uint64_t address = 0; // translation: base of the page; message; posted: descriptor
+    std::uint64_t mask = 0; // translation: size of the page less one; message: data; posted: vector
+    std::uint64_t reason = 0; // fault; posted: whether it is urgent
 
     bool operator==(const Outcome &) const = default;
 };
@@ -41,18 +44,21 @@ struct Event {
     std::uint8_t kind = 0;           // Access
     std::uint32_t size = 0;          // RegWrite, RegRead, Store
     std::uint32_t level = 0;         // Snapshot
-    std::uint32_t sid = 0;           // Access; FaultReport, Endpoint: endpoint id
+    std::uint32_t sid = 0;           // Access, InterruptRequest
+                                     // FaultReport, Endpoint: endpoint id
     std::uint32_t flags = 0;         // FaultReport
     std::uint32_t room = 0;          // Request: bytes that the device may write
     std::uint32_t pasid = 0;         // Access
     std::uint64_t address = 0;       // Store, Snapshot, Release, StatusWrite, Interrupt
+                                     // InterruptRequest
                                      // RegWrite, RegRead: offset; Access: IOVA; FaultRecord: index
                                      // FaultReport: I/O address; Features: offered
     std::uint64_t value = 0;         // RegWrite, RegRead, Store, StatusWrite, Interrupt, Clock
                                      // FaultReport: reason; Features: accepted
+                                     // InterruptRequest: data
     std::uint32_t words = 0;         // Descriptor: 2 or 4
     std::uint64_t word[4] = {};      // Descriptor; FaultRecord: low and high quadword
-    Outcome outcome;                 // Access
+    Outcome outcome;                 // Access, InterruptRequest
     std::span<const std::byte> data; // Snapshot, ConfigSpace: content; Gap: reason
                                      // Request: what the device may read
     std::span<const std::byte> answer; // Request

@@ -55,6 +55,7 @@ enum class Tag : std::uint8_t {
     config_space = 17,
     device_reset = 18,
     endpoint = 19,
+    interrupt_request = 20,
 };
 
 enum class AccessKind : std::uint8_t {
@@ -73,6 +74,7 @@ enum class Role : std::uint8_t {
     second_stage = 5,
     first_stage = 6,
     queue = 7,
+    interrupt_table = 8,
 };
 
 struct RootEntry {
@@ -444,6 +446,29 @@ struct PostedInterruptEntry {
     static constexpr Field svt{1, 18, 2};
     static constexpr Field pda_high{1, 32, 32};
     static constexpr std::uint64_t reserved[2] = {0x3fff0030fc, 0xfff00000};
+};
+
+struct PostedInterruptDescriptor {
+    static constexpr std::uint32_t words = 8;
+    static constexpr std::uint32_t size = 64;
+    static constexpr Field pir0{0, 0, 64};
+    static constexpr Field pir1{1, 0, 64};
+    static constexpr Field pir2{2, 0, 64};
+    static constexpr Field pir3{3, 0, 64};
+    static constexpr Field on{4, 0, 1};
+    static constexpr Field sn{4, 1, 1};
+    static constexpr Field nv{4, 16, 8};
+    static constexpr Field ndst{4, 32, 32};
+    static constexpr std::uint64_t reserved[8] = {
+        0x0,
+        0x0,
+        0x0,
+        0x0,
+        0xff00fffc,
+        0xffffffffffffffff,
+        0xffffffffffffffff,
+        0xffffffffffffffff,
+    };
 };
 
 struct RemappableAddress {

@@ -26,11 +26,13 @@ u64 descriptor_type(u64 low) {
 } // namespace
 
 InvalidationQueue::InvalidationQueue(const UnitConfig &config, Memory &memory,
-                                     RegisterFile &registers, Caches &caches, FaultRecorder &faults,
+                                     RegisterFile &registers, Caches &caches,
+                                     EntryCache &interrupts, FaultRecorder &faults,
                                      Observations &emitted, const u64 &event)
     : completion(registers, emitted, reg::iectl, reg::iedata, reg::ieaddr, reg::ieuaddr),
-      config_(config), memory_(memory), registers_(registers), caches_(caches), faults_(faults),
-      emitted_(emitted), event_(event), step_(narrow_step) {}
+      config_(config), memory_(memory), registers_(registers), caches_(caches),
+      interrupts_(interrupts), faults_(faults), emitted_(emitted), event_(event),
+      step_(narrow_step) {}
 
 void InvalidationQueue::reset() {
     enabled_ = false;
@@ -82,7 +84,8 @@ void InvalidationQueue::run() {
 
 void InvalidationQueue::charge() {
     ++executed_;
-    const u64 spent = executed_ + (caches_.looked_at() >> looked_at_shift);
+    const u64 looked_at = caches_.looked_at() + interrupts_.looked_at();
+    const u64 spent = executed_ + (looked_at >> looked_at_shift);
     const u64 budget = config_.descriptor_budget;
     if (spent > budget && spent - budget > descriptors_per_event * event_)
         throw DescriptorError("the trace makes the unit execute more than " +
@@ -152,6 +155,8 @@ InvalidationQueue::Error InvalidationQueue::execute(u64 type, const u64 *words, 
         return context_cache(words);
     case DescriptorType::iotlb_invalidation:
         return iotlb(words);
+    case DescriptorType::interrupt_entry_cache_invalidation:
+        return interrupt_entries(words);
     case DescriptorType::invalidation_wait:
         if (waits)
             wait(words);
@@ -161,7 +166,7 @@ InvalidationQueue::Error InvalidationQueue::execute(u64 type, const u64 *words, 
     case DescriptorType::pasid_cache_invalidation:
         return pasid_cache(words);
     default:
-        // Device TLBs, interrupt entries and page responses: nothing here holds those.
+        // Device TLBs and page responses: nothing here holds those.
         return Error::none;
     }
 }
@@ -204,6 +209,20 @@ InvalidationQueue::Error InvalidationQueue::iotlb(const u64 *words) {
     default:
         return Error::reserved;
     }
+}
+
+InvalidationQueue::Error InvalidationQueue::interrupt_entries(const u64 *words) {
+    using Descriptor = layout::InterruptEntryCacheInvalidation;
+    if (Descriptor::g.get(words) == 0) {
+        interrupts_.drop(event_);
+        return Error::none;
+    }
+    const u64 order = Descriptor::im.get(words);
+    if (order > config_.ecap(layout::ExtendedCapability::mhmv) &&
+        config_.dialect.handle_mask_checked)
+        return Error::reserved;
+    interrupts_.drop_range(event_, static_cast<u32>(Descriptor::iidx.get(words)), order);
+    return Error::none;
 }
 
 InvalidationQueue::Error InvalidationQueue::pasid_iotlb(const u64 *words) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "faults.hpp"
+#include "interrupts.hpp"
 
 namespace dmarewind {
 
@@ -14,8 +15,8 @@ class InvalidationQueue {
   public:
     // event is the number the unit is at: it names who invalidated or wrote.
     InvalidationQueue(const UnitConfig &config, Memory &memory, RegisterFile &registers,
-                      Caches &caches, FaultRecorder &faults, Observations &emitted,
-                      const u64 &event);
+                      Caches &caches, EntryCache &interrupts, FaultRecorder &faults,
+                      Observations &emitted, const u64 &event);
 
     // Stop and forget where the queue was.
     void reset();
@@ -45,6 +46,7 @@ class InvalidationQueue {
     Error execute(u64 type, const u64 *words, bool waits);
     Error context_cache(const u64 *words);
     Error iotlb(const u64 *words);
+    Error interrupt_entries(const u64 *words);
     Error pasid_iotlb(const u64 *words);
     Error pasid_cache(const u64 *words);
     void wait(const u64 *words);
@@ -56,6 +58,7 @@ class InvalidationQueue {
     Memory &memory_;
     RegisterFile &registers_;
     Caches &caches_;
+    EntryCache &interrupts_;
     FaultRecorder &faults_;
     Observations &emitted_;
     const u64 &event_;

@@ -31,6 +31,7 @@ constexpr std::uint8_t array32 = 0xdd;
 constexpr std::uint64_t any = std::numeric_limits<std::uint64_t>::max();
 constexpr std::uint64_t any32 = std::numeric_limits<std::uint32_t>::max();
 constexpr std::uint64_t page = 4096;
+constexpr auto last_role = static_cast<std::uint64_t>(layout::Role::interrupt_table);
 // In bytes: a reason, a request that a device reads, what it writes, a config space.
 constexpr std::size_t gap_limit = 4096;
 constexpr std::size_t request_limit = 4096;
@@ -128,6 +129,14 @@ bool EventReader::nil(bool &found) {
     return true;
 }
 
+// Whether an array is next.
+bool EventReader::is_array() const {
+    if (offset_ == raw_.size())
+        return false;
+    const auto first = static_cast<std::uint8_t>(raw_[offset_]);
+    return (first >= fixarray && first <= fixarray_last) || first == array16 || first == array32;
+}
+
 bool EventReader::array(std::uint64_t &length) {
     std::uint8_t first;
     if (!head(first))
@@ -175,12 +184,7 @@ bool EventReader::outcome(Outcome &out) {
     out = Outcome{};
     if (absent)
         return true;
-    std::uint8_t first;
-    if (!head(first))
-        return false;
-    const bool is_array =
-        (first >= fixarray && first <= fixarray_last) || first == array16 || first == array32;
-    if (!is_array) {
+    if (!is_array()) {
         out.type = OutcomeType::fault;
         return integer(out.reason, 0xff, "fault reason is not a number below 256");
     }
@@ -291,6 +295,47 @@ bool EventReader::endpoint(Event &out) {
     return true;
 }
 
+bool EventReader::interrupt_request(Event &out) {
+    bool absent;
+    if (!nil(absent))
+        return false;
+    out.sid = no_source;
+    if (!absent && !field(out.sid, 0xffff, "source id is not a 16-bit number"))
+        return false;
+    return integer(out.address, any, "address is not a 64-bit number") &&
+           integer(out.value, any32, "interrupt data is not a 32-bit number") &&
+           delivery(out.outcome);
+}
+
+bool EventReader::delivery(Outcome &out) {
+    bool absent;
+    if (!nil(absent))
+        return false;
+    out = Outcome{};
+    if (absent)
+        return true;
+    std::uint64_t length;
+    if (!is_array()) {
+        out.type = OutcomeType::fault;
+        return integer(out.reason, 0xff, "fault reason is not a number below 256");
+    }
+    if (!array(length))
+        return false;
+    if (length == 2) {
+        out.type = OutcomeType::message;
+        return integer(out.address, any, "address is not a 64-bit number") &&
+               integer(out.mask, any32, "interrupt data is not a 32-bit number");
+    }
+    if (length != 3)
+        return fail("neither a message [address, data] nor a posting");
+    out.type = OutcomeType::posted;
+    return integer(out.address, any, "address is not a 64-bit number") &&
+           (out.address % layout::PostedInterruptDescriptor::size == 0 ||
+            fail("descriptor is not aligned")) &&
+           integer(out.mask, 0xff, "vector is not an 8-bit number") &&
+           integer(out.reason, 1, "urgent is neither 0 nor 1");
+}
+
 bool EventReader::fields(Event &out, std::uint64_t count) {
     const auto takes = [&](std::uint64_t expected) {
         return count == expected || fail("wrong number of fields");
@@ -306,7 +351,7 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
                sized(out) &&
                (out.address % page + out.size <= page || fail("store crosses a page"));
     case Tag::snapshot:
-        return takes(4) && page_address(out) && field(out.role, 7, "role is not known") &&
+        return takes(4) && page_address(out) && field(out.role, last_role, "role is not known") &&
                field(out.level, 7, "level is not within 0..7") &&
                bytes(out.data, page, false, "page content is longer than a page");
     case Tag::release:
@@ -346,6 +391,8 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
         return takes(0);
     case Tag::endpoint:
         return takes(2) && endpoint(out);
+    case Tag::interrupt_request:
+        return takes(4) && interrupt_request(out);
     }
     return fail("tag is not known");
 }

@@ -27,6 +27,7 @@ class EventReader {
     bool integer(std::uint64_t &value, std::uint64_t limit, const char *problem);
     template <class T> bool field(T &value, std::uint64_t limit, const char *problem);
     bool nil(bool &found);
+    bool is_array() const;
     bool array(std::uint64_t &length);
     bool bytes(std::span<const std::byte> &data, std::size_t limit, bool text,
                const char *too_long);
@@ -41,6 +42,8 @@ class EventReader {
     bool request(Event &out);
     bool fault_report(Event &out);
     bool endpoint(Event &out);
+    bool interrupt_request(Event &out);
+    bool delivery(Outcome &out);
     bool region(Region &out);
 
     std::span<const std::byte> raw_;

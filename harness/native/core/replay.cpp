@@ -49,6 +49,10 @@ void Replay::apply(const Event &event) {
         flush();
         access(event);
         break;
+    case Tag::interrupt_request:
+        flush();
+        interrupt(event);
+        break;
     case Tag::reset:
         flush();
         unit_.reset();
@@ -101,6 +105,19 @@ void Replay::access(const Event &event) {
     unit_.access({event.sid, event.pasid, event.address, static_cast<AccessKind>(event.kind)},
                  event.outcome);
     if (event.outcome.type != OutcomeType::none && unit_.findings.empty())
+        ++counters_.agreed;
+    report_all(unit_.findings);
+}
+
+void Replay::interrupt(const Event &event) {
+    const bool known = event.outcome.type != OutcomeType::none;
+    counters_.interrupt_requests += known;
+    if (lost_) {
+        counters_.unjudged += known;
+        return;
+    }
+    unit_.interrupt({event.sid, event.address, static_cast<u32>(event.value)}, event.outcome);
+    if (known && unit_.findings.empty())
         ++counters_.agreed;
     report_all(unit_.findings);
 }

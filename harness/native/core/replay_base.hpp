@@ -16,6 +16,7 @@ struct Counters {
     u64 translations = 0;
     u64 faults = 0;
     u64 requests = 0;
+    u64 interrupt_requests = 0;
     u64 descriptors = 0;
     u64 fault_records = 0;
     u64 status_writes = 0;

@@ -8,6 +8,8 @@ namespace {
 
 // Granularity code of a page-selective IOTLB command, and its answer.
 constexpr u64 page_selective = 3;
+// What a fault record names where a request came without a source id (QEMU's too).
+constexpr u32 recorded_no_source = 0xffff;
 
 u64 request_key(const Request &request) {
     return u64{request.sid} << 32 | request.pasid;
@@ -17,8 +19,10 @@ u64 request_key(const Request &request) {
 
 Unit::Unit(UnitConfig config)
     : config_(std::move(config)), memory_(config_.page_budget), registers_(config_),
-      translator_(config_, memory_), faults_(config_, registers_, emitted),
-      queue_(config_, memory_, registers_, translator_.caches(), faults_, emitted, event),
+      translator_(config_, memory_), remapper_(config_, memory_),
+      faults_(config_, registers_, emitted),
+      queue_(config_, memory_, registers_, translator_.caches(), remapper_.cache, faults_, emitted,
+             event),
       batch_(config_, memory_, translator_.lookup()) {
     memory_.set_ram(config_.ram);
 }
@@ -28,6 +32,7 @@ void Unit::reset() {
     queue_.reset();
     faults_.reset();
     translator_.caches().drop_all(event);
+    remapper_.reset(event);
     translator_.enabled = false;
     translator_.lookup().set_root(0, legacy_mode);
     tags_.clear();
@@ -161,6 +166,35 @@ const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
     return permitted;
 }
 
+RemappingResult Unit::interrupt(const InterruptMessage &request, const Outcome &recorded) {
+    RemappingResult result = remapper_.permitted(request);
+    Outcome taken = result.permitted.front().outcome;
+    bool adopts = true;
+    if (recorded.type != OutcomeType::none) {
+        if (auto found = judge_interrupt(event, recorded, result)) {
+            adopts = found->kind == FindingKind::unflushed;
+            findings.push_back(std::move(*found));
+        }
+        taken = recorded;
+    }
+    if (adopts)
+        remapper_.adopt(result, event);
+    if (taken.type == OutcomeType::posted)
+        if (const auto notification = remapper_.post(taken))
+            emitted.push_back(*notification);
+    // What has no recorded reason left no fault record.
+    if (taken.type != OutcomeType::fault || taken.reason == 0)
+        return result;
+    const auto &permitted = result.permitted;
+    const auto gave = std::find_if(permitted.begin(), permitted.end(),
+                                   [&](const Remapping &one) { return one.outcome == taken; });
+    const u64 index = gave == permitted.end() ? permitted.front().index : gave->index;
+    const u32 source = request.sid == no_source ? recorded_no_source : request.sid;
+    faults_.record({source, no_pasid, index << 48, AccessKind::write}, taken.reason,
+                   gave != permitted.end() && gave->fault_disable);
+    return result;
+}
+
 void Unit::translate(const BatchRequests &requests, bool cold) {
     if (cold)
         batch_.cold(requests, translator_.enabled);
@@ -214,6 +248,9 @@ void Unit::command() {
     const u64 value = registers_.load(reg::gcmd);
     const u64 before = registers_.load(reg::gsts);
     const u64 changed = before ^ value;
+    remapper_.enabled =
+        Command::ire.of(value) != 0 && config_.ecap(layout::ExtendedCapability::ir) != 0;
+    remapper_.compatibility = Command::cfi.of(value) != 0;
     if ((changed & Command::te.mask()) != 0) {
         translator_.enabled = Command::te.of(value) != 0;
         if (!translator_.enabled)
@@ -232,6 +269,8 @@ void Unit::command() {
         if (config_.cap(layout::Capability::esrtps) != 0)
             translator_.caches().drop_all(event);
     }
+    if (Command::sirtp.of(value) != 0)
+        remapper_.latch(registers_.load(reg::irta), event);
     if ((changed & Command::qie.mask()) != 0)
         queue_.enable(Command::qie.of(value) != 0);
 }

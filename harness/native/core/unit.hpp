@@ -38,6 +38,9 @@ class Unit {
     // valid until the next access. Findings are what this access and stores before it gave.
     const Permitted &access(const Request &request, const Outcome &recorded);
 
+    // Answer an interrupt request; with a recorded outcome, judge it and take it over.
+    RemappingResult interrupt(const InterruptMessage &request, const Outcome &recorded);
+
     // Translate many requests at once, walking from the root (cold) or with the finite cache.
     void translate(const BatchRequests &requests, bool cold);
 
@@ -67,6 +70,7 @@ class Unit {
     Memory memory_;
     RegisterFile registers_;
     Translator translator_;
+    Remapper remapper_;
     FaultRecorder faults_;
     InvalidationQueue queue_;
     BatchTranslator batch_;

@@ -75,6 +75,7 @@ void Replay::apply(const Event &event) {
     case Tag::fault_record:
     case Tag::status_write:
     case Tag::interrupt:
+    case Tag::interrupt_request:
     case Tag::clock:
         break;
     }

@@ -33,6 +33,8 @@ IGNORED_FUNCTION = (0, 0b100, 0b110, 0b111)
 """Bits of the source id that do not count, by SQ."""
 NO_SOURCE = 0xFFFF
 """What a fault record names where a request came without a source id (QEMU's too)."""
+INDEX_MASK = 0xFFFF
+"""The bits of an index that a fault record has room for."""
 LEVEL_ASSERT = 1 << 14  # of a message's data, as QEMU sets it
 DOUBLEWORD = (1 << 32) - 1
 

@@ -33,7 +33,13 @@ from harness.memory import PAGE_SIZE, Memory
 from harness.model.caches import CachedStructure, Dropped, Tag, second_stage_tag
 from harness.model.config import UnitConfig
 from harness.model.faults import FaultRecorder
-from harness.model.interrupts import NO_SOURCE, InterruptMessage, Remapper, Remapping
+from harness.model.interrupts import (
+    INDEX_MASK,
+    NO_SOURCE,
+    InterruptMessage,
+    Remapper,
+    Remapping,
+)
 from harness.model.queue import ICS, InvalidationQueue
 from harness.model.registers import RegisterFile, touches
 from harness.model.translate import Candidate, Request, Translator
@@ -224,9 +230,9 @@ class VtdUnit:
         if isinstance(taken, Fault) and taken.reason:
             source = next((one for one in permitted if one.outcome == taken), permitted[0])
             disable = source.fault_disable and source.outcome == taken
-            record = Request(
-                NO_SOURCE if sid is None else sid, None, source.index << 48, AccessKind.WRITE
-            )
+            place = (source.index & INDEX_MASK) << 48
+            named = NO_SOURCE if sid is None else sid
+            record = Request(named, None, place, AccessKind.WRITE)
             self.faults.record(record, taken.reason, disable)
         return InterruptVerdict(tuple(permitted), taken)
 

@@ -14,7 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from decoders.events import AccessKind, Fault, Observation, Outcome, Role, Translation
+from decoders.events import (
+    AccessKind,
+    Delivery,
+    Fault,
+    Observation,
+    Outcome,
+    Role,
+    Translation,
+)
 from decoders.fields import Structure, build, words
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
@@ -41,7 +49,7 @@ from decoders.vtd.tables import (
 from harness.findings import Finding
 from harness.model.config import UnitConfig
 from harness.model.dialects import dialect_named
-from harness.model.unit import Verdict
+from harness.model.unit import InterruptVerdict, Verdict
 
 PAGE = 0x1000
 DEVICE = 0x0018
@@ -69,6 +77,9 @@ CAPABILITY = {
 EXTENDED_CAPABILITY = {
     "qi": 1,
     "dt": 1,
+    "ir": 1,
+    "eim": 1,
+    "mhmv": 15,
     "pt": 1,
     "iro": 0xF,
     "ers": 1,
@@ -106,6 +117,9 @@ class Unit(Protocol):
         kind: AccessKind,
         recorded: Outcome | None = None,
     ) -> Verdict: ...
+    def interrupt(
+        self, sid: int | None, address: int, data: int, recorded: Delivery | None = None
+    ) -> InterruptVerdict: ...
     def adopt(self, seen: Observation) -> None: ...
 
 

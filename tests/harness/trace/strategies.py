@@ -19,6 +19,9 @@ from decoders.events import (
     Features,
     Gap,
     Interrupt,
+    InterruptRequest,
+    Message,
+    Posted,
     RegRead,
     RegWrite,
     Release,
@@ -59,6 +62,12 @@ def _contents(draw: st.DrawFn) -> bytes:
 
 
 outcomes = st.none() | st.builds(Translation, u64, u64) | st.builds(Fault, u8)
+deliveries = (
+    st.none()
+    | st.builds(Message, u64, u32)
+    | st.builds(Posted, u64.map(lambda address: address & ~63), u8, st.booleans())
+    | st.builds(Fault, u8)
+)
 words = st.tuples(u64, u64) | st.tuples(u64, u64, u64, u64)
 
 
@@ -96,6 +105,7 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     ConfigSpace: st.builds(ConfigSpace, st.binary(max_size=64)),
     DeviceReset: st.just(DeviceReset()),
     Endpoint: st.builds(Endpoint, u32, st.lists(regions, max_size=4).map(tuple)),
+    InterruptRequest: st.builds(InterruptRequest, st.none() | u16, u64, u32, deliveries),
 }
 events = st.one_of(*BY_KIND.values())
 

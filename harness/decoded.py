@@ -17,6 +17,7 @@ from decoders.events import (
     FaultRecord,
     FaultReport,
     Features,
+    InterruptRequest,
     RegRead,
     RegWrite,
     Release,
@@ -28,7 +29,8 @@ from decoders.events import (
 from decoders.fields import Structure
 from decoders.layout import layout
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
-from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister
+from decoders.vtd.faults import FAULT_REASONS, INTERRUPT_REASONS, FaultRecordRegister
+from decoders.vtd.interrupt import InterruptRemapEntry, message_index
 from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
 from decoders.vtd.registers import RTADDR, Register, RootTableAddress, register_map
 from decoders.vtd.tables import (
@@ -69,6 +71,7 @@ SHAPES: dict[Role, type[Structure]] = {
     Role.PASID_TABLE: PasidEntry,
     Role.SECOND_STAGE: SecondStageEntry,
     Role.FIRST_STAGE: FirstStageEntry,
+    Role.INTERRUPT_TABLE: InterruptRemapEntry,
 }
 POINTER_BITS = 40  # a field this wide is an address without its low bits
 
@@ -118,9 +121,10 @@ def fault_record_source(event: FaultRecord) -> int:
     return _SID.get((event.low, event.high))
 
 
-def fault_record_address(event: FaultRecord) -> int:
-    """Return the page a fault record names."""
-    return _FI.address((event.low, event.high))
+def fault_record_address(event: FaultRecord) -> int | None:
+    """Return the page a fault record names; None for an interrupt's, which names an index."""
+    words = (event.low, event.high)
+    return None if _REASON.get(words) in INTERRUPT_REASONS else _FI.address(words)
 
 
 class Namer:
@@ -184,6 +188,8 @@ class Namer:
                 return self._decode_store(event)
             case Access(outcome=Fault(reason)):
                 return Decoded(reason_text(reason, self.kind))
+            case InterruptRequest():
+                return _decode_interrupt(event)
             case FaultRecord(_, low, high):
                 fields = fields_of(FaultRecordRegister, (low, high))
                 return Decoded("fault", fields, reason_text(_REASON.get((low, high))))
@@ -263,3 +269,14 @@ class Namer:
         if level:
             where += f" level {level}"
         return Decoded(where, fields_of(shape, [value], word))
+
+
+def _decode_interrupt(event: InterruptRequest) -> Decoded:
+    index = message_index(event.address, event.data)
+    refused = event.outcome.reason if isinstance(event.outcome, Fault) else None
+    remark = ""
+    if refused is not None:
+        remark = reason_text(refused) if refused else "refused, the reason was not recorded"
+    if index is None:
+        return Decoded("compatibility format", remark=remark)
+    return Decoded("remappable format", {"index": index}, remark)

@@ -12,6 +12,9 @@ from decoders.events import (
     FaultRecord,
     FaultReport,
     Interrupt,
+    InterruptRequest,
+    Message,
+    Posted,
     Request,
     Role,
     StatusWrite,
@@ -20,6 +23,7 @@ from decoders.events import (
 from decoders.fields import Structure
 from decoders.layout import layout
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
+from decoders.vtd.interrupt import InterruptRemapEntry, message_index
 from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
 from decoders.vtd.tables import (
     ContextEntry,
@@ -42,6 +46,7 @@ _SHAPES: dict[Role, type[Structure]] = {
     Role.PASID_TABLE: PasidEntry,
     Role.SECOND_STAGE: SecondStageEntry,
     Role.FIRST_STAGE: FirstStageEntry,
+    Role.INTERRUPT_TABLE: InterruptRemapEntry,
 }
 _MISSING = {
     "context": "a context-cache invalidation of the device, then an IOTLB one of the domain",
@@ -70,6 +75,13 @@ def answer(outcome: object, kind: str = VTD) -> str:
             return "nothing"
         case Translation(address, mask):
             return f"translation to {address:#x}, page mask {mask:#x}"
+        case Message(address, data):
+            return f"message {address:#x} data {data:#x}"
+        case Posted(descriptor, vector, urgent):
+            how = "urgent" if urgent else "not urgent"
+            return f"vector {vector:#x} posted to {descriptor:#x}, {how}"
+        case Fault(0) if kind == VTD:
+            return "refused, the reason was not recorded"
         case Fault(reason):
             known = known_reason(reason, kind)
             return f"fault {reason:#04x}" + (f" ({known})" if known else "")
@@ -134,6 +146,9 @@ def _written(finding: Finding, event: Event | None, outcome: object) -> str:
 def _missing(finding: Finding, event: Event | None) -> str | None:
     if finding.kind not in (FindingKind.STALE_USE, FindingKind.UNFLUSHED):
         return None
+    if isinstance(event, InterruptRequest):
+        index = message_index(event.address, event.data)
+        return f"interrupt entry invalidation, index {index or 0:#x}"
     if finding.cache in _MISSING:
         return _MISSING[finding.cache]
     page = f", page {event.iova & ~0xFFF:#x}" if isinstance(event, Access) else ""

@@ -13,6 +13,7 @@ from decoders.events import (
     Event,
     FaultRecord,
     FaultReport,
+    InterruptRequest,
     Request,
     Translation,
 )
@@ -123,7 +124,7 @@ class Selection:
 
 def source_of(event: Event) -> int | None:
     """Return the source id, or endpoint, that an event names."""
-    if isinstance(event, Access):
+    if isinstance(event, Access | InterruptRequest):
         return event.sid
     if isinstance(event, Endpoint | FaultReport):
         return event.endpoint
@@ -156,7 +157,7 @@ def span_of(event: Event) -> tuple[int, int] | None:
         return event.iova & ~mask, event.iova | mask
     if isinstance(event, FaultRecord):
         page = fault_record_address(event)
-        return page, page | PAGE_MASK
+        return None if page is None else (page, page | PAGE_MASK)
     if isinstance(event, FaultReport):
         return (event.address, event.address) if event.flags & FaultFlag.ADDRESS else None
     if isinstance(event, Request):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from decoders.events import (
     Fault,
     FaultReport,
     Gap,
+    InterruptRequest,
+    Message,
+    Posted,
     Request,
     Snapshot,
     Store,
@@ -152,7 +155,7 @@ def _print(
 
 
 def _went_wrong(event: Event) -> bool:
-    if isinstance(event, Access):
+    if isinstance(event, Access | InterruptRequest):
         return isinstance(event.outcome, Fault)
     if isinstance(event, Request):
         return event.answer is not None and status_of(event.answer) != Status.OK
@@ -175,6 +178,8 @@ def as_json(
         plain[member.name] = _plain(value)
     if isinstance(event, Access):
         plain["device"] = format_sid(event.sid)
+    elif isinstance(event, InterruptRequest):
+        plain["device"] = None if event.sid is None else format_sid(event.sid)
     elif isinstance(event, Endpoint | FaultReport):
         plain["device"] = format_sid(event.endpoint)
     if decoded is not None:
@@ -189,8 +194,6 @@ def _plain(value: object) -> object:
         return value.hex()
     if isinstance(value, IntEnum):
         return value.name.lower().replace("_", "-")
-    if isinstance(value, Translation):
-        return {"address": value.address, "mask": value.mask}
-    if isinstance(value, Fault):
-        return {"reason": value.reason}
+    if isinstance(value, Translation | Fault | Message | Posted):
+        return asdict(value)
     return list(value) if isinstance(value, tuple) else value

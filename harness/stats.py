@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from decoders.errors import DecodeError
@@ -16,6 +17,9 @@ from decoders.events import (
     Event,
     Fault,
     FaultReport,
+    InterruptRequest,
+    Message,
+    Posted,
     RegRead,
     RegWrite,
     Request,
@@ -33,6 +37,14 @@ BINS = 32
 
 NAMES_LIMIT = 1024
 """Registers that are told apart; accesses to others are counted together."""
+
+_DELIVERIES: dict[type, str] = {
+    Message: "delivered",
+    Posted: "posted",
+    Fault: "refused",
+    NoneType: "unanswered",
+}
+"""What may become of an interrupt request."""
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -69,6 +81,7 @@ class Statistics:
     translations: Counter[int] = field(default_factory=Counter)
     faults: Counter[int] = field(default_factory=Counter)
     unanswered: Counter[int] = field(default_factory=Counter)
+    interrupts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[int] = field(default_factory=Counter)
     registers: Counter[str] = field(default_factory=Counter)
     descriptors: Counter[str] = field(default_factory=Counter)
@@ -95,6 +108,10 @@ class Statistics:
                 self.reasons[reason] += 1
             case Access(sid):
                 self.unanswered[sid] += 1
+            case InterruptRequest(outcome=outcome):
+                self.interrupts[_DELIVERIES[type(outcome)]] += 1
+                if isinstance(outcome, Fault) and outcome.reason:
+                    self.reasons[outcome.reason] += 1
             case RegWrite() | RegRead():
                 word = "read " if isinstance(event, RegRead) else "write "
                 name = word + self._namer.register_name(event.offset)
@@ -139,6 +156,8 @@ class Statistics:
             "descriptors": dict(self.descriptors.most_common()),
             "time": {"bin_microseconds": self.histogram.width, "events": self.histogram.bins},
         }
+        if self.interrupts:
+            plain["interrupts"] = dict(self.interrupts.most_common())
         if self.requests:
             requests: dict[str, dict[str, int]] = {}
             for (name, status), count in self.requests.most_common():
@@ -197,6 +216,9 @@ def _print(report: Report, path: Path, found: Statistics) -> None:
             counts = (found.translations[sid], found.faults[sid], found.unanswered[sid])
             rows.append((format_sid(sid), *counts))
         report.table(rows)
+    if found.interrupts:
+        report.heading("interrupt requests")
+        report.table(found.interrupts.most_common())
     for name, reasons in (("faults", found.reasons), ("fault reports", found.reports)):
         if reasons:
             report.heading(name)

@@ -23,7 +23,13 @@ from decoders.vtd.faults import (
     QueueError,
     Reason,
 )
-from decoders.vtd.interrupt import InterruptRemapEntry, PostedInterruptEntry, RemappableAddress
+from decoders.vtd.interrupt import (
+    InterruptRemapEntry,
+    PostedInterruptDescriptor,
+    PostedInterruptEntry,
+    RemappableAddress,
+    message_index,
+)
 from decoders.vtd.pagerequest import PAGE_REQUEST_TYPE, PageRequest
 from decoders.vtd.paging import (
     ENTRY_SIZE,
@@ -118,6 +124,7 @@ __all__ = [
     "PasidDirectoryEntry",
     "PasidEntry",
     "PasidIotlbInvalidation",
+    "PostedInterruptDescriptor",
     "PostedInterruptEntry",
     "Pqa",
     "QueueError",
@@ -139,6 +146,7 @@ __all__ = [
     "fault_record_offset",
     "iotlb_offset",
     "iva_offset",
+    "message_index",
     "page_mask",
     "register_map",
     "words",

@@ -115,6 +115,10 @@ class Reason(IntEnum):
     FS_UPDATE_FAILED = 0x91
 
 
+INTERRUPT_REASONS = range(Reason.REMAP_REQUEST_RESERVED, Reason.POSTED_RESERVED + 1)
+"""Why an interrupt is refused; a record of one names the index of the entry."""
+
+
 @dataclass(frozen=True, slots=True)
 class FaultReason:
     """Describe a fault reason.

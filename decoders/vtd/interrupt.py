@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decoders.fields import Structure, doubleword, quadwords
+from decoders.layout import layout
 
 
 class InterruptRemapEntry(Structure):
@@ -94,3 +95,21 @@ class RemappableAddress(Structure):
         ("handle_low", 15),
         ("fee", 12),
     )
+
+
+_ADDRESS = layout(RemappableAddress)
+SUBHANDLE_MASK = 0xFFFF
+"""The bits of a message's data that are a subhandle; the others are reserved with shv."""
+
+
+def message_index(address: int, data: int) -> int | None:
+    """Return the index that a message names (VT-d 5.1.3), None in the compatibility format.
+
+    The sum of handle and subhandle may have 17 bits.
+    """
+    word = (address & (1 << 32) - 1,)
+    if not _ADDRESS["format"].get(word):
+        return None
+    low = _ADDRESS["handle_low"]
+    index = _ADDRESS["handle_high"].get(word) << low.width | low.get(word)
+    return index + (data & SUBHANDLE_MASK if _ADDRESS["shv"].get(word) else 0)

@@ -9,10 +9,12 @@ from decoders.events import Delivery, Fault, Interrupt, Message, Posted, Role
 from decoders.layout import layout
 from decoders.vtd.faults import Reason
 from decoders.vtd.interrupt import (
+    SUBHANDLE_MASK,
     InterruptRemapEntry,
     PostedInterruptDescriptor,
     PostedInterruptEntry,
     RemappableAddress,
+    message_index,
 )
 from decoders.vtd.register_fields import Irta
 from harness.memory import Memory
@@ -28,7 +30,6 @@ IRTA = layout(Irta)
 
 INTERRUPT_PAGE = 0xFEE
 """What bits 63:20 of the address of an interrupt are."""
-SUBHANDLE = 0xFFFF
 IGNORED_FUNCTION = (0, 0b100, 0b110, 0b111)
 """Bits of the source id that do not count, by SQ."""
 NO_SOURCE = 0xFFFF
@@ -36,7 +37,6 @@ NO_SOURCE = 0xFFFF
 INDEX_MASK = 0xFFFF
 """The bits of an index that a fault record has room for."""
 LEVEL_ASSERT = 1 << 14  # of a message's data, as QEMU sets it
-DOUBLEWORD = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,6 @@ class Remapper:
         """Messages of the compatibility format pass (GSTS.CFIS)."""
         self._table = self._entries = 0
         self._extended = False
-        self._notifications: list[Interrupt] = []
 
     def reset(self, event: int) -> None:
         """Return to power-on state."""
@@ -165,10 +164,9 @@ class Remapper:
 
         None of the outcomes is there twice.
         """
-        early = self._without_entry(request)
-        if early is not None:
-            return [early], None, []
-        index = self._index(request)
+        index = self._admit(request)
+        if isinstance(index, Remapping):
+            return [index], None, []
         fresh, first = self._fetch(index, request)
         unique = [first]
         for way in self.cache.at(index):
@@ -221,40 +219,32 @@ class Remapper:
 
     # -- the way of a request ----------------------------------------------------------------
 
-    def _without_entry(self, request: InterruptMessage) -> Remapping | None:
-        """Return the outcome of a request that does not get as far as the table."""
+    def _admit(self, request: InterruptMessage) -> int | Remapping:
+        """Return the index of the entry, or the outcome of a request that does not get that far."""
         dialect = self._config.dialect
         unchanged = Remapping(Message(request.address, request.data))
         if not self.enabled:
             return unchanged
         if request.address >> 20 != INTERRUPT_PAGE:
             return Remapping(Fault(int(Reason.REMAP_REQUEST_RESERVED)))
-        if not ADDRESS["format"].get((request.address,)):
+        index = message_index(request.address, request.data)
+        if index is None:
             passes = self.compatibility and not self._extended
             if passes or dialect.compatibility_format_passes:
                 return unchanged
             return Remapping(Fault(int(Reason.REMAP_COMPATIBILITY_BLOCKED)))
-        index = self._index(request)
+        if dialect.interrupt_index_wraps:
+            index &= INDEX_MASK
         if self._reserved_data(request) and not dialect.request_data_checked_last:
             return Remapping(Fault(int(Reason.REMAP_REQUEST_RESERVED)), index=index)
         beyond = dialect.root_pointer_checked and self._table & self._config.beyond_host_pointer
         if beyond or index >= self._entries:
             return Remapping(Fault(int(Reason.REMAP_INDEX)), index=index)
-        return None
-
-    def _index(self, request: InterruptMessage) -> int:
-        words = (request.address & DOUBLEWORD,)
-        index = ADDRESS["handle_high"].get(words) << ADDRESS["handle_low"].width
-        index |= ADDRESS["handle_low"].get(words)
-        if ADDRESS["shv"].get(words):
-            index += request.data & SUBHANDLE
-        return index & SUBHANDLE if self._config.dialect.interrupt_index_wraps else index
+        return index
 
     @staticmethod
     def _reserved_data(request: InterruptMessage) -> bool:
-        return bool(
-            ADDRESS["shv"].get((request.address & DOUBLEWORD,)) and request.data & ~SUBHANDLE
-        )
+        return bool(ADDRESS["shv"].get((request.address,)) and request.data & ~SUBHANDLE_MASK)
 
     def _fetch(self, index: int, request: InterruptMessage) -> tuple[FreshEntry | None, Remapping]:
         address = self._place(index)

@@ -184,6 +184,13 @@ PLACEMENTS: dict[type[Structure], dict[str, Place]] = {
         "svt": (1, 19, 18),
         "pda_high": (1, 63, 32),
     },
+    interrupt.PostedInterruptDescriptor: {
+        **{f"pir{word}": (word, 63, 0) for word in range(4)},
+        "on": (4, 0, 0),
+        "sn": (4, 1, 1),
+        "nv": (4, 23, 16),
+        "ndst": (4, 63, 32),
+    },
     interrupt.RemappableAddress: {
         **low(handle_high=2, shv=3, format=4),
         "handle_low": (0, 19, 5),

@@ -50,6 +50,7 @@ def test_nothing_is_wrong_with_the_story(target: str) -> None:
         "translations": 3,
         "faults": 1,
         "requests": 0,
+        "interrupt_requests": 0,
         "descriptors": 2,
         "fault_records": 1,
         "status_writes": 1,

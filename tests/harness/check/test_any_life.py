@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from random import Random
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
+from decoders.errors import DecodeError
 from decoders.events import Access, Event, RegRead, RegWrite, Reset, Role, Snapshot, Store
 from harness.check.command import watch
 from harness.check.rules import Notebook, Violation
+from harness.errors import HarnessError
 from harness.model.config import UnitConfig
+from harness.model.virtio.config import VirtioConfig
+from harness.targets.base import AnyConfig
 from tests.harness.scenarios import (
     CONTEXT,
     DIRECTORY,
@@ -20,7 +27,10 @@ from tests.harness.scenarios import (
     Operation,
     Scenario,
 )
+from tests.harness.trace.strategies import events
+from tests.writers.platform import unit_config
 
+EXAMPLES = 2000 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 100
 LIVES = 400 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 25
 STEPS = 300
 PLACES = {
@@ -60,18 +70,18 @@ def event_of(operation: Operation) -> Event:
 def life(seed: int) -> tuple[UnitConfig, list[Event]]:
     scenario = Scenario(Random(seed))
     config = scenario.config()
-    events: list[Event] = [Snapshot(page, role, 0, b"") for page, role in PLACES.items()]
-    events += map(event_of, scenario.opening())
+    seen: list[Event] = [Snapshot(page, role, 0, b"") for page, role in PLACES.items()]
+    seen += map(event_of, scenario.opening())
     for _ in range(STEPS):
-        events += map(event_of, scenario.step())
-    return config, events
+        seen += map(event_of, scenario.step())
+    return config, seen
 
 
 def judged(seed: int) -> list[Violation]:
-    config, events = life(seed)
+    config, seen = life(seed)
     notes = Notebook()
-    assert watch(config, events, notes) == len(events)
-    assert all(0 <= one.event < len(events) for one in notes.kept)
+    assert watch(config, seen, notes) == len(seen)
+    assert all(0 <= one.event < len(seen) for one in notes.kept)
     return notes.kept
 
 
@@ -83,3 +93,19 @@ def test_any_life_is_judged(seed: int) -> None:
 def test_lives_break_many_rules() -> None:
     broken = {one.rule.id for seed in range(12) for one in judged(seed)}
     assert len(broken) > 12
+
+
+UNITS: list[AnyConfig] = [
+    unit_config(cm=1, ram=False, page_budget=64),
+    unit_config(dialect="qemu-10.0", smts=0, page_budget=64),
+    VirtioConfig(mapping_budget=64),
+]
+
+
+@pytest.mark.parametrize("number", range(len(UNITS)))
+@hypothesis.settings(max_examples=EXAMPLES)
+@hypothesis.given(seen=st.lists(events, max_size=40))
+def test_any_events_are_judged_or_refused(number: int, seen: list[Event]) -> None:
+    # Refused are those that cost too much, and source ids that no unit of this kind has.
+    with contextlib.suppress(HarnessError, DecodeError):
+        watch(UNITS[number], seen, Notebook())

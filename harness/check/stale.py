@@ -1,4 +1,4 @@
-"""Rules about invalidations that are missing, too small, not awaited, or in the wrong order.
+"""Find invalidations that are missing, too small, not awaited, or in the wrong order.
 
 Only what an access has shown is judged: an entry counts as cached when a request went through it,
 and as missed when a later request may be answered from it.
@@ -11,110 +11,29 @@ from dataclasses import dataclass
 
 from decoders.events import Fault, Role, Translation
 from harness.check.coverage import NEVER, Coverage, event_of, moment
-from harness.check.entries import is_present
+from harness.check.entries import STAGES, children, is_present
 from harness.check.rules import Notebook, Rule
+from harness.check.stale_rules import (
+    CONTEXT_CM,
+    CONTEXT_ORDER,
+    CONTEXT_STALE,
+    DOMAIN_STALE,
+    HINT,
+    MAPPING_STALE,
+    MAP_CM,
+    PAGE_REUSED,
+    PASID_CM,
+    PASID_ORDER,
+    PASID_STALE,
+    TABLE_STALE,
+    WAIT_MISSING,
+)
 from harness.check.tables import Change
 from harness.findings import Finding
 from harness.model.translate import Candidate, Fresh, Request
 from harness.model.unit import VtdUnit
 from harness.model.walk import IGNORED_WHEN_COMPARING, PagingRoot, Step
 from harness.oracle import same_place
-
-CONTEXT_STALE = Rule(
-    "context-not-invalidated",
-    "VT-d 6.2.2.1, 6.5.3.3; Linux domain_context_clear_one",
-    "A context entry was changed or cleared after a request had gone through it, and no "
-    "invalidation of the context cache has covered it. The unit may still use the old entry, and "
-    "this request would then be answered differently.",
-)
-PASID_STALE = Rule(
-    "pasid-not-invalidated",
-    "VT-d 6.2.2.2, 6.5.3.3; Linux intel_pasid_tear_down_entry",
-    "A PASID entry was changed or cleared after a request had gone through it, and no invalidation "
-    "of the PASID cache has covered it. The unit may still use the old entry, and this request "
-    "would then be answered differently.",
-)
-TABLE_STALE = Rule(
-    "table-not-invalidated",
-    "VT-d 6.2.4, 6.5.3.3",
-    "An entry that led to another table was changed or cleared after a request had gone through "
-    "it, and no invalidation has covered that region. Paging-structure caches may still lead to "
-    "the old table.",
-)
-HINT = Rule(
-    "leaf-hint-misused",
-    "VT-d 6.5.2.3 (IH)",
-    "With the invalidation hint (IH = 1) software promises that only leaves were changed, and the "
-    "unit keeps its paging-structure caches. Here an entry that led to another table had been "
-    "changed, so that the unit may still go through the old table.",
-)
-MAPPING_STALE = Rule(
-    "mapping-not-invalidated",
-    "VT-d 6.2.3, 6.5.3.3",
-    "A mapping was changed or cleared after a request had gone through it, and no IOTLB "
-    "invalidation has covered the page. The unit may still use the old mapping, and this request "
-    "would then go to memory that was given up. Where the mapping was cleared, either that came "
-    "too early or the device goes on too long.",
-)
-DOMAIN_STALE = Rule(
-    "domain-not-invalidated",
-    "VT-d 6.5.3.3; Linux domain_context_clear_one, intel_pasid_tear_down_entry",
-    "A context or PASID entry was changed and invalidated, but not the translations under its "
-    "domain id, which is in use again with other tables. The unit may answer from the old ones.",
-)
-CONTEXT_ORDER = Rule(
-    "context-flush-order",
-    "VT-d 6.5.3.3; Linux domain_context_clear_one: context cache, then IOTLB",
-    "When a context entry changes, the context cache is invalidated first and then the IOTLB of "
-    "its old domain. The other way round, a request that still finds the old entry in the context "
-    "cache fills the IOTLB once more. No invalidation of the domain follows before the device is "
-    "used again.",
-)
-PASID_ORDER = Rule(
-    "pasid-flush-order",
-    "VT-d 6.5.3.3; Linux intel_pasid_tear_down_entry: PASID cache, then PASID-based IOTLB",
-    "When a PASID entry changes, the PASID cache is invalidated first and then the translations of "
-    "the PASID or of its old domain. The other way round, a request that still finds the old entry "
-    "in the PASID cache fills the IOTLB once more. No invalidation follows before it is used "
-    "again.",
-)
-MAP_CM = Rule(
-    "map-not-invalidated",
-    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux intel_iommu_iotlb_sync_map",
-    "With caching mode (CAP.CM = 1) the unit may cache that a page is not mapped. A mapping of the "
-    "second stage that becomes present needs an IOTLB invalidation before it is used: an emulated "
-    "unit sees new mappings by it.",
-)
-CONTEXT_CM = Rule(
-    "context-present-not-invalidated",
-    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux domain_context_mapping_one",
-    "With caching mode (CAP.CM = 1) the unit may cache that a context entry is not present. One "
-    "that becomes present needs a context-cache invalidation before it is used.",
-)
-PASID_CM = Rule(
-    "pasid-present-not-invalidated",
-    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux pasid_flush_caches",
-    "With caching mode (CAP.CM = 1) the unit may cache that a PASID entry is not present. One that "
-    "becomes present needs a PASID-cache invalidation before it is used.",
-)
-WAIT_MISSING = Rule(
-    "wait-missing",
-    "VT-d 6.5.2.8",
-    "Descriptors that the unit has taken need not have had their effect. Only a wait descriptor "
-    "behind them tells. Here the old mapping of a page was invalidated, no wait descriptor has "
-    "followed, and the page is used already with another mapping.",
-)
-PAGE_REUSED = Rule(
-    "table-page-reused",
-    "VT-d 6.2.4, 6.5.3.3; Linux iommu_put_pages_list behind the flush",
-    "A page that was a table, and that no entry links any more, is written again while "
-    "paging-structure caches may still lead to it: nothing has invalidated the region since the "
-    "link was cut. The unit may take the new content for table entries.",
-)
-RULES = (
-    CONTEXT_STALE, PASID_STALE, TABLE_STALE, HINT, MAPPING_STALE, DOMAIN_STALE, CONTEXT_ORDER,
-    PASID_ORDER, MAP_CM, CONTEXT_CM, PASID_CM, WAIT_MISSING, PAGE_REUSED,
-)  # fmt: skip
 
 CHANGED = 64
 """Changed entries that are followed until their domain has been invalidated."""
@@ -131,6 +50,14 @@ class _Owner:
     pasid: int  # of the entry; -1 for a context entry
     domain: int
     tag: int  # the PASID its translations are tagged with, or -1
+
+
+@dataclass(slots=True)
+class _Unlinked:
+    """A table that no entry leads to any more, and when the caches were told to forget it."""
+
+    number: int
+    dropped: int = NEVER
 
 
 @dataclass(slots=True)
@@ -158,6 +85,7 @@ class Stale:
         self._owners: dict[int, _Owner] = {}
         self._pending: dict[int, _Pending] = {}
         self._appeared: dict[int, int] = {}
+        self._unlinked: dict[int, _Unlinked] = {}
 
     # -- what software does --------------------------------------------------------------------
 
@@ -176,9 +104,48 @@ class Stale:
             self._appeared[change.address] = number
         elif not now:
             self._appeared.pop(change.address, None)
+        if change.role in STAGES and change.level > 1:
+            self._relinked(change, number)
+
+    def _relinked(self, change: Change, number: int) -> None:
+        """Follow the tables that an entry no longer leads to, if a cache may."""
+        before, after = (
+            children(change.role, change.level, words, False) if present else []
+            for words, present in (
+                (change.before, is_present(change.role, change.before)),
+                (change.after, is_present(change.role, change.after)),
+            )
+        )
+        for page in after:
+            self._unlinked.pop(page, None)
+        for page in before:
+            if page not in after and self._unit.caches.tables_at(page):
+                if len(self._unlinked) >= CHANGED:
+                    del self._unlinked[next(iter(self._unlinked))]
+                self._unlinked[page] = _Unlinked(number)
+
+    def written(self, page: int, number: int) -> None:
+        """Learn that something other than zero was stored to a page."""
+        unlinked = self._unlinked.get(page)
+        if unlinked is not None and unlinked.dropped != NEVER:
+            del self._unlinked[page]
+            self._notes.note(
+                WAIT_MISSING,
+                number,
+                f"The page is {page:#x}.",
+                unlinked=unlinked.number,
+                invalidated=event_of(unlinked.dropped),
+            )
 
     def invalidated(self, coverage: Coverage) -> None:
-        """Learn that one more invalidation has been recorded."""
+        """Learn that one more invalidation, or a wait, has been recorded."""
+        for page, unlinked in list(self._unlinked.items()):
+            if self._unit.caches.tables_at(page):
+                continue
+            if coverage.unconfirmed == NEVER:
+                del self._unlinked[page]
+            elif unlinked.dropped == NEVER:
+                unlinked.dropped = coverage.unconfirmed
         for place, pending in list(self._pending.items()):
             owner, since = pending.owner, moment(pending.changed)
             if pending.entry == NEVER:

@@ -127,6 +127,8 @@ class VtdWatch(ModelReplay):
             case Snapshot():
                 super().apply(event)
                 self._tables.snapshot(event, number)
+                if any(event.data):
+                    self._stale.written(event.address, number)
                 return
             case Release(address):
                 self._tables.release(address & -PAGE_SIZE)
@@ -150,6 +152,8 @@ class VtdWatch(ModelReplay):
     def _store(self, event: Store, number: int) -> None:
         found = self._tables.read(event)
         super().apply(event)
+        if event.value:
+            self._stale.written(event.address & -PAGE_SIZE, number)
         if found is None:
             return
         change = self._tables.stored(found, number)

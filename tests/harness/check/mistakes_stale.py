@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decoders.events import Role
+from decoders.events import Release, Role
 from tests.harness.check.driver import (
     IOVA,
     OTHER,
@@ -238,6 +238,16 @@ def nobody_waits_for_an_invalidation_by_pasid(driver: Driver) -> int:
     remap(driver)
     driver.submit(pasid_page(IOVA), wait=False)
     return driver.use()
+
+
+@mistake("wait-missing")
+def nobody_waits_before_a_table_is_used_for_something_else(driver: Driver) -> int:
+    used(driver)
+    table = driver.entry() & ~0xFFF
+    driver.store(driver.entry(level=2), 0)
+    driver.submit(page(IOVA), wait=False)
+    driver.events.append(Release(table))
+    return driver.store(table + 0x800, 0x1234_5678)
 
 
 @mistake("table-page-reused")

@@ -31,7 +31,7 @@ from tests.harness.trace.strategies import events
 from tests.writers.platform import unit_config
 
 EXAMPLES = 2000 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 100
-LIVES = 400 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 25
+LIVES = 400 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 12
 STEPS = 300
 PLACES = {
     ROOT: Role.ROOT,
@@ -91,7 +91,7 @@ def test_any_life_is_judged(seed: int) -> None:
 
 
 def test_lives_break_many_rules() -> None:
-    broken = {one.rule.id for seed in range(12) for one in judged(seed)}
+    broken = {one.rule.id for seed in range(6) for one in judged(seed)}
     assert len(broken) > 12
 
 

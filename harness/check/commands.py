@@ -37,71 +37,71 @@ TTM_ABORT = 3
 
 TWO_COMMANDS = Rule(
     "two-commands",
-    "VT-d 11.4.4 (GCMD)",
+    "VT-d 11.4 (GCMD)",
     "One write of GCMD may start one command: software sets or clears one level bit, or sets one "
     "one-shot bit, and repeats the other level bits as they are. With two at once the order in "
     "which the unit does them is open, and the status that software waits for tells of neither.",
 )
 LEVEL_DROPPED = Rule(
     "level-bit-dropped",
-    "VT-d 11.4.4 (GCMD); Linux keeps the level bits in intel_iommu.gcmd",
+    "VT-d 11.4 (GCMD); Linux keeps the level bits in intel_iommu.gcmd",
     "GCMD cannot be read, so that every command has to repeat the level bits (TE, QIE, IRE, EAFL, "
     "CFI) that stay in force. A command that leaves one out switches that function off: without TE "
     "every device reaches all of memory.",
 )
 COMMAND_NOT_AWAITED = Rule(
     "command-not-awaited",
-    "VT-d 11.4.4 (GCMD), 11.4.5 (GSTS); Linux IOMMU_WAIT_OP",
+    "VT-d 11.4 (GCMD, GSTS); Linux IOMMU_WAIT_OP",
     "After a command software must see its status in GSTS before it gives another one. The trace "
     "shows what software reads, and no read of GSTS between these two commands.",
 )
 QUEUE_TAIL = Rule(
     "queue-enabled-with-tail",
-    "VT-d 6.5.2, 11.4.9.2 (IQT)",
+    "VT-d 6.5.2, 11.4 (IQT)",
     "The queue is empty when head and tail are equal, and enabling it begins at head 0. IQT has to "
     "be 0 before QIE is set; otherwise the unit takes whatever the ring holds for descriptors.",
 )
 QUEUE_MOVED = Rule(
     "queue-moved-while-enabled",
-    "VT-d 11.4.9.3 (IQA)",
+    "VT-d 11.4 (IQA)",
     "Base, size and descriptor width of the queue may change only while it is disabled (QIES = 0). "
     "What a unit does that is fetching from it is open.",
 )
 QUEUE_WIDTH = Rule(
     "queue-width-for-mode",
-    "VT-d 11.4.9.3 (IQA.DW), 6.5.2",
+    "VT-d 11.4 (IQA.DW), 6.5.2",
     "Descriptors of 256 bits need ECAP.SMTS, and a unit in scalable mode (RTADDR.TTM = 1) needs "
     "them: PASID-based invalidations have no other form.",
 )
 ROOT_NOT_LATCHED = Rule(
     "root-not-latched",
-    "VT-d 11.4.6 (RTADDR), 11.4.4 (GCMD.SRTP)",
+    "VT-d 11.4 (RTADDR, GCMD.SRTP)",
     "RTADDR takes effect with the command SRTP. Translation was enabled while the register held "
     "another value than the one in force, or none had ever been taken over: devices go through "
     "tables that software did not mean.",
 )
 ROOT_MODE = Rule(
     "root-mode-unsupported",
-    "VT-d 11.4.6 (RTADDR.TTM)",
+    "VT-d 11.4 (RTADDR.TTM)",
     "The translation table mode must be one that the unit has: scalable needs ECAP.SMTS, abort "
     "ECAP.ADMS, 2 is reserved, and so are bits 9:0. All DMA is refused with fault 0x30.",
 )
 ROOT_NOT_FLUSHED = Rule(
     "root-not-flushed",
-    "VT-d 6.6, 11.4.4 (GCMD.SRTP); Linux iommu_set_root_entry",
+    "VT-d 11.4 (GCMD.SRTP); Linux iommu_set_root_entry",
     "Unless CAP.ESRTPS says that SRTP does it, software must invalidate globally after SRTP: "
     "context cache, PASID cache (scalable mode), IOTLB. Here translation is enabled and one of "
     "them is missing, so that entries of older tables may still be used.",
 )
 ROOT_FLUSH_ORDER = Rule(
     "root-flush-order",
-    "VT-d 6.6; Linux iommu_set_root_entry",
+    "VT-d 11.4 (GCMD.SRTP); Linux iommu_set_root_entry",
     "After SRTP the IOTLB comes last: what is invalidated before the context and PASID caches can "
     "be filled again from the entries that these still hold.",
 )
 INTERRUPTS_NOT_FLUSHED = Rule(
     "interrupt-root-not-flushed",
-    "VT-d 11.4.4 (GCMD.SIRTP); Linux iommu_set_irq_remapping",
+    "VT-d 11.4 (GCMD.SIRTP); Linux iommu_set_irq_remapping",
     "Unless CAP.ESIRTPS says that SIRTP does it, the interrupt entry cache must be invalidated "
     "globally after SIRTP and before interrupt remapping is enabled.",
 )
@@ -113,21 +113,21 @@ REGISTER_WITH_QUEUE = Rule(
 )
 REGISTER_NOT_AWAITED = Rule(
     "register-invalidation-not-awaited",
-    "VT-d 11.4.7 (CCMD.ICC), 11.4.8 (IOTLB.IVT)",
+    "VT-d 11.4 (CCMD.ICC, IOTLB.IVT)",
     "Hardware clears ICC or IVT when the invalidation is done, and software must see that before "
     "it uses the register again. The trace shows what software reads, and no read of this register "
     "between the two commands.",
 )
 REGISTER_PAGES = Rule(
     "register-page-invalidation",
-    "VT-d 11.4.8.2 (IVA)",
+    "VT-d 11.4 (IVA)",
     "A page-selective invalidation needs CAP.PSI, an address mask up to CAP.MAMV and an address "
     "aligned to the 2^AM pages it names. Otherwise what is invalidated is less than was meant, or "
     "nothing.",
 )
 FAULT_NOT_READ = Rule(
     "fault-not-read",
-    "VT-d 7.3.1, 11.4.14 (FRCD.F); Linux dmar_fault",
+    "VT-d 7.3, 11.4 (FRCD.F); Linux dmar_fault",
     "Writing 1 to F frees a fault record. Software did so without a look at it, though the trace "
     "shows its other reads: the fault is lost.",
 )

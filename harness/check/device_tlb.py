@@ -17,7 +17,7 @@ from harness.oracle import same_place
 
 MISSING = Rule(
     "device-tlb-not-invalidated",
-    "VT-d 4.2, 6.5.2.5, 6.5.2.6; Linux cache_tag_flush_devtlb_psi",
+    "VT-d 4, 6.5.2.5, 6.5.2.6; Linux cache_tag_flush_devtlb_psi",
     "A device whose context entry allows it (TT = 1, DTE) keeps translations itself, and this one "
     "does: software has invalidated its device TLB before. The mapping of a page was changed after "
     "the device had asked for it, and no device-TLB invalidation has covered it since.",

@@ -61,7 +61,7 @@ PAGING_RESERVED = Rule(
 )
 DOMAIN = Rule(
     "entry-domain",
-    "VT-d 9.3, 9.6, 11.4.2 (CAP.ND); 6.1 for caching mode",
+    "VT-d 9.3, 9.6, 11.4 (CAP.ND); 6.1 for caching mode",
     "A domain id must be below the number that CAP.ND gives, and must not be 0 in caching mode "
     "(CAP.CM = 1), where the unit tags with 0 the entries that are not present.",
 )

@@ -13,13 +13,13 @@ from harness.model.config import UnitConfig
 
 TAIL_OUTSIDE = Rule(
     "tail-outside-ring",
-    "VT-d 11.4.9.2 (IQT), 6.5.2.10 (IQEI 1)",
+    "VT-d 11.4 (IQT; IQERCD: IQEI 1)",
     "The tail must lie inside the ring, whose size IQA.QS gives. The unit reports a queue error "
     "and takes nothing more.",
 )
 TAIL_MISALIGNED = Rule(
     "tail-misaligned",
-    "VT-d 11.4.9.2 (IQT), 6.5.2.10 (IQEI 6)",
+    "VT-d 11.4 (IQT; IQERCD: IQEI 6)",
     "The tail counts whole descriptors: 16 bytes, or 32 where IQA.DW is 1. The unit reports a "
     "queue error and takes nothing more.",
 )
@@ -55,19 +55,19 @@ PAGES = Rule(
 )
 DOMAIN = Rule(
     "descriptor-domain",
-    "VT-d 11.4.2 (CAP.ND)",
+    "VT-d 11.4 (CAP.ND)",
     "A domain id must be below the number that CAP.ND gives: no entry can have this one, so that "
     "the invalidation drops nothing.",
 )
 UNSUPPORTED = Rule(
     "descriptor-unsupported",
-    "VT-d 11.4.3 (ECAP.DT, ECAP.IR, ECAP.MHMV)",
+    "VT-d 11.4 (ECAP.DT, ECAP.IR, ECAP.MHMV)",
     "The descriptor asks for what the unit does not have: device-TLB invalidation needs ECAP.DT, "
     "the interrupt entry cache ECAP.IR, and its mask is at most ECAP.MHMV.",
 )
 UNREADABLE = Rule(
     "descriptor-unreadable",
-    "VT-d 6.5.2.10 (IQEI 2)",
+    "VT-d 6.5.2, 11.4 (IQERCD: IQEI 2)",
     "The queue lies where there is no memory. The unit reports a queue error and takes nothing.",
 )
 RULES = (

@@ -6,21 +6,21 @@ from harness.check.rules import Rule
 
 CONTEXT_STALE = Rule(
     "context-not-invalidated",
-    "VT-d 6.2.2.1, 6.5.3.3; Linux domain_context_clear_one",
+    "VT-d 6.2, 6.5.3.3; Linux domain_context_clear_one",
     "A context entry was changed or cleared after a request had gone through it, and no "
     "invalidation of the context cache has covered it. The unit may still use the old entry, and "
     "this request would then be answered differently.",
 )
 PASID_STALE = Rule(
     "pasid-not-invalidated",
-    "VT-d 6.2.2.2, 6.5.3.3; Linux intel_pasid_tear_down_entry",
+    "VT-d 6.2, 6.5.3.3; Linux intel_pasid_tear_down_entry",
     "A PASID entry was changed or cleared after a request had gone through it, and no invalidation "
     "of the PASID cache has covered it. The unit may still use the old entry, and this request "
     "would then be answered differently.",
 )
 TABLE_STALE = Rule(
     "table-not-invalidated",
-    "VT-d 6.2.4, 6.5.3.3",
+    "VT-d 6.2, 6.5.3.3",
     "An entry that led to another table was changed or cleared after a request had gone through "
     "it, and no invalidation has covered that region. Paging-structure caches may still lead to "
     "the old table.",
@@ -34,7 +34,7 @@ HINT = Rule(
 )
 MAPPING_STALE = Rule(
     "mapping-not-invalidated",
-    "VT-d 6.2.3, 6.5.3.3",
+    "VT-d 6.2, 6.5.3.3",
     "A mapping was changed or cleared after a request had gone through it, and no IOTLB "
     "invalidation has covered the page. The unit may still use the old mapping, and this request "
     "would then go to memory that was given up. Where the mapping was cleared, either that came "
@@ -64,20 +64,20 @@ PASID_ORDER = Rule(
 )
 MAP_CM = Rule(
     "map-not-invalidated",
-    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux intel_iommu_iotlb_sync_map",
+    "VT-d 6.1 (caching mode), 11.4 (CAP.CM); Linux intel_iommu_iotlb_sync_map",
     "With caching mode (CAP.CM = 1) the unit may cache that a page is not mapped. A mapping of the "
     "second stage that becomes present needs an IOTLB invalidation before it is used: an emulated "
     "unit sees new mappings by it.",
 )
 CONTEXT_CM = Rule(
     "context-present-not-invalidated",
-    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux domain_context_mapping_one",
+    "VT-d 6.1 (caching mode), 11.4 (CAP.CM); Linux domain_context_mapping_one",
     "With caching mode (CAP.CM = 1) the unit may cache that a context entry is not present. One "
     "that becomes present needs a context-cache invalidation before it is used.",
 )
 PASID_CM = Rule(
     "pasid-present-not-invalidated",
-    "VT-d 6.1 (caching mode), 11.4.2 (CAP.CM); Linux pasid_flush_caches",
+    "VT-d 6.1 (caching mode), 11.4 (CAP.CM); Linux pasid_flush_caches",
     "With caching mode (CAP.CM = 1) the unit may cache that a PASID entry is not present. One that "
     "becomes present needs a PASID-cache invalidation before it is used.",
 )
@@ -91,7 +91,7 @@ WAIT_MISSING = Rule(
 )
 PAGE_REUSED = Rule(
     "table-page-reused",
-    "VT-d 6.2.4, 6.5.3.3; Linux iommu_put_pages_list behind the flush",
+    "VT-d 6.2, 6.5.3.3; Linux iommu_put_pages_list behind the flush",
     "A page that was a table, and that no entry links any more, is written again while "
     "paging-structure caches may still lead to it: nothing has invalidated the region since the "
     "link was cut. The unit may take the new content for table entries.",

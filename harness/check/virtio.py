@@ -42,7 +42,7 @@ DOMAIN_RANGE = Rule(
 )
 ATTACH_BYPASS = Rule(
     "virtio-attach-bypass",
-    "virtio 1.4, 5.13.6.3.1",
+    "virtio 1.4, 5.13.6.3",
     "All endpoints of a domain bypass translation or none does. The flag of this ATTACH is not "
     "that of the domain, which exists.",
 )
@@ -65,7 +65,7 @@ DOMAIN_ENDED = Rule(
 )
 DOMAIN_BYPASS = Rule(
     "virtio-domain-bypass",
-    "virtio 1.4, 5.13.6.5.1, 5.13.6.6.1",
+    "virtio 1.4, 5.13.6.5, 5.13.6.6",
     "A domain that bypasses translation has no mappings: MAP and UNMAP are refused.",
 )
 RANGE = Rule(
@@ -75,13 +75,13 @@ RANGE = Rule(
 )
 OVERLAP = Rule(
     "virtio-map-overlap",
-    "virtio 1.4, 5.13.6.5.2",
+    "virtio 1.4, 5.13.6.5",
     "The range is mapped already, in part or in full. It must be unmapped first; the device "
     "refuses the request and the old mapping stays.",
 )
 ALIGNMENT = Rule(
     "virtio-map-alignment",
-    "virtio 1.4, 5.13.4 (page_size_mask), 5.13.6.5.1",
+    "virtio 1.4, 5.13.4 (page_size_mask), 5.13.6.5",
     "virt_start, phys_start and virt_end + 1 must be multiples of the smallest page size, which "
     "the lowest bit of page_size_mask gives.",
 )
@@ -92,13 +92,13 @@ INPUT_RANGE = Rule(
 )
 RESERVED_REGION = Rule(
     "virtio-map-reserved-region",
-    "virtio 1.4, 5.13.6.5.1, 5.13.6.8.1 (RESV_MEM)",
+    "virtio 1.4, 5.13.6.5, 5.13.6.8 (RESV_MEM)",
     "The range meets a reserved region of an endpoint of the domain. The endpoint must not be "
     "given these addresses: they do not lead where the mapping says.",
 )
 SPLIT = Rule(
     "virtio-unmap-split",
-    "virtio 1.4, 5.13.6.6.1",
+    "virtio 1.4, 5.13.6.6",
     "UNMAP removes whole mappings. This range ends inside one, which the device does not split: it "
     "refuses the request and everything stays mapped.",
 )
@@ -110,7 +110,7 @@ IN_USE = Rule(
 )
 BYPASS_FIELD = Rule(
     "virtio-config-write",
-    "virtio 1.4, 5.13.4.1",
+    "virtio 1.4, 5.13.4",
     "The driver may write one field of the config space, bypass, with 0 or 1, and only with the "
     "accepted feature BYPASS_CONFIG.",
 )

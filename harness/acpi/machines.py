@@ -25,6 +25,9 @@ from harness.qemu.qtest import Machine, running
 
 _X86: Final = "qemu-system-x86_64 -accel tcg -m 256M -nodefaults -display none -machine q35"
 _ARM: Final = "qemu-system-aarch64 -accel tcg -S -m 256M -nodefaults -display none -cpu max"
+_GIC3: Final = f"{_ARM} -machine virt,gic-version=3"
+_SMMU: Final = f"{_GIC3},iommu=smmuv3"
+_NIC: Final = " -device e1000e,addr=4"
 _BRIDGES: Final = (
     " -device pcie-root-port,id=rp1,slot=1,addr=4 -device pcie-root-port,id=rp2,slot=2,addr=5"
     " -device virtio-net-pci,bus=rp1 -device pcie-pci-bridge,id=pp,bus=rp2"
@@ -35,9 +38,21 @@ _PXB: Final = (
     " -device virtio-net-pci,bus=pr"
 )
 _PXB_BYPASS: Final = _PXB.replace("bus_nr=64", "bus_nr=64,bypass_iommu=true")
+_PXB_BETWEEN: Final = _PXB_BYPASS + (
+    " -device pxb-pcie,id=pxb2,bus_nr=128,bus=pcie.0 -device pcie-root-port,id=pr2,bus=pxb2,slot=10"
+    " -device pcie-pci-bridge,id=pp2,bus=pr2 -device e1000,bus=pp2,addr=3"
+)
 _TWO_PXB: Final = _PXB + (
     " -device pxb-pcie,id=pxb2,bus_nr=128,bus=pcie.0,bypass_iommu=true"
     " -device pcie-root-port,id=pr2,bus=pxb2,slot=10 -device e1000e,bus=pr2"
+)
+_DEEP: Final = (
+    " -device pcie-root-port,id=rp1,slot=1,addr=4 -device x3130-upstream,id=up,bus=rp1"
+    " -device xio3130-downstream,id=d1,bus=up,slot=2 -device virtio-net-pci,bus=d1"
+    " -device xio3130-downstream,id=d2,bus=up,slot=3 -device pcie-pci-bridge,id=pp,bus=d2"
+    " -device pci-bridge,id=pb,bus=pp,chassis_nr=1,addr=2 -device e1000,bus=pb,addr=3"
+    " -device e1000,bus=pp,addr=4 -device i82801b11-bridge,id=ib,addr=7"
+    " -device e1000,bus=ib,addr=5 -device e1000,bus=ib,addr=6"
 )
 
 MACHINES: Final = {
@@ -59,18 +74,21 @@ MACHINES: Final = {
     "x86-virtio-bridges": f"{_X86} -device virtio-iommu-pci,addr=8{_BRIDGES}",
     "x86-virtio-pxb": f"{_X86} -device virtio-iommu-pci,addr=8{_BRIDGES}{_PXB}",
     "x86-virtio-pxb-bypass": f"{_X86} -device virtio-iommu-pci,addr=8{_TWO_PXB}",
-    "arm-its": f"{_ARM} -machine virt,gic-version=3,its=on",
-    "arm-smmuv3": f"{_ARM} -machine virt,gic-version=3,iommu=smmuv3",
-    "arm-smmuv3-no-its": f"{_ARM} -machine virt,gic-version=3,its=off,iommu=smmuv3",
-    "arm-smmuv3-gicv2": f"{_ARM} -machine virt,gic-version=2,iommu=smmuv3 -smp 1",
-    "arm-smmuv3-pxb": f"{_ARM} -machine virt,gic-version=3,iommu=smmuv3{_PXB}",
-    "arm-smmuv3-pxb-bypass": f"{_ARM} -machine virt,gic-version=3,iommu=smmuv3{_TWO_PXB}",
-    "arm-smmuv3-default-bypass": (
-        f"{_ARM} -machine virt,gic-version=3,iommu=smmuv3,default-bus-bypass-iommu=on{_PXB}"
-    ),
-    "arm-virtio": f"{_ARM} -machine virt,gic-version=3 -device virtio-iommu-pci,addr=3",
-    "arm-virtio-no-its": f"{_ARM} -machine virt,gic-version=3,its=off -device virtio-iommu-pci",
-    "arm-virtio-pxb": f"{_ARM} -machine virt,gic-version=3 -device virtio-iommu-pci,addr=3{_PXB}",
+    "arm-its": f"{_GIC3},its=on{_NIC}",
+    "arm-smmuv3": f"{_SMMU}{_NIC}",
+    "arm-smmuv3-no-its": f"{_GIC3},its=off,iommu=smmuv3{_NIC}",
+    "arm-smmuv3-gicv2": f"{_ARM} -machine virt,gic-version=2,iommu=smmuv3 -smp 1{_NIC}",
+    "arm-smmuv3-bridges": f"{_SMMU}{_BRIDGES}",
+    "arm-smmuv3-deep": f"{_SMMU}{_DEEP}",
+    "arm-smmuv3-pxb": f"{_SMMU}{_PXB}",
+    "arm-smmuv3-pxb-bypass": f"{_SMMU}{_TWO_PXB}",
+    "arm-smmuv3-pxb-between": f"{_SMMU}{_BRIDGES}{_PXB_BETWEEN}",
+    "arm-smmuv3-default-bypass": f"{_SMMU},default-bus-bypass-iommu=on{_PXB}",
+    "arm-virtio": f"{_GIC3} -device virtio-iommu-pci,addr=3{_NIC}",
+    "arm-virtio-no-its": f"{_GIC3},its=off -device virtio-iommu-pci{_NIC}",
+    "arm-virtio-bridges": f"{_GIC3} -device virtio-iommu-pci,addr=8{_BRIDGES}",
+    "arm-virtio-pxb": f"{_GIC3} -device virtio-iommu-pci,addr=3{_PXB}",
+    "arm-virtio-pxb-between": f"{_GIC3} -device virtio-iommu-pci,addr=8{_BRIDGES}{_PXB_BETWEEN}",
 }
 """Command lines of the machines whose tables are kept, by name."""
 

@@ -42,23 +42,30 @@ class Seen:
 
 @dataclass(frozen=True)
 class Guest:
-    """Hold the answers of one guest."""
+    """Hold the answers of one guest.
 
-    table: Table
+    endpoints are the ids that Linux gave to an IOMMU and QEMU has a device for; those of VT-d and
+    AMD-Vi are not seen. taken has the devices that an SMMU's driver refused because another has one
+    of their stream ids: which id, and which device.
+    """
+
+    tables: list[Table]
     topology: Topology
     seen: list[Seen]
     endpoints: list[int]
+    taken: dict[PciDevice, tuple[int, PciDevice]]
 
 
 def guest(answer: dict[str, Any]) -> Guest:
-    ((_, table),) = answer["tables"].items()
+    tables = [read(bytes.fromhex(table)) for table in answer["tables"].values()]
     bridges = [
         Bridge(pci(d["device"]), d["bridge"][0], d["bridge"][1], kind(d["port"]))
         for d in answer["devices"]
         if d["bridge"] is not None
     ]
     seen = [Seen(pci(d["device"]), d["group"], d["iommu"]) for d in answer["devices"]]
-    return Guest(read(bytes.fromhex(table)), Topology(bridges), seen, answer["endpoints"])
+    taken = {pci(device): (stream, pci(by)) for device, stream, by in answer.get("taken", [])}
+    return Guest(tables, Topology(bridges), seen, answer["endpoints"], taken)
 
 
 def recorded(path: Path) -> Guest:

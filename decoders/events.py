@@ -13,7 +13,7 @@ order. A Request of a virtio-iommu is a stimulus that carries its answer with it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 
 class AccessKind(IntEnum):
@@ -23,6 +23,26 @@ class AccessKind(IntEnum):
     READ = 1
     WRITE = 2
     EXECUTE = 3
+
+
+class Attribute(IntFlag):
+    """Say what else a DMA request is; no flag for an untranslated request of a user."""
+
+    PRIVILEGED = 1
+    """It asks for privileged mode (the PASID prefix's PMR)."""
+    TRANSLATION_REQUEST = 2
+    """A device with a TLB of its own (ATS) asks for the translation alone."""
+    TRANSLATED = 4
+    """Such a device gives an address that it says has been translated."""
+
+
+NO_ATTRIBUTES = Attribute(0)
+ATTRIBUTES = frozenset(
+    kind | mode
+    for kind in (NO_ATTRIBUTES, Attribute.TRANSLATION_REQUEST, Attribute.TRANSLATED)
+    for mode in (NO_ATTRIBUTES, Attribute.PRIVILEGED)
+)
+"""What a request can be: its address type (AT) is one of three."""
 
 
 class Role(IntEnum):
@@ -145,7 +165,8 @@ class Descriptor:
 class Access:
     """Request a translation: source id, PASID or None, address, kind, recorded answer.
 
-    sid is the 16-bit source id, or the 32-bit endpoint id of a virtio-iommu.
+    sid is the 16-bit source id, or the 32-bit endpoint id of a virtio-iommu. attributes are stored
+    only where there are any.
     """
 
     sid: int
@@ -153,6 +174,7 @@ class Access:
     iova: int
     kind: AccessKind
     outcome: Outcome | None
+    attributes: Attribute = NO_ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True)

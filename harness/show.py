@@ -11,6 +11,7 @@ from typing import Any
 
 from decoders.events import (
     Access,
+    Attribute,
     Clock,
     Endpoint,
     Event,
@@ -36,7 +37,7 @@ from harness.decoded_virtio import status_of
 from harness.report import Report, progress
 from harness.selection import Place, Selection
 from harness.trace import TextReader, TraceReader, open_events
-from harness.trace.lines import ROLE_NAMES, WORDS, format_event, format_sid
+from harness.trace.lines import ATTRIBUTE_NAMES, ROLE_NAMES, WORDS, format_event, format_sid
 
 ENTRIES_SHOWN = 8
 
@@ -175,7 +176,8 @@ def as_json(
         value = getattr(event, member.name)
         if isinstance(event, Snapshot) and isinstance(value, bytes):  # its entries follow
             continue
-        plain[member.name] = _plain(value)
+        if value or not isinstance(value, Attribute):
+            plain[member.name] = _plain(value)
     if isinstance(event, Access):
         plain["device"] = format_sid(event.sid)
     elif isinstance(event, InterruptRequest):
@@ -192,6 +194,8 @@ def as_json(
 def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, Attribute):
+        return [ATTRIBUTE_NAMES[flag] for flag in value]
     if isinstance(value, IntEnum):
         return value.name.lower().replace("_", "-")
     if isinstance(value, Translation | Fault | Message | Posted):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from decoders.events import TAGS, AccessKind, Role
+from decoders.events import TAGS, AccessKind, Attribute, Role
 from decoders.fields import Structure
 from decoders.layout import layout
 from decoders.vtd import (
@@ -115,6 +115,8 @@ def _events() -> Iterator[str]:
     yield from enum("Tag", "uint8_t", [(snake(e.__name__), t) for t, e in TAGS.items()], "d")
     yield ""
     yield from enum("AccessKind", "uint8_t", members(AccessKind), "d")
+    yield ""
+    yield from enum("Attribute", "uint8_t", members(Attribute), "d")
     yield ""
     yield from enum("Role", "uint8_t", members(Role), "d")
 

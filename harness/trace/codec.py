@@ -11,6 +11,7 @@ from typing import Any
 
 from decoders.errors import DecodeError
 from decoders.events import (
+    ATTRIBUTES,
     TAGS,
     Access,
     AccessKind,
@@ -63,6 +64,7 @@ TAG_OF: dict[type[Event], int] = {kind: tag for tag, kind in TAGS.items()}
 
 _ROLES = {int(role): role for role in Role}
 _KINDS = {int(kind): kind for kind in AccessKind}
+_ATTRIBUTES = {int(flags): flags for flags in ATTRIBUTES}
 
 
 def _reg_write(offset: object, size: object, value: object) -> RegWrite:
@@ -111,13 +113,21 @@ def _descriptor(words: object) -> Descriptor:
     )
 
 
-def _access(sid: object, pasid: object, iova: object, kind: object, outcome: object) -> Access:
+def _access(
+    sid: object,
+    pasid: object,
+    iova: object,
+    kind: object,
+    outcome: object,
+    attributes: object = 0,
+) -> Access:
     return Access(
         checks.number(sid, U32, "sid"),
         None if pasid is None else checks.number(pasid, U20, "pasid"),
         checks.number(iova, U64, "iova"),
         checks.member(_KINDS, kind, "kind"),
         None if outcome is None else _outcome(outcome),
+        checks.member(_ATTRIBUTES, attributes, "attributes"),
     )
 
 
@@ -289,6 +299,9 @@ _READERS: dict[int, tuple[int, Callable[..., Event]]] = {
     )
 }
 
+_OPTIONAL = {TAG_OF[Access]: 1}
+"""Fields that a kind may have behind those, by tag."""
+
 
 def from_fields(array: object) -> Event:
     """Return the event that an array ``[tag, *fields]`` stands for.
@@ -301,10 +314,9 @@ def from_fields(array: object) -> Event:
     if type(tag) is not int or tag not in _READERS:
         raise FieldError("tag", f"{tag!r:.40} is not known")
     count, reader = _READERS[tag]
-    if len(array) != count + 1:
-        raise FieldError(
-            "", f"{TAGS[tag].__name__} has {count} fields, the array holds {len(array) - 1}"
-        )
+    given = len(array) - 1
+    if given != count and given != count + _OPTIONAL.get(tag, 0):
+        raise FieldError("", f"{TAGS[tag].__name__} has {count} fields, the array holds {given}")
     return reader(*array[1:])
 
 
@@ -340,7 +352,10 @@ _FIELDS: dict[type[Event], Callable[[Any], Sequence[Any]]] = {
     Snapshot: lambda e: (e.address, int(e.role), e.level, e.data.rstrip(b"\0")),
     Release: lambda e: (e.address,),
     Descriptor: lambda e: (list(e.words),),
-    Access: lambda e: (e.sid, e.pasid, e.iova, int(e.kind), _outcome_field(e)),
+    Access: lambda e: (
+        *(e.sid, e.pasid, e.iova, int(e.kind), _outcome_field(e)),
+        *([int(e.attributes)] if e.attributes else []),
+    ),
     FaultRecord: lambda e: (e.index, e.low, e.high),
     StatusWrite: lambda e: (e.address, e.value),
     Interrupt: lambda e: (e.address, e.data),

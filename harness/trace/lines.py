@@ -9,6 +9,7 @@ from typing import Any
 from decoders.events import (
     Access,
     AccessKind,
+    Attribute,
     Clock,
     ConfigSpace,
     Descriptor,
@@ -46,6 +47,12 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.?))",
 
 ROLE_NAMES = {role: role.name.lower().replace("_", "-") for role in Role}
 KIND_NAMES = {kind: kind.name.lower() for kind in AccessKind}
+ATTRIBUTE_NAMES = {
+    Attribute.PRIVILEGED: "priv",
+    Attribute.TRANSLATION_REQUEST: "ats",
+    Attribute.TRANSLATED: "translated",
+}
+_ATTRIBUTES = {name: int(flag) for flag, name in ATTRIBUTE_NAMES.items()}
 _ROLES = {name: int(role) for role, name in ROLE_NAMES.items()}
 _KINDS = {name: int(kind) for kind, name in KIND_NAMES.items()}
 
@@ -72,6 +79,11 @@ def parse_sid(text: str) -> int:
         raise ValueError(f"{text!r:.40} is not bus:device.function")
     bus, device, function = (int(group, 16) for group in match.groups())
     return bus << 8 | device << 3 | function
+
+
+def format_attributes(attributes: Attribute) -> str:
+    """Return what follows the kind of a request: nothing, or +priv and the like."""
+    return "".join(f"+{name}" for flag, name in ATTRIBUTE_NAMES.items() if flag & attributes)
 
 
 def format_event(event: Event) -> str:
@@ -118,7 +130,7 @@ def _write_access(event: Access) -> str:
         outcome = f"= {event.outcome.address:#x} {event.outcome.mask:#x}"
     else:
         outcome = f"! {event.outcome.reason:#04x}"
-    kind = KIND_NAMES[event.kind]
+    kind = KIND_NAMES[event.kind] + format_attributes(event.attributes)
     return f"{format_sid(event.sid)} {pasid} {event.iova:#x} {kind} {outcome}"
 
 
@@ -314,12 +326,17 @@ def _read_access(rest: str) -> list[Any]:
         outcome = None
     else:
         raise FieldError("outcome", f"{' '.join(words[4:])!r:.60} is none of = ! ?")
+    kind, *names = kind.split("+")
+    flags = [_choice(_ATTRIBUTES, name, "attributes") for name in names]
+    if len(set(flags)) != len(flags):
+        raise FieldError("attributes", f"{'+'.join(names)!r:.60} says one of them twice")
     return [
         source,
         None if pasid == "-" else _hex(pasid, "pasid"),
         _hex(iova, "iova"),
         _choice(_KINDS, kind, "kind"),
         outcome,
+        *([sum(flags)] if flags else []),
     ]
 
 

@@ -42,6 +42,7 @@ struct Event {
     bool has_value = false;          // RegRead: the value was captured; Request: the answer was
     std::uint8_t role = 0;           // Snapshot
     std::uint8_t kind = 0;           // Access
+    std::uint8_t attributes = 0;     // Access
     std::uint32_t size = 0;          // RegWrite, RegRead, Store
     std::uint32_t level = 0;         // Snapshot
     std::uint32_t sid = 0;           // Access, InterruptRequest

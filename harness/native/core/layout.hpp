@@ -65,6 +65,12 @@ enum class AccessKind : std::uint8_t {
     execute = 3,
 };
 
+enum class Attribute : std::uint8_t {
+    privileged = 1,
+    translation_request = 2,
+    translated = 4,
+};
+
 enum class Role : std::uint8_t {
     root = 0,
     context = 1,

@@ -60,6 +60,15 @@ bool is_utf8(std::span<const std::byte> data) {
     return true;
 }
 
+// Whether attributes are of this project, and name one address type at most.
+bool known_attributes(std::uint8_t value) {
+    using layout::Attribute;
+    constexpr auto types = static_cast<unsigned>(Attribute::translation_request) |
+                           static_cast<unsigned>(Attribute::translated);
+    constexpr auto all = types | static_cast<unsigned>(Attribute::privileged);
+    return (value & ~all) == 0 && (value & types) != types;
+}
+
 bool fits(std::uint64_t value, std::uint32_t size) {
     return size == 8 || value >> (8 * size) == 0;
 }
@@ -228,15 +237,19 @@ bool EventReader::register_read(Event &out) {
                       (fits(out.value, out.size) || fail("value does not fit into its size")));
 }
 
-bool EventReader::access(Event &out) {
+bool EventReader::access(Event &out, bool marked) {
     bool absent;
     if (!field(out.sid, any32, "source id is not a 32-bit number") || !nil(absent))
         return false;
     out.pasid = no_pasid;
     if (!absent && !field(out.pasid, 0xf'ffff, "PASID is not a 20-bit number"))
         return false;
-    return field(out.address, any, "address is not a 64-bit number") &&
-           field(out.kind, 3, "access kind is not known") && outcome(out.outcome);
+    if (!field(out.address, any, "address is not a 64-bit number") ||
+        !field(out.kind, 3, "access kind is not known") || !outcome(out.outcome))
+        return false;
+    out.attributes = 0;
+    return !marked || (field(out.attributes, 0xff, "attributes are not known") &&
+                       (known_attributes(out.attributes) || fail("attributes are not known")));
 }
 
 bool EventReader::descriptor(Event &out) {
@@ -359,7 +372,7 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
     case Tag::descriptor:
         return takes(1) && descriptor(out);
     case Tag::access:
-        return takes(5) && access(out);
+        return (count == 6 || takes(5)) && access(out, count == 6);
     case Tag::fault_record:
         return takes(3) && integer(out.address, any, "index is not a number") &&
                integer(out.word[0], any, "low quadword is not a 64-bit number") &&

@@ -37,7 +37,7 @@ class EventReader {
     bool sized(Event &out);
     bool page_address(Event &out);
     bool register_read(Event &out);
-    bool access(Event &out);
+    bool access(Event &out, bool marked);
     bool descriptor(Event &out);
     bool request(Event &out);
     bool fault_report(Event &out);

@@ -43,6 +43,7 @@ const std::vector<std::string_view> samples = {
     "\x91\x0b"sv,
     "\x92\x0c\x05"sv,
     "\x92\x0d\xa3why"sv,
+    "\x97\x07\x18\x12\xcd\xf0\x00\x02\xc0\x05"sv,
 };
 
 void reads_every_kind() {

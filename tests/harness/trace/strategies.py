@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from decoders.events import (
+    ATTRIBUTES,
     Access,
     AccessKind,
     Clock,
@@ -91,7 +92,13 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     Release: st.builds(Release, pages),
     Descriptor: st.builds(Descriptor, words),
     Access: st.builds(
-        Access, u16 | u32, st.none() | u20, u64, st.sampled_from(list(AccessKind)), outcomes
+        Access,
+        u16 | u32,
+        st.none() | u20,
+        u64,
+        st.sampled_from(list(AccessKind)),
+        outcomes,
+        st.sampled_from(sorted(ATTRIBUTES)),
     ),
     FaultRecord: st.builds(FaultRecord, u64, u64, u64),
     StatusWrite: st.builds(StatusWrite, u64.map(lambda address: address & ~3), u32),

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from decoders.errors import DecodeError
 from decoders.events import (
     TAGS,
+    Access,
     AccessKind,
+    Attribute,
     ConfigSpace,
     Endpoint,
     Event,
@@ -58,7 +60,8 @@ def test_round_trip(kind: type[Event]) -> None:
 def test_stored_as_tag_and_fields_in_order(event: Event) -> None:
     tag, *fields = msgpack.unpackb(Encoder().encode(event))
     assert TAGS[tag] is type(event)
-    assert len(fields) == len(type(event).__dataclass_fields__)
+    optional = isinstance(event, Access) and not event.attributes
+    assert len(fields) == len(type(event).__dataclass_fields__) - optional
 
 
 def test_snapshot_is_cut_and_filled() -> None:
@@ -71,6 +74,17 @@ def test_snapshot_is_cut_and_filled() -> None:
 def test_enums_come_back_as_enums() -> None:
     event = from_fields([7, 1, None, 0, 2, None])
     assert getattr(event, "kind") is AccessKind.WRITE  # noqa: B009
+
+
+def test_attributes_are_stored_only_where_there_are_any() -> None:
+    plain = [7, 1, None, 0, 2, None]
+    event = from_fields([*plain, 0])
+    assert event == from_fields(plain)
+    assert to_fields(event) == plain
+    marked = from_fields([*plain, 5])
+    assert isinstance(marked, Access)
+    assert marked.attributes == Attribute.PRIVILEGED | Attribute.TRANSLATED
+    assert to_fields(marked) == [*plain, 5]
 
 
 BAD: list[tuple[Any, str, str]] = [
@@ -126,6 +140,11 @@ BAD: list[tuple[Any, str, str]] = [
     ([7, 0, None, 0, 0, 256], "outcome.reason", "not within"),
     ([7, 0, None, 0, 0, [1]], "outcome", "1 members"),
     ([7, 0, None, 0, 0, [1, "x"]], "outcome.mask", "type str"),
+    ([7, 0, None, 0, 0, None, 6], "attributes", "6 is not known"),
+    ([7, 0, None, 0, 0, None, 8], "attributes", "8 is not known"),
+    ([7, 0, None, 0, 0, None, None], "attributes", "not known"),
+    ([7, 0, None, 0, 0, None, 1, 1], "", "Access has 5 fields, the array holds 7"),
+    ([7, 0, None, 0, 0], "", "Access has 5 fields, the array holds 4"),
     ([9, 0, 1 << 32], "value", "not within"),
     ([10, 0, 1 << 32], "data", "not within"),
     ([13, b"x"], "reason", "type bytes, not text"),

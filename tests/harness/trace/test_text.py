@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decoders.errors import DecodeError
-from decoders.events import Event, Gap, Role, Snapshot
+from decoders.events import Access, Event, Gap, Role, Snapshot
 from harness.trace import Header, TraceReader, TraceWriter, parse_text, read_text, write_text
 from harness.trace.codec import FieldError
 from harness.trace.lines import format_event, parse_event
@@ -43,6 +43,25 @@ gap recorder restarted
 def test_the_form_is_the_documented_one() -> None:
     assert "".join(format_event(event) + "\n" for event in EVENTS) == LINES
     assert parse_text(HEAD + LINES) == (HEADER, EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("read", 0),
+        ("read+priv", 1),
+        ("read+ats", 2),
+        ("write+translated", 4),
+        ("execute+priv+ats", 3),
+        ("unknown+priv+translated", 5),
+    ],
+)
+def test_attributes_follow_the_kind(kind: str, attributes: int) -> None:
+    line = f"access 00:03.0 0x1 0x1000 {kind} = 0x5000 0xfff"
+    event = parse_event(line)
+    assert isinstance(event, Access)
+    assert event.attributes == attributes
+    assert format_event(event) == line
 
 
 @pytest.mark.parametrize("kind", BY_KIND, ids=lambda kind: kind.__name__)
@@ -116,6 +135,10 @@ BAD = {
     "access 00:20.0 - 0x0 read ?": "sid: ",
     "access 00:03.8 - 0x0 read ?": "sid: ",
     "access 00:03.0 - 0x0 stare ?": "kind: ",
+    "access 00:03.0 - 0x0 read+ ?": "attributes: ",
+    "access 00:03.0 - 0x0 read+priv+priv ?": "attributes: ",
+    "access 00:03.0 - 0x0 read+ats+translated ?": "attributes: ",
+    "access 00:03.0 - 0x0 +priv ?": "kind: ",
     "access 00:03.0 - 0x0 read": "4 words",
     "access 00:03.0 - 0x0 read ? 1": "outcome: ",
     "access 00:03.0 - 0x0 read = 0x1": "1 words, not 2",

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -128,7 +129,7 @@ def unit_config(header: Header, **budgets: int) -> AnyConfig:
     )
 
 
-def _vtd_config(header: Header, unit: UnitInfo, **budgets: int) -> UnitConfig:
+def _vtd_config(header: Header, unit: UnitInfo, **budgets: Any) -> UnitConfig:
     return UnitConfig(
         capability=unit.capability,
         extended_capability=unit.extended_capability,
@@ -140,7 +141,7 @@ def _vtd_config(header: Header, unit: UnitInfo, **budgets: int) -> UnitConfig:
     )
 
 
-def _chosen(cls: type[AnyConfig], budgets: dict[str, int]) -> dict[str, int]:
+def _chosen(cls: type[AnyConfig], budgets: dict[str, int]) -> dict[str, Any]:
     names = {member.name for member in dataclasses.fields(cls)}
     return {name: value for name, value in budgets.items() if name in names}
 

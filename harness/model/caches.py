@@ -13,7 +13,9 @@ from typing import TypeVar
 
 from decoders.events import Outcome, Role
 from decoders.vtd.paging import LARGEST_LEAF, PAGE_BITS, PAGE_SHIFT
-from harness.model.walk import NonLeaf, Rights, Step
+from harness.model.lookup import Blocked, Entry
+from harness.model.stages import NESTED_STAGE, NO_PASID, Rights
+from harness.model.walk import NonLeaf, Step
 
 WAYS = 4
 ENTRIES = 1 << 18
@@ -27,7 +29,7 @@ LEAF_REGIONS = tuple((shift, shift) for shift in LEAF_SHIFTS)
 TABLE_REGIONS = tuple((level, shift) for level, shift in PAGE_SHIFT.items() if level > 1)
 
 Tag = tuple[int, int, int]
-"""(domain id, PASID or -1, Role of the stage)."""
+"""(domain id, PASID or -1, Role of the stage or NESTED_STAGE)."""
 IotlbKey = tuple[int, int]
 """Page shift, page number."""
 StructureKey = tuple[int, int]
@@ -38,12 +40,29 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True, slots=True)
 class CachedWords:
-    """A context or PASID entry as it was when an access used it."""
+    """A context or PASID entry as it was when an access used it.
+
+    blocked is set for one that is not present or not valid, which caching mode allows to keep; its
+    words are zero, and so is its domain, because nothing in it counts.
+    """
 
     words: tuple[int, ...]
     steps: tuple[Step, ...]
     filled_by: int
     domain: int
+    blocked: Blocked | None = None
+
+    def is_of(self, found: Entry | Blocked) -> bool:
+        """Say whether it says what the entry in memory does."""
+        if isinstance(found, Blocked):
+            return self.blocked is not None and self.blocked.reason == found.reason
+        return self.blocked is None and self.words == found.words
+
+    def same(self, other: CachedWords) -> bool:
+        """Say whether another one answers as this does."""
+        return self.is_of(other.blocked or Entry(other.words, ())) and len(self.words) == len(
+            other.words
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,12 @@ class Dropped:
 
 def second_stage_tag(domain: int) -> Tag:
     """Return what second-stage entries of a domain are tagged with."""
-    return (domain, -1, int(Role.SECOND_STAGE))
+    return (domain, NO_PASID, int(Role.SECOND_STAGE))
+
+
+def first_stage_tags(domain: int, pasid: int) -> tuple[Tag, Tag]:
+    """Return what first-stage entries of a PASID are tagged with, plain and nested."""
+    return (domain, pasid, int(Role.FIRST_STAGE)), (domain, pasid, NESTED_STAGE)
 
 
 class Caches:
@@ -97,7 +121,7 @@ class Caches:
     def add_context(self, sid: int, entry: CachedWords) -> None:
         """Keep a context entry under its source id."""
         ways = self.contexts.get(sid, [])
-        if any(way.words == entry.words for way in ways):
+        if any(way.same(entry) for way in ways):
             return
         if len(ways) == WAYS:
             ways.pop(0)
@@ -110,7 +134,7 @@ class Caches:
     def add_pasid(self, sid: int, pasid: int, entry: CachedWords) -> None:
         """Keep a PASID entry under source id and PASID."""
         ways = self.pasids.get((sid, pasid), [])
-        if any(way.words == entry.words for way in ways):
+        if any(way.same(entry) for way in ways):
             return
         if len(ways) == WAYS:
             ways.pop(0)
@@ -213,16 +237,28 @@ class Caches:
             kept = [way for way in ways if way.domain not in (domain, -1)]
             self._contexts -= self._keep(self.contexts, sid, kept)
 
-    def drop_contexts_of_device(self, sid: int, function_mask: int) -> None:
-        """Forget context entries of the functions that sid and a function mask (FM) select."""
+    def drop_contexts_of_device(
+        self, sid: int, function_mask: int, domain: int | None = None
+    ) -> None:
+        """Forget context entries of the functions that sid and a function mask (FM) select.
+
+        With a domain id only those that were cached in it; scalable ones carry none.
+        """
         # FM 0 compares all function bits, 1 ignores bit 2, 2 bits 2:1, 3 bits 2:0.
         ignored = (0, 4, 6, 7)[function_mask]
         self.looked_at += len(self.contexts)
-        for other in [other for other in self.contexts if (other ^ sid) & ~ignored == 0]:
-            self._contexts -= self._keep(self.contexts, other, [])
+        for other, ways in list(self.contexts.items()):
+            if (other ^ sid) & ~ignored == 0:
+                spared = () if domain is None else (way for way in ways if way.domain >= 0)
+                kept = [way for way in spared if way.domain != domain]
+                self._contexts -= self._keep(self.contexts, other, kept)
 
     def drop_pasids(self, domain: int | None = None, pasid: int | None = None) -> None:
-        """Forget PASID entries: all, of a domain, or of one PASID in a domain."""
+        """Forget PASID entries: all, of a domain, or of one PASID in a domain.
+
+        One that was not present goes with its PASID in any domain, besides domain 0: Linux gives
+        the id that the entry has now (pasid_flush_caches).
+        """
         if domain is None:
             self.pasids.clear()
             self._pasids = 0
@@ -231,6 +267,8 @@ class Caches:
         for key, ways in list(self.pasids.items()):
             if pasid is None or key[1] == pasid:
                 kept = [way for way in ways if way.domain != domain]
+                if pasid is not None:
+                    kept = [way for way in kept if way.blocked is None]
                 self._pasids -= self._keep(self.pasids, key, kept)
 
     def drop_iotlb(self, event: int, domain: int | None = None) -> None:
@@ -241,23 +279,33 @@ class Caches:
         for tag in [tag for tag in self.structures if domain is None or tag[0] == domain]:
             self._drop_structures(tag, list(self.structures[tag]))
 
-    def drop_pages(self, event: int, tag: Tag, address: int, mask: int, leaves_only: bool) -> None:
-        """Forget what covers 2^mask pages from address under a tag.
+    def drop_second_stage(
+        self, event: int, domain: int, address: int, mask: int, leaves_only: bool
+    ) -> None:
+        """Forget what covers 2^mask second-stage pages of a domain.
 
-        leaves_only is the invalidation hint: paging-structure entries may stay.
+        All that a first stage of the domain gave goes too, its table entries included: where
+        nested tables lie is decided by the second stage (VT-d 6.5.2; QEMU says the same of
+        first-stage entries, vtd_hash_remove_by_page). leaves_only is the invalidation hint.
         """
-        address &= ~((1 << PAGE_BITS + mask) - 1)
-        last = address + (1 << PAGE_BITS + mask) - 1
-        leaves = self._touching(self.iotlb.get(tag, {}), LEAF_REGIONS, address, last)
-        self._drop_leaves(tag, leaves, event)
-        if not leaves_only:
-            store = self.structures.get(tag, {})
-            self._drop_structures(tag, self._touching(store, TABLE_REGIONS, address, last))
+        self._drop_range(event, second_stage_tag(domain), address, mask, leaves_only)
+        for store in (self.iotlb, self.structures):
+            tags = [tag for tag in store if tag[0] == domain and tag[1] != NO_PASID]
+            self.looked_at += len(tags)
+            for tag in tags:
+                self._drop_all_of(event, tag)
 
-    def drop_tag(self, event: int, tag: Tag) -> None:
-        """Forget all IOTLB and paging-structure entries of one tag."""
-        self._drop_leaves(tag, list(self.iotlb.get(tag, ())), event)
-        self._drop_structures(tag, list(self.structures.get(tag, ())))
+    def drop_pasid_pages(
+        self, event: int, domain: int, pasid: int, address: int, mask: int, leaves_only: bool
+    ) -> None:
+        """Forget what covers 2^mask first-stage or nested pages of a PASID."""
+        for tag in first_stage_tags(domain, pasid):
+            self._drop_range(event, tag, address, mask, leaves_only)
+
+    def drop_pasid(self, event: int, domain: int, pasid: int) -> None:
+        """Forget all first-stage and nested entries of a PASID."""
+        for tag in first_stage_tags(domain, pasid):
+            self._drop_all_of(event, tag)
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -268,6 +316,19 @@ class Caches:
         if ways:
             store[key] = ways
         return gone
+
+    def _drop_range(self, event: int, tag: Tag, address: int, mask: int, leaves_only: bool) -> None:
+        address &= ~((1 << PAGE_BITS + mask) - 1)
+        last = address + (1 << PAGE_BITS + mask) - 1
+        leaves = self._touching(self.iotlb.get(tag, {}), LEAF_REGIONS, address, last)
+        self._drop_leaves(tag, leaves, event)
+        if not leaves_only:
+            store = self.structures.get(tag, {})
+            self._drop_structures(tag, self._touching(store, TABLE_REGIONS, address, last))
+
+    def _drop_all_of(self, event: int, tag: Tag) -> None:
+        self._drop_leaves(tag, list(self.iotlb.get(tag, ())), event)
+        self._drop_structures(tag, list(self.structures.get(tag, ())))
 
     def _touching(
         self,

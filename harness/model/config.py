@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from decoders.layout import layout
 from decoders.vtd.registers import Capability, ExtendedCapability
@@ -17,6 +18,16 @@ One write of the queue's tail can set off as many as the ring holds: hostile tra
 
 _CAP = layout(Capability).fields
 _ECAP = layout(ExtendedCapability).fields
+
+
+class Updates(IntEnum):
+    """Say how a unit fares when it has to set an A or D bit; real ones differ by platform."""
+
+    DONE = 0
+    NOT_SNOOPED = 1
+    """Its walks are not snooped, and so refused, unless the PASID entry's PWSNP is set."""
+    FAILING = 2
+    """The atomic operation fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,7 @@ class UnitConfig:
     dialect: Dialect = field(default=SPECIFICATION)
     page_budget: int = DEFAULT_PAGE_BUDGET
     descriptor_budget: int = DEFAULT_DESCRIPTOR_BUDGET
+    updates: Updates = Updates.DONE
 
     def cap(self, name: str) -> int:
         """Return a field of CAP by its mnemonic."""

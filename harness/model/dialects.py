@@ -124,6 +124,10 @@ class Dialect:
     """An entry of a posted interrupt remaps one (without CAP.PI; else it is reserved)."""
     handle_mask_checked: bool = True
     """An interrupt entry invalidation with IM beyond ECAP.MHMV is an error."""
+    nested_unsupported: bool = False
+    """PGTT 3 is invalid (0x5b) whatever ECAP.NEST says."""
+    device_selective_ignores_domain: bool = False
+    """Invalidating the context entry of a device takes no notice of the domain id given."""
     resumes_after_queue_error: bool = True
     """Clearing FSTS.IQE restarts the invalidation queue without a new tail write."""
     untraced_descriptors: frozenset[int] = frozenset()
@@ -159,6 +163,8 @@ _QEMU = Dialect(
     interrupt_destination_checked=False,
     posted_taken_for_remapped=True,
     handle_mask_checked=False,
+    nested_unsupported=True,
+    device_selective_ignores_domain=True,
     resumes_after_queue_error=False,
 )
 

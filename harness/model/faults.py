@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from decoders.events import AccessKind, FaultRecord, Interrupt, Observation
+from decoders.events import (
+    NO_ATTRIBUTES,
+    AccessKind,
+    Attribute,
+    FaultRecord,
+    Interrupt,
+    Observation,
+)
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
@@ -23,6 +30,8 @@ FSTS = layout(FaultStatus)
 RECORD = layout(FaultRecordRegister)
 CONTROL = layout(FaultEventControl)
 PAGE_MASK = 0xFFF
+ADDRESS_TYPES = {NO_ATTRIBUTES: 0, Attribute.TRANSLATION_REQUEST: 1, Attribute.TRANSLATED: 2}
+"""What AT says of a request."""
 _PENDING = FSTS.mask("pfo", "ppf", "iqe", "ice", "ite")
 
 
@@ -167,6 +176,9 @@ class FaultRecorder:
             RECORD["t1"].put(words, 1)
         if request.kind == AccessKind.EXECUTE:
             RECORD["exe"].put(words, 1)
+        if request.attributes & Attribute.PRIVILEGED:
+            RECORD["priv"].put(words, 1)
+        RECORD["at"].put(words, ADDRESS_TYPES[request.attributes & ~Attribute.PRIVILEGED])
         if request.pasid is not None:
             RECORD["pp"].put(words, 1)
             RECORD["pv"].put(words, request.pasid)

@@ -5,9 +5,9 @@ VT-d specification 3.4 and 9; each check names its fault reason. Present is test
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from decoders.events import AccessKind, Role
+from decoders.events import AccessKind, Attribute, Role
 from decoders.layout import Layout, layout
 from decoders.vtd.faults import Reason
 from decoders.vtd.tables import (
@@ -19,8 +19,9 @@ from decoders.vtd.tables import (
     ScalableRootEntry,
 )
 from harness.memory import Memory
-from harness.model.config import UnitConfig
-from harness.model.walk import PagingRoot, Step
+from harness.model.config import UnitConfig, Updates
+from harness.model.stages import NO_PASID, Host, PagingRoot
+from harness.model.walk import Step
 
 ROOT = layout(RootEntry)
 SCALABLE_ROOT = layout(ScalableRootEntry)
@@ -29,10 +30,9 @@ SCALABLE_CONTEXT = layout(ScalableContextEntry)
 DIRECTORY = layout(PasidDirectoryEntry)
 PASID = layout(PasidEntry)
 
-TTM_LEGACY, TTM_SCALABLE = 0, 1
+TTM_LEGACY, TTM_SCALABLE, TTM_ABORT = 0, 1, 3
 TT_UNTRANSLATED, TT_DEVICE_TLB, TT_PASS_THROUGH = 0, 1, 2
 PGTT_FIRST, PGTT_SECOND, PGTT_NESTED, PGTT_PASS_THROUGH = 1, 2, 3, 4
-NO_PASID = -1
 DIRECTORY_SHIFT = 6
 """PASID bits below the directory index: a PASID table holds 64 entries."""
 DIRECTORY_MINIMUM_BITS = 7
@@ -60,11 +60,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """A lookup that ends in a fault; fault_disable is the FPD bit in force."""
+    """A lookup that ends in a fault; fault_disable is the FPD bit in force.
+
+    kept says that the last entry read is the reason: in caching mode it may be cached.
+    """
 
     reason: int
     fault_disable: bool
     steps: tuple[Step, ...]
+    kept: bool = False
 
 
 def second_stage_levels(aw: int) -> int:
@@ -104,6 +108,19 @@ class Lookup:
         self._memory = memory
         self.root_pointer = 0
         self.mode = TTM_LEGACY
+        reasons = config.dialect.scalable_second_stage
+        table = int(Reason.FS_TABLE_BEYOND_SECOND_STAGE)
+        self._top_reasons = replace(
+            reasons, beyond_width=table, no_read=int(Reason.FS_ROOT_NO_READ)
+        )
+        self._table_reasons = replace(
+            reasons, beyond_width=table, no_read=int(Reason.FS_TABLE_NO_READ)
+        )
+
+    @property
+    def aborting(self) -> bool:
+        """Say whether the unit aborts every request, and reports none (RTADDR.TTM 3)."""
+        return self.mode == TTM_ABORT and bool(self._config.ecap("adms"))
 
     def context(self, sid: int) -> Entry | Blocked:
         """Return the context entry of a source id, or why it blocks the request."""
@@ -138,9 +155,9 @@ class Lookup:
             bad = _reserved(ROOT, words, (0,), beyond)
             role, size = Role.CONTEXT, CONTEXT.words
         if not present:
-            return Blocked(reasons.root_not_present, False, steps)
+            return Blocked(reasons.root_not_present, False, steps, kept=True)
         if bad:
-            return Blocked(reasons.root_reserved, False, steps)
+            return Blocked(reasons.root_reserved, False, steps, kept=True)
         found = _read(self._memory, table + 8 * size * function, size, role)
         if found is None:
             return Blocked(reasons.context_read, False, steps)
@@ -149,12 +166,40 @@ class Lookup:
         shape = SCALABLE_CONTEXT if scalable else CONTEXT
         disable = bool(shape.fields["fpd"].get(words))
         if not shape.fields["p"].get(words):
-            return Blocked(reasons.context_not_present, disable, steps)
+            return Blocked(reasons.context_not_present, disable, steps, kept=True)
         if _reserved(shape, words, (0,), beyond):
-            return Blocked(reasons.context_reserved, disable, steps)
+            return Blocked(reasons.context_reserved, disable, steps, kept=True)
         if not scalable and not self._legacy_context_valid(words):
-            return Blocked(reasons.context_invalid, disable, steps)
+            return Blocked(reasons.context_invalid, disable, steps, kept=True)
         return Entry(words, steps)
+
+    def context_words(self) -> int:
+        """Return the quadwords of a context entry in this mode."""
+        return (CONTEXT if self.mode == TTM_LEGACY else SCALABLE_CONTEXT).words
+
+    def context_disables(self, context: tuple[int, ...]) -> bool:
+        """Return FPD of a context entry."""
+        shape = CONTEXT if self.mode == TTM_LEGACY else SCALABLE_CONTEXT
+        return bool(shape.fields["fpd"].get(context))
+
+    def type_fault(self, context: tuple[int, ...], attributes: Attribute) -> int:
+        """Return why a context entry blocks requests of a device TLB, 0 when it does not."""
+        if not attributes & (Attribute.TRANSLATION_REQUEST | Attribute.TRANSLATED):
+            return 0
+        if self.mode == TTM_LEGACY:
+            allowed = CONTEXT.fields["tt"].get(context) == TT_DEVICE_TLB
+            return 0 if allowed else Reason.REQUEST_TYPE_BLOCKED
+        dte = SCALABLE_CONTEXT.fields["dte"].get(context)
+        return 0 if dte else Reason.SM_DEVICE_TLB_DISABLED
+
+    def privileged(
+        self, context: tuple[int, ...], pasid: int | None, attributes: Attribute
+    ) -> bool:
+        """Say whether a request is a supervisor's: it says so, or RID_PRIV does for its device."""
+        if attributes & Attribute.PRIVILEGED:
+            return True
+        stands_in = pasid is None and self._config.ecap("rprivs")
+        return bool(stands_in and SCALABLE_CONTEXT.fields["rid_priv"].get(context))
 
     def _legacy_context_valid(self, words: tuple[int, ...]) -> bool:
         config, aw = self._config, CONTEXT.fields["aw"].get(words)
@@ -192,7 +237,7 @@ class Lookup:
             return SCALABLE_CONTEXT.fields["rid_pasid"].get(context)
         return 0
 
-    def pasid(self, context: Entry, pasid: int | None, kind: AccessKind) -> Entry | Blocked:
+    def pasid(self, context: Entry, pasid: int | None) -> Entry | Blocked:
         """Return the PASID table entry of a request in scalable mode, or why it blocks it."""
         fields = SCALABLE_CONTEXT.fields
         disable = bool(fields["fpd"].get(context.words))
@@ -219,9 +264,9 @@ class Lookup:
         steps += more
         disable = disable or bool(DIRECTORY.fields["fpd"].get(words))
         if not DIRECTORY.fields["p"].get(words):
-            return Blocked(Reason.PASID_DIRECTORY_NOT_PRESENT, disable, steps)
+            return Blocked(Reason.PASID_DIRECTORY_NOT_PRESENT, disable, steps, kept=True)
         if checked and _reserved(DIRECTORY, words, (0,), self._config.beyond_host_pointer):
-            return Blocked(Reason.PASID_DIRECTORY_RESERVED, disable, steps)
+            return Blocked(Reason.PASID_DIRECTORY_RESERVED, disable, steps, kept=True)
         table = DIRECTORY.fields["smptblptr"].address(words)
         index = number & (1 << DIRECTORY_SHIFT) - 1
         found = _read(self._memory, table + 8 * PASID.words * index, PASID.words, Role.PASID_TABLE)
@@ -230,10 +275,10 @@ class Lookup:
         words, more = found
         steps += more
         disable = disable or bool(PASID.fields["fpd"].get(words))
-        reason = self._pasid_fault(words, kind)
-        return Blocked(reason, disable, steps) if reason else Entry(words, steps)
+        reason = self._pasid_fault(words)
+        return Blocked(reason, disable, steps, kept=True) if reason else Entry(words, steps)
 
-    def _pasid_fault(self, words: tuple[int, ...], kind: AccessKind) -> int:
+    def _pasid_fault(self, words: tuple[int, ...]) -> int:
         fields, config = PASID.fields, self._config
         if not fields["p"].get(words):
             early = config.dialect.pasid_type_before_present and not self._type_usable(words)
@@ -243,8 +288,16 @@ class Lookup:
             return Reason.PASID_RESERVED
         if not self._type_usable(words) or (checked and self._unsupported(words)):
             return Reason.PASID_INVALID
+        return 0
+
+    @staticmethod
+    def pasid_refuses(words: tuple[int, ...], kind: AccessKind, privileged: bool) -> int:
+        """Return why a valid PASID entry blocks this request, 0 when it does not."""
+        fields = PASID.fields
         if kind == AccessKind.EXECUTE and not fields["ere"].get(words):
             return Reason.PASID_EXECUTE_DISABLED
+        if privileged and not fields["sre"].get(words):
+            return Reason.PASID_SUPERVISOR_DISABLED
         return 0
 
     def _unsupported(self, words: tuple[int, ...]) -> bool:
@@ -255,26 +308,32 @@ class Lookup:
         )
 
     def _type_usable(self, words: tuple[int, ...]) -> bool:
-        fields, config = PASID.fields, self._config
-        match fields["pgtt"].get(words):
+        config = self._config
+        match PASID.fields["pgtt"].get(words):
             case 1:
-                five_levels = fields["fspm"].get(words)
-                supported = five_levels == 0 or (five_levels == 1 and config.cap("fs5lp"))
-                return bool(config.ecap("fsts") and supported)
+                return bool(config.ecap("fsts")) and self._first_stage_usable(words)
             case 2:
-                dirty = not fields["ssade"].get(words) or config.ecap("ssads")
-                return bool(
-                    config.ecap("ssts")
-                    and config.width_supported(fields["aw"].get(words))
-                    and dirty
-                )
+                return bool(config.ecap("ssts")) and self._second_stage_usable(words)
+            case 3:
+                both = self._first_stage_usable(words) and self._second_stage_usable(words)
+                return bool(config.ecap("nest")) and both and not config.dialect.nested_unsupported
             case 4:
                 return bool(config.ecap("pt"))
             case _:
-                # Nested (3) is not modelled yet and answered like a unit without ECAP.NEST.
                 return False
 
-    def scalable_root(self, context: tuple[int, ...], entry: Entry, pasid: int) -> PagingRoot:
+    def _first_stage_usable(self, words: tuple[int, ...]) -> bool:
+        five_levels = PASID.fields["fspm"].get(words)
+        return five_levels == 0 or (five_levels == 1 and bool(self._config.cap("fs5lp")))
+
+    def _second_stage_usable(self, words: tuple[int, ...]) -> bool:
+        fields, config = PASID.fields, self._config
+        dirty = not fields["ssade"].get(words) or bool(config.ecap("ssads"))
+        return config.width_supported(fields["aw"].get(words)) and dirty
+
+    def scalable_root(
+        self, context: tuple[int, ...], entry: Entry, pasid: int, privileged: bool
+    ) -> PagingRoot:
         """Return the paging root a valid PASID entry describes."""
         fields, words = PASID.fields, entry.words
         domain = fields["did"].get(words)
@@ -285,30 +344,46 @@ class Lookup:
             for step in entry.steps
         )
         reasons = self._config.dialect.scalable_second_stage
+        updates = self._config.updates
+        if updates == Updates.NOT_SNOOPED and fields["pwsnp"].get(words):
+            updates = Updates.DONE
+        second = PagingRoot(
+            domain,
+            NO_PASID,
+            Role.SECOND_STAGE,
+            fields["ssptptr"].address(words),
+            second_stage_levels(fields["aw"].get(words)),
+            disable,
+            reasons,
+            execute_enable=bool(fields["ssee"].get(words)),
+            accessed_dirty=bool(fields["ssade"].get(words)),
+            updates=updates,
+        )
+        host = None
         match fields["pgtt"].get(words):
-            case 1:
-                return PagingRoot(
-                    domain,
-                    pasid,
-                    Role.FIRST_STAGE,
-                    fields["fsptptr"].address(words),
-                    FIRST_STAGE_LEVELS[fields["fspm"].get(words)],
-                    disable,
-                    reasons,
-                    extended_accessed=bool(fields["eafe"].get(words)),
-                    no_execute_enable=bool(fields["nxe"].get(words)),
-                )
             case 2:
-                return PagingRoot(
-                    domain,
-                    NO_PASID,
-                    Role.SECOND_STAGE,
-                    fields["ssptptr"].address(words),
-                    second_stage_levels(fields["aw"].get(words)),
-                    disable,
-                    reasons,
-                    execute_enable=bool(fields["ssee"].get(words)),
-                    accessed_dirty=bool(fields["ssade"].get(words)),
+                return second
+            case 3:
+                host = Host(
+                    replace(second, reasons=self._top_reasons),
+                    replace(second, reasons=self._table_reasons),
+                    second,
                 )
-            case _:
+            case 4:
                 return PagingRoot(domain, NO_PASID, None, 0, 0, disable, reasons)
+        return PagingRoot(
+            domain,
+            pasid,
+            Role.FIRST_STAGE,
+            fields["fsptptr"].address(words),
+            FIRST_STAGE_LEVELS[fields["fspm"].get(words)],
+            disable,
+            reasons,
+            extended_accessed=bool(fields["eafe"].get(words)),
+            no_execute_enable=bool(fields["nxe"].get(words)),
+            privileged=privileged,
+            write_protect=bool(fields["wpe"].get(words)),
+            execute_prevention=bool(fields["smep"].get(words)),
+            updates=updates,
+            host=host,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from decoders.events import Descriptor, Observation, Role, StatusWrite
+from decoders.events import Descriptor, Observation, StatusWrite
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import (
@@ -29,7 +29,7 @@ from decoders.vtd.registers import (
 )
 from harness.errors import HarnessError
 from harness.memory import Memory
-from harness.model.caches import Caches, second_stage_tag
+from harness.model.caches import Caches
 from harness.model.config import UnitConfig
 from harness.model.faults import FSTS, EventMessage, FaultRecorder
 from harness.model.interrupts import EntryCache
@@ -235,8 +235,11 @@ class InvalidationQueue:
             case 2:
                 self._caches.drop_contexts_of_domain(CONTEXT_CACHE["did"].get(words))
             case 3:
+                ignored = self._config.dialect.device_selective_ignores_domain
                 self._caches.drop_contexts_of_device(
-                    CONTEXT_CACHE["sid"].get(words), CONTEXT_CACHE["fm"].get(words)
+                    CONTEXT_CACHE["sid"].get(words),
+                    CONTEXT_CACHE["fm"].get(words),
+                    None if ignored else CONTEXT_CACHE["did"].get(words),
                 )
             case _:
                 return QueueError.RESERVED
@@ -253,9 +256,9 @@ class InvalidationQueue:
                 mask = IOTLB["am"].get(words)
                 if mask > self._config.cap("mamv"):
                     return QueueError.RESERVED
-                self._caches.drop_pages(
+                self._caches.drop_second_stage(
                     self._now(),
-                    second_stage_tag(domain),
+                    domain,
                     IOTLB["addr"].address(words),
                     mask,
                     bool(IOTLB["ih"].get(words)),
@@ -275,21 +278,18 @@ class InvalidationQueue:
         return QueueError.NONE
 
     def _pasid_iotlb(self, words: Words) -> QueueError:
-        tag = (
-            PASID_IOTLB["did"].get(words),
-            PASID_IOTLB["pasid"].get(words),
-            int(Role.FIRST_STAGE),
-        )
+        domain, pasid = PASID_IOTLB["did"].get(words), PASID_IOTLB["pasid"].get(words)
         match PASID_IOTLB["g"].get(words):
             case 2:
-                self._caches.drop_tag(self._now(), tag)
+                self._caches.drop_pasid(self._now(), domain, pasid)
             case 3:
                 mask = PASID_IOTLB["am"].get(words)
                 if mask > self._config.cap("mamv"):
                     return QueueError.RESERVED
-                self._caches.drop_pages(
+                self._caches.drop_pasid_pages(
                     self._now(),
-                    tag,
+                    domain,
+                    pasid,
                     PASID_IOTLB["addr"].address(words),
                     mask,
                     bool(PASID_IOTLB["ih"].get(words)),

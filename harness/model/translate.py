@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from decoders.events import AccessKind, Fault, Outcome, Role, Translation
+from decoders.events import NO_ATTRIBUTES, AccessKind, Attribute, Fault, Outcome, Role, Translation
 from decoders.vtd.faults import Reason
 from decoders.vtd.paging import PAGE_SHIFT
 from harness.memory import Memory
@@ -18,25 +18,32 @@ from harness.model.caches import (
 )
 from harness.model.config import UnitConfig
 from harness.model.lookup import (
-    CONTEXT,
-    NO_PASID,
-    SCALABLE_CONTEXT,
+    PASID,
     TTM_LEGACY,
     Blocked,
     Entry,
     Lookup,
 )
-from harness.model.walk import (
+from harness.model.stages import (
     IGNORED_WHEN_COMPARING,
-    INTERRUPT_FIRST,
-    INTERRUPT_LAST,
+    NO_PASID,
     PRESENT,
     PagingRoot,
     Rights,
+    stage_of,
+)
+from harness.model.walk import (
+    INTERRUPT_FIRST,
+    INTERRUPT_LAST,
+    Below,
+    NonLeaf,
     Step,
     WalkResult,
     walk,
 )
+
+ABORTED = Fault(0)
+"""Answers a request in abort mode: there is no reason, and nothing is recorded (VirtualBox)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class Request:
     iova: int
     kind: AccessKind
     any_right: bool = False
+    attributes: Attribute = NO_ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +82,9 @@ class Candidate:
 class Fresh:
     """What the fresh path saw, for filling the caches once its outcome is adopted."""
 
-    context: Entry | None = None
+    context: Entry | Blocked | None = None
     context_domain: int = -1
-    pasid: Entry | None = None
+    pasid: Entry | Blocked | None = None
     pasid_number: int = NO_PASID
     root: PagingRoot | None = None
     result: WalkResult | None = None
@@ -99,10 +107,10 @@ class Translator:
         """
         if request.kind != AccessKind.UNKNOWN:
             return self._permitted(request)
-        as_read = Request(request.sid, request.pasid, request.iova, AccessKind.READ, True)
+        as_read = replace(request, kind=AccessKind.READ, any_right=True)
         found = self._permitted(as_read)
         if isinstance(found[0][0].outcome, Fault):
-            as_write = Request(request.sid, request.pasid, request.iova, AccessKind.WRITE, True)
+            as_write = replace(as_read, kind=AccessKind.WRITE)
             written = self._permitted(as_write)
             if isinstance(written[0][0].outcome, Translation):
                 return written
@@ -122,23 +130,32 @@ class Translator:
             # Untranslated; a write to the interrupt range is an interrupt message, not DMA.
             yield Candidate(self._identity(), ())
             return
+        if self.lookup.aborting:
+            yield Candidate(ABORTED, ())
+            return
         if self.lookup.mode == TTM_LEGACY and request.pasid is not None:
             yield Candidate(Fault(int(Reason.LEGACY_MODE_PASID)), ())
             return
         context = self.lookup.context(request.sid)
+        fresh.context = context
         if isinstance(context, Blocked):
-            yield Candidate(Fault(int(context.reason)), context.steps, context.fault_disable)
+            yield self._blocked(context)
         else:
-            fresh.context = context
             yield from self._through_context(request, context, fresh, None)
-        # An entry of the other mode (software switched it without invalidating) means nothing here.
-        shape = CONTEXT if self.lookup.mode == TTM_LEGACY else SCALABLE_CONTEXT
+        words = self.lookup.context_words()
         for way in self.caches.contexts.get(request.sid, ()):
-            if len(way.words) != shape.words:
+            # An entry of the other mode (software switched it without invalidating) means nothing.
+            if len(way.words) != words or way.is_of(context):
                 continue
-            if isinstance(context, Blocked) or way.words != context.words:
+            if way.blocked is not None:
+                yield self._stamp(self._blocked(way.blocked), "context", way)
+            else:
                 stale = Entry(way.words, way.steps)
                 yield from self._through_context(request, stale, None, way)
+
+    @staticmethod
+    def _blocked(found: Blocked) -> Candidate:
+        return Candidate(Fault(int(found.reason)), found.steps, found.fault_disable)
 
     def _identity(self) -> Translation:
         return Translation(0, (1 << self.config.host_address_width) - 1)
@@ -146,29 +163,58 @@ class Translator:
     def _through_context(
         self, request: Request, context: Entry, fresh: Fresh | None, stale: CachedWords | None
     ) -> Iterator[Candidate]:
-        if self.lookup.mode == TTM_LEGACY:
+        legacy = self.lookup.mode == TTM_LEGACY
+        if fresh and legacy:
+            fresh.context_domain = self.lookup.legacy_root(context.words).domain
+        if reason := self.lookup.type_fault(context.words, request.attributes):
+            disable = self.lookup.context_disables(context.words)
+            yield self._stamp(
+                self._blocked(Blocked(reason, disable, context.steps)), "context", stale
+            )
+            return
+        if request.attributes & Attribute.TRANSLATED:
+            yield self._stamp(Candidate(self._identity(), context.steps), "context", stale)
+            return
+        if legacy:
             root = self.lookup.legacy_root(context.words)
-            if fresh:
-                fresh.context_domain = root.domain
             yield from self._through_root(request, root, context.steps, fresh, "context", stale)
             return
         number = self.lookup.effective_pasid(context.words, request.pasid)
-        entry = self.lookup.pasid(context, request.pasid, request.kind)
+        entry = self.lookup.pasid(context, request.pasid)
         if fresh:
             fresh.pasid_number = number
+            fresh.pasid = entry
         if isinstance(entry, Blocked):
-            blocked = Candidate(Fault(int(entry.reason)), entry.steps, entry.fault_disable)
-            yield self._stamp(blocked, "context", stale)
+            yield self._stamp(self._blocked(entry), "context", stale)
         else:
-            root = self.lookup.scalable_root(context.words, entry, number)
-            if fresh:
-                fresh.pasid = entry
-            yield from self._through_root(request, root, entry.steps, fresh, "context", stale)
+            yield from self._through_pasid(request, context, entry, fresh, "context", stale)
         for way in self.caches.pasids.get((request.sid, number), ()):
-            if isinstance(entry, Blocked) or way.words != entry.words:
+            if way.is_of(entry):
+                continue
+            if way.blocked is not None:
+                yield self._stamp(self._blocked(way.blocked), "pasid", way)
+            else:
                 kept = Entry(way.words, way.steps)
-                root = self.lookup.scalable_root(context.words, kept, number)
-                yield from self._through_root(request, root, way.steps, None, "pasid", way)
+                yield from self._through_pasid(request, context, kept, None, "pasid", way)
+
+    def _through_pasid(
+        self,
+        request: Request,
+        context: Entry,
+        entry: Entry,
+        fresh: Fresh | None,
+        cache: str,
+        stale: CachedWords | None,
+    ) -> Iterator[Candidate]:
+        """Yield what a valid PASID entry gives."""
+        number = self.lookup.effective_pasid(context.words, request.pasid)
+        privileged = self.lookup.privileged(context.words, request.pasid, request.attributes)
+        root = self.lookup.scalable_root(context.words, entry, number, privileged)
+        if reason := self.lookup.pasid_refuses(entry.words, request.kind, privileged):
+            refused = Blocked(reason, root.fault_disable, entry.steps)
+            yield self._stamp(self._blocked(refused), cache, stale)
+        else:
+            yield from self._through_root(request, root, entry.steps, fresh, cache, stale)
 
     def _through_root(
         self,
@@ -193,23 +239,71 @@ class Translator:
             cache,
             stale,
         )
-        for structure in self._stale_structures(root, request, result):
-            yield self._through_structure(request, root, steps, structure)
-        for leaf in self.caches.translations(root.tag, request.iova):
-            outcome = leaf.outcome
-            if isinstance(outcome, Fault):
-                outcome = self._absent(root, request.kind)
-            kept = isinstance(leaf.outcome, Fault) or self._allows(leaf.rights, request)
-            if outcome != result.outcome and kept:
-                yield Candidate(
-                    outcome,
-                    leaf.steps,
-                    root.fault_disable,
-                    "iotlb",
-                    root.domain,
-                    leaf.filled_by,
-                    self._changed_below(steps, leaf.steps, leaf.filled_by),
-                )
+        wanted = (AccessKind.READ, AccessKind.WRITE) if request.any_right else (request.kind,)
+        for structure in self._stale_structures(root, request.iova, wanted, result):
+            kept = structure.nonleaf
+            resume = (kept.step.level - 1, kept.child, kept.rights)
+            went = walk(self.memory, self.config, root, request.iova, request.kind, resume)
+            trail = (*steps, kept.step, *went.steps)
+            yield self._kept(root, steps, structure, went.outcome, trail)
+        for leaf in self._stale_leaves(root, request.iova, request.kind, wanted, result.outcome):
+            outcome = self._outcome(leaf, root, request.kind)
+            yield self._kept(root, steps, leaf, outcome, leaf.steps)
+        for number, below in enumerate(result.below):
+            yield from self._through_host(request, root, steps, number, below)
+
+    def _through_host(
+        self,
+        request: Request,
+        root: PagingRoot,
+        steps: tuple[Step, ...],
+        number: int,
+        below: Below,
+    ) -> Iterator[Candidate]:
+        """Yield what a nested walk gives when a kept entry answers one second-stage walk of it."""
+        host, address, kind, result = below
+        guess = request.any_right and root.host is not None and host is root.host.data
+        wanted = (AccessKind.READ, AccessKind.WRITE) if guess else (kind,)
+
+        def instead(answer: WalkResult) -> WalkResult:
+            def translate(at: int, under: PagingRoot, where: int, how: AccessKind) -> WalkResult:
+                if at == number:
+                    return answer
+                return walk(self.memory, self.config, under, where, how)
+
+            return walk(self.memory, self.config, root, request.iova, request.kind, None, translate)
+
+        for structure in self._stale_structures(host, address, wanted, result):
+            kept = structure.nonleaf
+            resume = (kept.step.level - 1, kept.child, kept.rights)
+            went = walk(self.memory, self.config, host, address, kind, resume)
+            went = instead(replace(went, steps=(kept.step, *went.steps)))
+            yield self._kept(root, steps, structure, went.outcome, steps + went.steps)
+        for leaf in self._stale_leaves(host, address, kind, wanted, result.outcome):
+            outcome = self._outcome(leaf, host, kind)
+            went = instead(WalkResult(outcome, leaf.rights, leaf.steps))
+            yield self._kept(root, steps, leaf, went.outcome, steps + went.steps)
+
+    def _kept(
+        self,
+        root: PagingRoot,
+        steps: tuple[Step, ...],
+        entry: CachedStructure | CachedTranslation,
+        outcome: Outcome,
+        trail: tuple[Step, ...],
+    ) -> Candidate:
+        """Return what a kept entry gives; steps are those to the paging root."""
+        leaf = isinstance(entry, CachedTranslation)
+        own = entry.steps if isinstance(entry, CachedTranslation) else (entry.nonleaf.step,)
+        return Candidate(
+            outcome,
+            trail,
+            root.fault_disable,
+            "iotlb" if leaf else "paging-structure",
+            root.domain,
+            entry.filled_by,
+            self._changed_below(steps, own, entry.filled_by),
+        )
 
     def _pass_through(
         self, request: Request, root: PagingRoot, steps: tuple[Step, ...]
@@ -223,7 +317,11 @@ class Translator:
         return Candidate(outcome, steps, root.fault_disable, "", root.domain)
 
     def _stale_structures(
-        self, root: PagingRoot, request: Request, result: WalkResult
+        self,
+        root: PagingRoot,
+        address: int,
+        wanted: tuple[AccessKind, ...],
+        result: WalkResult,
     ) -> Iterator[CachedStructure]:
         """Yield kept non-leaf entries that lead elsewhere than the fresh walk went.
 
@@ -231,31 +329,35 @@ class Translator:
         """
         for level in range(root.levels, 1, -1):
             went = next((n for n in result.nonleaf if n.step.level == level), None)
-            for way in self.caches.structure(root.tag, level, request.iova):
-                kept = (way.nonleaf.child, way.nonleaf.rights)
-                if went is None or kept != (went.child, went.rights):
-                    if self._allows(way.nonleaf.rights, request):
+            for way in self.caches.structure(root.tag, level, address):
+                if went is None or not self._same_way(way.nonleaf, went):
+                    if self._allows(root, way.nonleaf.rights, wanted):
                         yield way
 
-    def _through_structure(
+    @staticmethod
+    def _same_way(one: NonLeaf, other: NonLeaf) -> bool:
+        return (one.child, one.rights) == (other.child, other.rights)
+
+    def _stale_leaves(
         self,
-        request: Request,
         root: PagingRoot,
-        steps: tuple[Step, ...],
-        structure: CachedStructure,
-    ) -> Candidate:
-        step, child, rights = structure.nonleaf
-        resume = (step.level - 1, child, rights)
-        result = walk(self.memory, self.config, root, request.iova, request.kind, resume)
-        return Candidate(
-            result.outcome,
-            (*steps, step, *result.steps),
-            root.fault_disable,
-            "paging-structure",
-            root.domain,
-            structure.filled_by,
-            self._changed_below(steps, (step,), structure.filled_by),
-        )
+        address: int,
+        kind: AccessKind,
+        wanted: tuple[AccessKind, ...],
+        fresh: Outcome,
+    ) -> Iterator[CachedTranslation]:
+        """Yield kept leaves that answer otherwise than the fresh walk did."""
+        for leaf in self.caches.translations(root.tag, address):
+            usable = isinstance(leaf.outcome, Fault) or self._allows(root, leaf.rights, wanted)
+            if usable and self._outcome(leaf, root, kind) != fresh:
+                yield leaf
+
+    def _allows(self, root: PagingRoot, rights: Rights, wanted: tuple[AccessKind, ...]) -> bool:
+        stage = stage_of(self.config, root)
+        return any(stage.allows(rights, kind) for kind in wanted)
+
+    def _outcome(self, leaf: CachedTranslation, root: PagingRoot, kind: AccessKind) -> Outcome:
+        return self._absent(root, kind) if isinstance(leaf.outcome, Fault) else leaf.outcome
 
     def _stamp(self, candidate: Candidate, cache: str, stale: CachedWords | None) -> Candidate:
         if stale is None:
@@ -269,19 +371,6 @@ class Translator:
             stale.filled_by,
             self._changed_by(stale.steps),
         )
-
-    @staticmethod
-    def _allows(rights: Rights, request: Request) -> bool:
-        """Say whether a kept entry answers a request: one without the right is walked again."""
-        if request.any_right:
-            return rights.read or rights.write
-        match request.kind:
-            case AccessKind.WRITE:
-                return rights.write
-            case AccessKind.EXECUTE:
-                return rights.read and rights.execute
-            case _:
-                return rights.read
 
     def _changed_by(self, steps: tuple[Step, ...]) -> int:
         """Return the store that first made one of the entries differ, -1 when none is known."""
@@ -309,32 +398,48 @@ class Translator:
 
     def adopt(self, request: Request, fresh: Fresh, event: int) -> None:
         """Fill the caches with what the fresh path used and make its A/D updates."""
-        if fresh.context is None:
+        context, pasid, result = fresh.context, fresh.pasid, fresh.result
+        if context is None:
             return
-        entry = CachedWords(fresh.context.words, fresh.context.steps, event, fresh.context_domain)
-        self.caches.add_context(request.sid, entry)
-        root, result = fresh.root, fresh.result
-        if fresh.pasid is not None and root is not None:
-            kept = CachedWords(fresh.pasid.words, fresh.pasid.steps, event, root.domain)
-            self.caches.add_pasid(request.sid, fresh.pasid_number, kept)
-        if root is None or result is None:
+        if (kept := self._words(context, event, fresh.context_domain)) is not None:
+            self.caches.add_context(request.sid, kept)
+        if pasid is not None:
+            domain = 0 if isinstance(pasid, Blocked) else PASID.fields["did"].get(pasid.words)
+            if (kept := self._words(pasid, event, domain)) is not None:
+                self.caches.add_pasid(request.sid, fresh.pasid_number, kept)
+        if fresh.root is None or result is None:
             return
-        for address, value in result.updates:
-            self.memory.write(address, value.to_bytes(8, "little"))
+        for address, bits in result.updates:
+            now = self.memory.quadword(address) or 0
+            if bits & ~now:
+                self.memory.write(address, (now | bits).to_bytes(8, "little"))
+        for below in result.below:
+            self._fill(below.root, below.address, below.result, event)
+        self._fill(fresh.root, request.iova, result, event)
+
+    def _words(self, found: Entry | Blocked, event: int, domain: int) -> CachedWords | None:
+        """Return what is kept of an entry: one that blocks only in caching mode, with domain 0."""
+        if isinstance(found, Entry):
+            return CachedWords(found.words, found.steps, event, domain)
+        if not found.kept or not self.config.cap("cm"):
+            return None
+        return CachedWords((0,) * self.lookup.context_words(), found.steps, event, 0, found)
+
+    def _fill(self, root: PagingRoot, address: int, result: WalkResult, event: int) -> None:
+        """Keep the entries of one walk that ended in a translation, or not at all."""
         tag: Tag = root.tag
-        if isinstance(result.outcome, Translation):
+        outcome = result.outcome
+        if isinstance(outcome, Translation):
             for nonleaf in result.nonleaf:
-                self.caches.add_structure(tag, request.iova, CachedStructure(nonleaf, event))
-            shift = result.outcome.mask.bit_length()
+                self.caches.add_structure(tag, address, CachedStructure(nonleaf, event))
+            shift = outcome.mask.bit_length()
         elif self.config.cap("cm") and self._not_present(root, result):
             shift = PAGE_SHIFT[1]
+            outcome = self._absent(root, AccessKind.READ)
         else:
             return
-        outcome = result.outcome
-        if isinstance(outcome, Fault):
-            outcome = self._absent(root, AccessKind.READ)
-        leaf = CachedTranslation(outcome, result.rights, result.steps, event)
-        self.caches.add_translation(tag, shift, request.iova, leaf)
+        leaf = CachedTranslation(outcome, result.rights, result.leaf_steps, event)
+        self.caches.add_translation(tag, shift, address, leaf)
 
     @staticmethod
     def _absent(root: PagingRoot, kind: AccessKind) -> Fault:

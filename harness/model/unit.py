@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from decoders.events import (
+    NO_ATTRIBUTES,
     AccessKind,
+    Attribute,
     Delivery,
     Descriptor,
     Fault,
@@ -30,7 +32,7 @@ from decoders.vtd.registers import (
 )
 from harness.findings import Finding, FindingKind
 from harness.memory import PAGE_SIZE, Memory
-from harness.model.caches import CachedStructure, Dropped, Tag, second_stage_tag
+from harness.model.caches import CachedStructure, Dropped, Tag
 from harness.model.config import UnitConfig
 from harness.model.faults import FaultRecorder
 from harness.model.interrupts import (
@@ -42,8 +44,8 @@ from harness.model.interrupts import (
 )
 from harness.model.queue import ICS, InvalidationQueue
 from harness.model.registers import RegisterFile, touches
-from harness.model.translate import Candidate, Request, Translator
-from harness.model.walk import ADDRESS_MASK, PRESENT, PagingRoot
+from harness.model.stages import ADDRESS_MASK, PRESENT, PagingRoot
+from harness.model.translate import ABORTED, Candidate, Request, Translator
 from harness.oracle import judge, judge_interrupt
 
 GCMD = layout(GlobalCommand)
@@ -186,9 +188,10 @@ class VtdUnit:
         iova: int,
         kind: AccessKind,
         recorded: Outcome | None = None,
+        attributes: Attribute = NO_ATTRIBUTES,
     ) -> Verdict:
         """Answer a DMA request; with a recorded outcome, judge it and take it over."""
-        request = Request(sid, pasid, iova, kind)
+        request = Request(sid, pasid, iova, kind, attributes=attributes)
         permitted, fresh = self.translator.permitted(request)
         tags = self._tags_of(sid, pasid, fresh.root)
         taken = permitted[0].outcome
@@ -201,7 +204,7 @@ class VtdUnit:
             taken = recorded
         if finding is None or finding.kind == FindingKind.UNFLUSHED:
             self.translator.adopt(request, fresh, self.event)
-        if isinstance(taken, Fault):
+        if isinstance(taken, Fault) and taken != ABORTED:
             # FPD is the one of the entries that gave this fault; one that none gives was recorded.
             disable = next((c.fault_disable for c in permitted if c.outcome == taken), False)
             self.faults.record(request, taken.reason, disable)
@@ -317,7 +320,12 @@ class VtdUnit:
             case 2:
                 self.caches.drop_contexts_of_domain(CCMD["did"].get(words))
             case 3:
-                self.caches.drop_contexts_of_device(CCMD["sid"].get(words), CCMD["fm"].get(words))
+                ignored = self.config.dialect.device_selective_ignores_domain
+                self.caches.drop_contexts_of_device(
+                    CCMD["sid"].get(words),
+                    CCMD["fm"].get(words),
+                    None if ignored else CCMD["did"].get(words),
+                )
             case _:
                 pass
         CCMD["icc"].put(words, 0)
@@ -349,9 +357,9 @@ class VtdUnit:
         mask = IVA["am"].get(iva)
         if mask > self.config.cap("mamv"):
             return 0
-        self.caches.drop_pages(
+        self.caches.drop_second_stage(
             self.event,
-            second_stage_tag(domain),
+            domain,
             IVA["addr"].address(iva),
             mask,
             bool(IVA["ih"].get(iva)),
@@ -386,8 +394,8 @@ class VtdUnit:
         )
 
     def _linked(self, way: CachedStructure) -> bool:
-        step, child, _ = way.nonleaf
+        step = way.nonleaf.step
         now = self.memory.quadword(step.address)
         if now is None:
             return False
-        return bool(now & PRESENT[step.role]) and now & ADDRESS_MASK == child
+        return bool(now & PRESENT[step.role]) and not (now ^ step.value) & ADDRESS_MASK

@@ -1,54 +1,32 @@
 """The page walk: one loop over geometry, with the checks of either stage as a rule object.
 
-VT-d specification 3.7 (second stage) and 3.6 (first stage). Order of checks: second stage per
-level permission, reserved, leaf; first stage per level present, reserved, and at the leaf what all
-levels together allow: user, write, execute.
+A nested walk (VT-d specification 3.8) is the same loop: each first-stage table address, and what
+the leaf says, is put through the second stage before it is used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from decoders.events import AccessKind, Fault, Outcome, Role, Translation
-from decoders.layout import layout
 from decoders.vtd.faults import Reason
-from decoders.vtd.paging import (
-    ENTRY_SIZE,
-    INDEX_BITS,
-    LARGEST_LEAF,
-    PAGE_BITS,
-    RESERVED_FIRST_STAGE,
-    RESERVED_SECOND_STAGE,
-    SNP_MASK,
-    TM_MASK,
-    FirstStageEntry,
-    SecondStageEntry,
-    entry_index,
-    page_mask,
-)
+from decoders.vtd.paging import ENTRY_SIZE, LARGEST_LEAF, entry_index, page_mask
 from harness.memory import Memory
 from harness.model.config import UnitConfig
-from harness.model.dialects import SecondStageReasons
+from harness.model.stages import (
+    ADDRESS_MASK,
+    ALL_RIGHTS,
+    DIRTY,
+    PS_MASK,
+    PagingRoot,
+    Rights,
+    stage_of,
+)
 
-_FS = layout(FirstStageEntry).fields
-_SS = layout(SecondStageEntry).fields
-_ADDRESS = _SS["addr"].mask
-_PS = _SS["ps"].mask
 INTERRUPT_FIRST, INTERRUPT_LAST = 0xFEE00000, 0xFEEFFFFF
-
-IGNORED_WHEN_COMPARING = {
-    Role.FIRST_STAGE: _FS["a"].mask | _FS["d"].mask | _FS["ea"].mask,
-    Role.SECOND_STAGE: _SS["a"].mask | _SS["d"].mask,
-}
-"""Bits the unit itself may set in an entry: no change of the table by software."""
-
-
-PRESENT = {Role.FIRST_STAGE: _FS["p"].mask, Role.SECOND_STAGE: _SS["r"].mask | _SS["w"].mask}
-"""Bits of which one must be set for an entry to lead anywhere."""
 ALL_ONES = (1 << 64) - 1
-ADDRESS_MASK = _ADDRESS
-"""The address field both stages share."""
 
 
 class Step(NamedTuple):
@@ -60,200 +38,58 @@ class Step(NamedTuple):
     value: int
 
 
-class Rights(NamedTuple):
-    """What the levels so far allow."""
-
-    read: bool
-    write: bool
-    execute: bool
-    user: bool = True
-
-
-ALL_RIGHTS = Rights(True, True, True)
-
-
-@dataclass(frozen=True, slots=True)
-class PagingRoot:
-    """Where and how to walk for one request, as the context or PASID entry says."""
-
-    domain: int
-    pasid: int
-    """The PASID the IOTLB tags with; -1 where it does not."""
-    stage: Role | None
-    """None is pass-through."""
-    pointer: int
-    levels: int
-    fault_disable: bool
-    reasons: SecondStageReasons
-    execute_enable: bool = False
-    accessed_dirty: bool = False
-    extended_accessed: bool = False
-    no_execute_enable: bool = False
-
-    @property
-    def width(self) -> int:
-        """Return the input address width in bits."""
-        return PAGE_BITS + INDEX_BITS * self.levels
-
-    @property
-    def tag(self) -> tuple[int, int, int]:
-        """Return what IOTLB and paging-structure entries are tagged with."""
-        return (self.domain, self.pasid, int(self.stage or 0))
-
-
 class NonLeaf(NamedTuple):
-    """One table entry that led on: what a paging-structure cache may keep."""
+    """One table entry that led on: what a paging-structure cache may keep.
+
+    child is where the table lies: behind the second stage in a nested walk.
+    """
 
     step: Step
     child: int
     rights: Rights
 
 
+class Update(NamedTuple):
+    """Bits that the unit sets in a quadword."""
+
+    address: int
+    bits: int
+
+
 @dataclass(frozen=True, slots=True)
 class WalkResult:
-    """The outcome of one walk and what it saw; updates are A/D stores still to be made."""
+    """The outcome of one walk and what it saw; updates are A/D bits still to be set.
+
+    below are the second-stage walks of a nested one, in their order.
+    """
 
     outcome: Outcome
     rights: Rights
     steps: tuple[Step, ...]
-    nonleaf: tuple[NonLeaf, ...]
-    updates: tuple[tuple[int, int], ...]
+    nonleaf: tuple[NonLeaf, ...] = ()
+    updates: tuple[Update, ...] = ()
+    below: tuple[Below, ...] = ()
+
+    @property
+    def leaf_steps(self) -> tuple[Step, ...]:
+        """Return the steps without those second-stage ones that only led to tables."""
+        if not self.below:
+            return self.steps
+        own = tuple(step for step in self.steps if step.role == Role.FIRST_STAGE)
+        return own + self.below[-1].result.steps
 
 
-class _Rules(Protocol):
-    root_read: int
-    entry_read: int
-    interrupt_range: int
+class Below(NamedTuple):
+    """One walk of the second stage for an address of the first."""
 
-    def input_fault(self, iova: int) -> int: ...
-    def check(self, entry: int, level: int, leaf: bool, kind: AccessKind) -> int: ...
-    def refuse(self, rights: Rights, kind: AccessKind) -> int: ...
-    def narrow(self, rights: Rights, entry: int) -> Rights: ...
-    def update(self, entry: int, leaf: bool, kind: AccessKind) -> int: ...
+    root: PagingRoot
+    address: int
+    kind: AccessKind
+    result: WalkResult
 
 
-class _SecondStage:
-    def __init__(self, config: UnitConfig, root: PagingRoot):
-        self._config = config
-        self._root = root
-        self._reasons = root.reasons
-        self.root_read = root.reasons.root_read
-        self.entry_read = root.reasons.entry_read
-        self.interrupt_range = root.reasons.interrupt_range
-        self._snoop_reserved = not config.ecap("sc") and not (
-            config.dialect.snoop_bit_in_scalable and config.ecap("smts")
-        )
-        self._large = config.cap("sslps")
-
-    def input_fault(self, iova: int) -> int:
-        limit = min(self._config.guest_address_width, self._root.width)
-        return self._reasons.beyond_width if iova >> limit else 0
-
-    def check(self, entry: int, level: int, leaf: bool, kind: AccessKind) -> int:
-        reasons = self._reasons
-        write = kind == AccessKind.WRITE
-        present = _SS["r"].mask | _SS["w"].mask
-        if self._root.execute_enable:
-            present |= _SS["x"].mask
-        if not entry & present:
-            return reasons.not_present_write if write else reasons.not_present_read
-        if write and not entry & _SS["w"].mask:
-            return reasons.no_write
-        if not write and not entry & _SS["r"].mask:
-            return reasons.no_read
-        if kind == AccessKind.EXECUTE and self._root.execute_enable and not entry & _SS["x"].mask:
-            return Reason.SM_NO_EXECUTE
-        return reasons.reserved if entry & self._reserved(level, leaf) else 0
-
-    def refuse(self, rights: Rights, kind: AccessKind) -> int:
-        return 0  # every level has been asked
-
-    def _reserved(self, level: int, leaf: bool) -> int:
-        mask = RESERVED_SECOND_STAGE[level, leaf] | self._config.beyond_host
-        if leaf:
-            mask |= TM_MASK
-        if not leaf or self._snoop_reserved:
-            mask |= SNP_MASK
-        if leaf and level > 1 and not self._large >> (level - 2) & 1:
-            mask |= _PS
-        return mask
-
-    def narrow(self, rights: Rights, entry: int) -> Rights:
-        execute = not self._root.execute_enable or bool(entry & _SS["x"].mask)
-        return Rights(
-            rights.read and bool(entry & _SS["r"].mask),
-            rights.write and bool(entry & _SS["w"].mask),
-            rights.execute and execute,
-        )
-
-    def update(self, entry: int, leaf: bool, kind: AccessKind) -> int:
-        if not self._root.accessed_dirty:
-            return 0
-        bits = _SS["a"].mask
-        if leaf and kind == AccessKind.WRITE:
-            bits |= _SS["d"].mask
-        return bits & ~entry
-
-
-class _FirstStage:
-    root_read = int(Reason.FS_ROOT_ACCESS)
-    entry_read = int(Reason.FS_ACCESS)
-    interrupt_range = int(Reason.SM_INTERRUPT_RANGE)
-
-    def __init__(self, config: UnitConfig, root: PagingRoot):
-        self._config = config
-        self._root = root
-        self._execute_disable_reserved = (
-            config.dialect.execute_disable_reserved and not root.no_execute_enable
-        )
-
-    def input_fault(self, iova: int) -> int:
-        # Canonical: every bit from width-1 up is the same.
-        top = iova >> (self._root.width - 1)
-        everything = (1 << (64 - self._root.width + 1)) - 1
-        return 0 if top in (0, everything) else int(Reason.FS_NOT_CANONICAL)
-
-    def check(self, entry: int, level: int, leaf: bool, kind: AccessKind) -> int:
-        if not entry & _FS["p"].mask:
-            return Reason.FS_NOT_PRESENT
-        if self._config.dialect.first_stage_rights_by_level:
-            if reason := self.refuse(self.narrow(ALL_RIGHTS, entry), kind):
-                return reason
-        return Reason.FS_RESERVED if entry & self._reserved(level, leaf) else 0
-
-    def refuse(self, rights: Rights, kind: AccessKind) -> int:
-        if not rights.user:
-            return Reason.FS_USER
-        if kind == AccessKind.WRITE and not rights.write:
-            return Reason.SM_NO_WRITE
-        if kind == AccessKind.EXECUTE and not rights.execute:
-            return Reason.SM_NO_EXECUTE
-        return 0
-
-    def _reserved(self, level: int, leaf: bool) -> int:
-        mask = RESERVED_FIRST_STAGE[level, leaf] | self._config.beyond_host
-        if self._execute_disable_reserved:
-            mask |= _FS["xd"].mask
-        if leaf and level == LARGEST_LEAF and not self._config.cap("fs1gp"):
-            mask |= _PS
-        return mask
-
-    def narrow(self, rights: Rights, entry: int) -> Rights:
-        execute = not (self._root.no_execute_enable and entry & _FS["xd"].mask)
-        return Rights(
-            rights.read,
-            rights.write and bool(entry & _FS["rw"].mask),
-            rights.execute and execute,
-            rights.user and bool(entry & _FS["us"].mask),
-        )
-
-    def update(self, entry: int, leaf: bool, kind: AccessKind) -> int:
-        bits = _FS["a"].mask
-        if self._root.extended_accessed:
-            bits |= _FS["ea"].mask
-        if leaf and kind == AccessKind.WRITE:
-            bits |= _FS["d"].mask
-        return bits & ~entry
+Translate = Callable[[int, PagingRoot, int, AccessKind], WalkResult]
+"""Stands in for the second-stage walks: their number, root, address and kind."""
 
 
 def walk(
@@ -263,50 +99,93 @@ def walk(
     iova: int,
     kind: AccessKind,
     resume: tuple[int, int, Rights] | None = None,
+    translate: Translate | None = None,
 ) -> WalkResult:
     """Walk the tables of root for iova; kind is READ, WRITE or EXECUTE.
 
     resume gives (level, table address, rights so far) to continue from a cached entry.
     """
-    rules: _Rules = (
-        _FirstStage(config, root) if root.stage == Role.FIRST_STAGE else _SecondStage(config, root)
-    )
+    stage = stage_of(config, root)
     assert root.stage is not None
     steps: list[Step] = []
     nonleaf: list[NonLeaf] = []
-    updates: list[tuple[int, int]] = []
+    updates: list[Update] = []
+    below: list[Below] = []
     level, table, rights = resume or (root.levels, root.pointer, ALL_RIGHTS)
 
     def blocked(reason: int) -> WalkResult:
-        return WalkResult(Fault(int(reason)), rights, tuple(steps), tuple(nonleaf), ())
+        fault = Fault(int(reason))
+        return WalkResult(fault, rights, tuple(steps), tuple(nonleaf), (), tuple(below))
 
-    if resume is None and (reason := rules.input_fault(iova)):
+    def lowered(host: PagingRoot, address: int, wanted: AccessKind) -> WalkResult:
+        if translate is None:
+            found = walk(memory, config, host, address, wanted)
+        else:
+            found = translate(len(below), host, address, wanted)
+        below.append(Below(host, address, wanted, found))
+        steps.extend(found.steps)
+        updates.extend(found.updates)
+        return found
+
+    if resume is None and (reason := stage.input_fault(iova)):
         return blocked(reason)
+    link: Step | None = None
     while True:
         address = table + ENTRY_SIZE * entry_index(iova, level)
+        under: WalkResult | None = None
+        if root.host is not None and (link is not None or resume is None):
+            under = lowered(
+                root.host.top if level == root.levels else root.host.table,
+                address,
+                AccessKind.READ,
+            )
+            if isinstance(under.outcome, Fault):
+                return blocked(under.outcome.reason)
+            address = under.outcome.address | address & under.outcome.mask
+        if link is not None:
+            nonleaf.append(NonLeaf(link, address & ~page_mask(1), rights))
         entry = memory.quadword(address)
         if entry is None or (entry == ALL_ONES and config.dialect.all_ones_unreadable):
-            return blocked(rules.root_read if level == root.levels else rules.entry_read)
-        step = Step(root.stage, level, address, entry)
-        steps.append(step)
-        leaf = level == 1 or (level <= LARGEST_LEAF and bool(entry & _PS))
-        if reason := rules.check(entry, level, leaf, kind):
+            return blocked(stage.root_read if level == root.levels else stage.entry_read)
+        link = Step(root.stage, level, address, entry)
+        steps.append(link)
+        leaf = level == 1 or (level <= LARGEST_LEAF and bool(entry & PS_MASK))
+        if reason := stage.check(entry, level, leaf, kind):
             return blocked(reason)
-        rights = rules.narrow(rights, entry)
-        if leaf and (reason := rules.refuse(rights, kind)):
+        rights = stage.narrow(rights, entry)
+        if leaf and (reason := stage.refuse(rights, kind)):
             return blocked(reason)
-        if bits := rules.update(entry, leaf, kind):
-            updates.append((address, entry | bits))
+        if bits := stage.update(entry, leaf, kind):
+            if under is not None and not under.rights.write:
+                return blocked(Reason.FS_TABLE_NO_WRITE)
+            if reason := stage.update_refused.get(root.updates, 0):
+                return blocked(reason)
+            updates.append(Update(address, bits))
+            if under is not None and root.host is not None and root.host.data.accessed_dirty:
+                updates.append(Update(under.steps[-1].address, DIRTY))
         if leaf:
             break
-        table = entry & _ADDRESS
-        nonleaf.append(NonLeaf(step, table, rights))
+        table = entry & ADDRESS_MASK
         level -= 1
     mask = page_mask(level)
-    page = entry & _ADDRESS & ~mask
-    if _hits_interrupt_range(config, page, mask, iova):
-        return blocked(rules.interrupt_range)
-    return WalkResult(Translation(page, mask), rights, tuple(steps), tuple(nonleaf), tuple(updates))
+    page = entry & ADDRESS_MASK & ~mask
+    if root.host is not None:
+        address = page | iova & mask
+        under = lowered(root.host.data, address, kind)
+        if isinstance(under.outcome, Fault):
+            return blocked(under.outcome.reason)
+        address = under.outcome.address | address & under.outcome.mask
+        mask &= under.outcome.mask
+        page = address & ~mask
+        rights = rights._replace(
+            host_read=under.rights.read,
+            host_write=under.rights.write,
+            host_execute=under.rights.execute,
+        )
+    elif _hits_interrupt_range(config, page, mask, iova):
+        return blocked(stage.interrupt_range)
+    outcome = Translation(page, mask)
+    return WalkResult(outcome, rights, tuple(steps), tuple(nonleaf), tuple(updates), tuple(below))
 
 
 def _hits_interrupt_range(config: UnitConfig, page: int, mask: int, iova: int) -> bool:

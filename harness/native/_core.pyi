@@ -88,6 +88,7 @@ class Config:
         switches: dict[str, bool],
         untraced_descriptors: int,
         fault_record_ignored: int,
+        updates: int,
     ) -> None: ...
 
 class Unit:
@@ -125,6 +126,7 @@ class Unit:
         iova: int,
         kind: int,
         recorded: Outcome | None = None,
+        attributes: int = 0,
     ) -> tuple[Candidate, ...]:
         """Answer a DMA request with what is permitted, the fresh outcome first.
 
@@ -153,9 +155,9 @@ class Unit:
         """Translate many requests at once: one outcome each, nothing recorded but A/D bits.
 
         sids u16, pasids u32 (NO_PASID for none), iovas u64 and kinds u8 (AccessKind) are read;
-        addresses u64 and statuses u8 (0, or the fault reason) are written. cold walks from the
-        root for each request; otherwise a finite translation cache is asked first, which the
-        unit's invalidations reach. Errors: ValueError when the lengths differ.
+        addresses u64 and statuses u8 (0, or the fault reason; 0x30 when aborted) are written. cold
+        walks from the root for each request; otherwise a finite translation cache is asked first,
+        which the unit's invalidations reach. Errors: ValueError when the lengths differ.
         """
 
     def use_wide_registers(self, wide: bool, /) -> None:

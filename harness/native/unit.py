@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.events import AccessKind, Delivery, Observation, Outcome
+from decoders.events import (
+    NO_ATTRIBUTES,
+    AccessKind,
+    Attribute,
+    Delivery,
+    Observation,
+    Outcome,
+)
 from harness.findings import Finding
 from harness.model.config import UnitConfig
 from harness.model.unit import InterruptVerdict, Verdict
@@ -85,10 +92,13 @@ class NativeUnit:
         iova: int,
         kind: AccessKind,
         recorded: Outcome | None = None,
+        attributes: Attribute = NO_ATTRIBUTES,
     ) -> Verdict:
         """Answer a DMA request; with a recorded outcome, judge it and take it over."""
         plain = plain_outcome(recorded)
-        found = within_budget(lambda: self._unit.access(sid, pasid, iova, int(kind), plain))
+        found = within_budget(
+            lambda: self._unit.access(sid, pasid, iova, int(kind), plain, int(attributes))
+        )
         permitted = tuple(candidate(one) for one in found)
         return Verdict(permitted, permitted[0].outcome if recorded is None else recorded)
 

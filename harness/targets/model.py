@@ -113,7 +113,9 @@ class ModelReplay(EventReplay):
         if self._lost:
             counters.unjudged += event.outcome is not None
             return
-        self.unit.access(event.sid, event.pasid, event.iova, event.kind, event.outcome)
+        self.unit.access(
+            event.sid, event.pasid, event.iova, event.kind, event.outcome, event.attributes
+        )
         found = self.unit.findings()
         self._report_all(found)
         if event.outcome is not None and not found:

@@ -12,6 +12,8 @@ from random import Random
 from typing import Any
 
 from decoders.events import (
+    ATTRIBUTES,
+    NO_ATTRIBUTES,
     AccessKind,
     Descriptor,
     Fault,
@@ -35,8 +37,9 @@ from decoders.vtd.tables import (
     ScalableContextEntry,
     ScalableRootEntry,
 )
-from harness.model.config import UnitConfig
+from harness.model.config import UnitConfig, Updates
 from harness.model.dialects import DIALECTS, Dialect
+from harness.model.lookup import PASID_CAPABILITIES
 
 PAGE = 0x1000
 ROOT, CONTEXT, UPPER_CONTEXT, PASIDS, QUEUE = 0x1000, 0x2000, 0x3000, 0x5000, 0x6000
@@ -101,6 +104,8 @@ class Scenario:
     tail: int = 0
     wide: bool = False
     command: int = 0
+    calm: bool = False
+    made: UnitConfig | None = None
 
     def chance(self, one_in: int) -> bool:
         """Be true once in so many times."""
@@ -143,8 +148,11 @@ class Scenario:
                     "mts",
                     "pds",
                     "rps",
+                    "nest",
                 ]
             },
+            adms=random.getrandbits(1),
+            rprivs=int(self.chance(4)),
         )
         memory: tuple[tuple[int, int], ...] = ()
         if self.chance(4):
@@ -153,13 +161,15 @@ class Scenario:
                 (0x11000, random.choice((0xF000, 0xF804))),
                 (DIRECTORY, 0x10000),
             )
-        return UnitConfig(
+        self.made = UnitConfig(
             capability[0],
             extended[0],
             host_address_width=random.choice((39, 46, 46, 52)),
             memory=memory,
             dialect=self._dialect(),
+            updates=random.choice((*[Updates.DONE] * 12, *Updates)),
         )
+        return self.made
 
     def _dialect(self) -> Dialect:
         dialect = self.random.choice(sorted(DIALECTS.items()))[1]
@@ -181,6 +191,7 @@ class Scenario:
     def opening(self) -> list[Operation]:
         """Return the operations that set up tables, a queue and translation."""
         self.wide = not self.chance(4)
+        self.calm = self.chance(2)
         self.mode = self.random.getrandbits(1)
         made: list[Operation] = []
         for sid in SIDS:
@@ -263,7 +274,7 @@ class Scenario:
         if not self.mode:
             words = _words(
                 ContextEntry,
-                tt=random.choice((0, 0, 0, 0, 0, 0, 1, 2, 3)),
+                tt=random.choice((0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3)),
                 ssptptr=random.choice(TABLES),
                 aw=random.choice((1, 1, 1, 2, 2, 2, 3)),
                 did=random.randrange(1, 4),
@@ -276,6 +287,8 @@ class Scenario:
             pdts=random.choice((0, 7, 7)),
             pasiddirptr=DIRECTORY,
             rid_pasid=random.choice((0, 0, 1)),
+            rid_priv=int(self.chance(4)),
+            dte=int(not self.chance(4)),
             **common,
         )
         table = UPPER_CONTEXT if function >> 7 else CONTEXT
@@ -288,43 +301,59 @@ class Scenario:
 
     def _pasid(self, pasid: int) -> list[Operation]:
         random = self.random
-        extra = {name: int(self.chance(4)) for name in ("ssee", "ssade", "nxe", "ere", "wpe")}
-        extra |= {name: int(self.chance(20)) for name in ("eafe", "sre", "pgsnp", "cd")}
+        extra = {name: int(self.chance(4)) for name in ("ssee", "ssade", "nxe", "ere", "smep")}
+        extra |= {name: random.getrandbits(1) for name in ("sre", "wpe", "pwsnp")}
+        extra |= {name: int(self.chance(20)) for name in ("eafe", "pgsnp", "cd")}
+        extra["aw"] = random.choice((1, 1, 2, 2, 3))
+        extra["pgtt"] = random.choice((1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4))
+        extra["fspm"] = random.choice((0, 0, 0, 1))
+        if self.made is not None and not self.chance(12):
+            self._make_usable(extra, self.made)
         words = _words(
             PasidEntry,
             p=self._present(),
             fpd=int(self.chance(6)),
-            aw=random.choice((1, 1, 2, 2, 3)),
-            pgtt=random.choice((1, 1, 1, 1, 2, 2, 2, 2, 3, 4)),
             ssptptr=random.choice(TABLES),
             did=random.randrange(1, 4),
-            fspm=random.choice((0, 0, 0, 1)),
             fsptptr=random.choice(TABLES),
             **extra,
         )
         return self._stores(PASIDS + 64 * (pasid & 63), words)
 
+    def _make_usable(self, values: dict[str, int], config: UnitConfig) -> None:
+        """Take from the fields of a PASID entry what the unit does not offer."""
+        for name, capability in (*PASID_CAPABILITIES, ("ssade", "ssads")):
+            if name in values and not config.ecap(capability):
+                values[name] = 0
+        values["fspm"] &= config.cap("fs5lp")
+        if not config.width_supported(values["aw"]):
+            values["aw"] = config.widest
+        if not config.ecap({1: "fsts", 2: "ssts", 3: "nest", 4: "pt"}[values["pgtt"]]):
+            values["pgtt"] = 1 if config.ecap("fsts") else 2
+
     def _paging_entry(self) -> Operation:
         random = self.random
-        index = entry_index(random.choice(IOVAS), random.randrange(1, 5))
+        index = entry_index(random.choice(IOVAS + TABLES[:3]), random.randrange(1, 5))
         return ("store", (random.choice(TABLES) + 8 * index, 8, self._paging_value()))
 
     def _paging_value(self) -> int:
         random = self.random
-        if self.chance(16):
+        # A nested walk reads two dozen entries: in a calm life most of them are good.
+        rare = 8 if self.calm else 1
+        if self.chance(16 * rare):
             return random.choice((0, 0, 0, (1 << 64) - 1))
         target = random.choice(TABLES)
-        if self.chance(8):
+        if self.chance(8 * rare):
             target = random.choice((0x4000_0000, 0x20_0000, 0xFEE0_0000, 0xFED0_0000))
         # Allowed in both stages, but for what chance takes away.
         value = target | _FS.mask("p", "rw", "us")
         for name in ("p", "rw", "us", "a", "d", "xd"):
-            if self.chance(16):
+            if self.chance(16 * rare):
                 value ^= _FS[name].mask
         if self.chance(8):
             value = value & -0x4000_0000 | _FS.mask("p", "rw", "us", "ps")
         for name in ("snp", "tm", "ps"):
-            if self.chance(40):
+            if self.chance(40 * rare):
                 value ^= _SS[name].mask
         return self._damaged(value)
 
@@ -339,7 +368,8 @@ class Scenario:
     def _snapshot(self, table: int, everywhere: bool) -> Operation:
         """Fill a page with entries where the walks of the addresses in use look, or with few."""
         page = bytearray(PAGE)
-        for iova in IOVAS + FAR_IOVAS:
+        # TABLES are addresses, too: those that the second stage translates in nested walks.
+        for iova in IOVAS + FAR_IOVAS + TABLES:
             for level in range(1, 6):
                 if everywhere or self.chance(20):
                     offset = 8 * entry_index(iova, level)
@@ -352,6 +382,9 @@ class Scenario:
         pasid = random.choice(PASIDS_USED) if with_pasid else None
         iova = random.choice(FAR_IOVAS if self.chance(16) else IOVAS)
         kind = random.choice(tuple(AccessKind))
+        attributes = NO_ATTRIBUTES
+        if self.chance(4):
+            attributes = random.choice(sorted(ATTRIBUTES))
         request = (random.choice(SIDS), pasid, iova, kind)
         if self.previous and self.chance(2):
             request = (*self.previous[:3], kind)
@@ -367,7 +400,7 @@ class Scenario:
                     recorded = Translation(recorded.address | iova & recorded.mask & -PAGE, 0xFFF)
             case 4:
                 recorded = Translation(random.choice(TABLES), 0xFFF)
-        return ("access", (*request, recorded))
+        return ("access", (*request, recorded, attributes))
 
     def _descriptors(self) -> list[Operation]:
         """Put one to three descriptors into the queue and ring."""
@@ -388,7 +421,7 @@ class Scenario:
         choices = {
             "type": kind,
             "g": random.randrange(4),
-            "did": random.randrange(1, 4),
+            "did": random.choice((0, 1, 1, 2, 2, 3, 3)),
             "sid": random.choice(SIDS),
             "pasid": random.choice(PASIDS_USED),
             "fm": random.randrange(4),

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from decoders.events import AccessKind, Fault, Outcome
+from decoders.vtd.faults import Reason
 from harness.model.config import UnitConfig
 from harness.model.translate import Request
 from harness.model.unit import VtdUnit
@@ -56,7 +57,8 @@ def translate(unit: NativeUnit, wanted: Requests, *, cold: bool) -> list[tuple[i
 def as_pair(outcome: Outcome, iova: int) -> tuple[int, int]:
     """Return what a batch says for an outcome."""
     if isinstance(outcome, Fault):
-        return outcome.reason, 0
+        # An aborted request has no reason.
+        return outcome.reason or Reason.ROOT_TABLE_ADDRESS, 0
     # Untranslated requests keep their address, even one wider than the host's.
     identity = outcome.address == 0 and outcome.mask >> 38
     return 0, iova if identity else outcome.address | iova & outcome.mask

@@ -29,8 +29,11 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
                        u64 page_budget, u64 descriptor_budget, nb::bytes legacy_entries,
                        nb::bytes scalable_entries, nb::bytes legacy_second_stage,
                        nb::bytes scalable_second_stage, nb::dict switches, u64 untraced_descriptors,
-                       u64 fault_record_ignored) {
+                       u64 fault_record_ignored, unsigned updates) {
+    if (updates >= updates_count)
+        throw nb::value_error("updates are not known");
     UnitConfig config;
+    config.updates = static_cast<Updates>(updates);
     config.capability = capability;
     config.extended_capability = extended_capability;
     config.version = version;
@@ -63,6 +66,8 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
         {"interrupt_destination_checked", &dialect.interrupt_destination_checked},
         {"posted_taken_for_remapped", &dialect.posted_taken_for_remapped},
         {"handle_mask_checked", &dialect.handle_mask_checked},
+        {"nested_unsupported", &dialect.nested_unsupported},
+        {"device_selective_ignores_domain", &dialect.device_selective_ignores_domain},
         {"resumes_after_queue_error", &dialect.resumes_after_queue_error},
     };
     set_switches(flags, switches);
@@ -78,8 +83,12 @@ u32 pasid_from(std::optional<u32> pasid) {
 }
 
 nb::tuple access(Unit &unit, u16 sid, std::optional<u32> pasid, u64 iova, unsigned kind,
-                 nb::object recorded) {
-    const Request request{sid, pasid_from(pasid), iova, kind_from(kind)};
+                 nb::object recorded, unsigned attributes) {
+    constexpr u8 types = is_translation_request | is_translated;
+    if (attributes > (types | is_privileged) || (attributes & types) == types)
+        throw nb::value_error("attributes are not known");
+    const Request request{sid, pasid_from(pasid), iova, kind_from(kind),
+                          static_cast<u8>(attributes)};
     const Permitted &permitted = unit.access(request, to_outcome(recorded));
     nb::list candidates;
     for (const Candidate &candidate : permitted.candidates())
@@ -124,19 +133,19 @@ void bind_unit(nb::module_ &m) {
                u64 page_budget, u64 descriptor_budget, nb::bytes legacy_entries,
                nb::bytes scalable_entries, nb::bytes legacy_second_stage,
                nb::bytes scalable_second_stage, nb::dict switches, u64 untraced_descriptors,
-               u64 fault_record_ignored) {
+               u64 fault_record_ignored, unsigned updates) {
                 new (self) UnitConfig(
                     make_config(capability, extended_capability, version, host_address_width,
                                 std::move(memory), page_budget, descriptor_budget, legacy_entries,
                                 scalable_entries, legacy_second_stage, scalable_second_stage,
-                                switches, untraced_descriptors, fault_record_ignored));
+                                switches, untraced_descriptors, fault_record_ignored, updates));
             },
             nb::kw_only(), nb::arg("capability"), nb::arg("extended_capability"),
             nb::arg("version"), nb::arg("host_address_width"), nb::arg("memory"),
             nb::arg("page_budget"), nb::arg("descriptor_budget"), nb::arg("legacy_entries"),
             nb::arg("scalable_entries"), nb::arg("legacy_second_stage"),
             nb::arg("scalable_second_stage"), nb::arg("switches"), nb::arg("untraced_descriptors"),
-            nb::arg("fault_record_ignored"));
+            nb::arg("fault_record_ignored"), nb::arg("updates"));
 
     nb::class_<Unit>(m, "Unit")
         .def(nb::init<UnitConfig>(), nb::arg("config"))
@@ -169,7 +178,7 @@ void bind_unit(nb::module_ &m) {
         .def("read_register", &Unit::read_register)
         .def("write_register", &Unit::write_register)
         .def("access", &access, nb::arg("sid"), nb::arg("pasid").none(), nb::arg("iova"),
-             nb::arg("kind"), nb::arg("recorded").none() = nb::none())
+             nb::arg("kind"), nb::arg("recorded").none() = nb::none(), nb::arg("attributes") = 0U)
         .def("interrupt", &interrupt, nb::arg("sid").none(), nb::arg("address"), nb::arg("data"),
              nb::arg("recorded").none() = nb::none())
         .def("translate", &translate, nb::arg("sids"), nb::arg("pasids"), nb::arg("iovas"),

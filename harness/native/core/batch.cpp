@@ -42,11 +42,13 @@ inline u8 BatchTranslator::find_root(const Memory::View &view, u32 sid, u32 pasi
     if (context.reason != 0) [[unlikely]]
         return context.reason;
     EntryResult entry;
-    lookup_.pasid(view, context.words, pasid, kind, entry, nobody);
+    lookup_.pasid(view, context.words, pasid, entry, nobody);
     if (entry.reason != 0) [[unlikely]]
         return entry.reason;
-    root = lookup_.scalable_root(entry.words, lookup_.effective_pasid(context.words, pasid), false);
-    return 0;
+    const bool privileged = lookup_.privileged(context.words, pasid, 0);
+    root = lookup_.scalable_root(entry.words, lookup_.effective_pasid(context.words, pasid), false,
+                                 privileged);
+    return Lookup::pasid_refuses(entry.words, kind, privileged);
 }
 
 BatchTranslator::Answer BatchTranslator::one_of_kind(const Memory::View &view, u32 sid, u32 pasid,
@@ -69,8 +71,11 @@ BatchTranslator::Answer BatchTranslator::one_of_kind(const Memory::View &view, u
         answer.status = static_cast<u8>(result_.outcome.reason);
         return answer;
     }
-    for (unsigned i = 0; i < result_.updates_count; ++i)
-        memory_.store(result_.updates[i].address, sizeof(u64), result_.updates[i].value);
+    for (const auto &[address, bits] : std::span(result_.updates, result_.updates_count)) {
+        u64 now = 0;
+        view.load(address, now);
+        memory_.store(address, sizeof(u64), now | bits);
+    }
     answer.address = result_.outcome.address | (iova & result_.outcome.mask);
     answer.level = result_.steps[result_.steps_count - 1].level;
     answer.rights = result_.rights;
@@ -85,6 +90,11 @@ BatchTranslator::Answer BatchTranslator::one(const Memory::View &view, u32 sid, 
     if (!enabled || in_interrupt_range(iova)) {
         Answer answer{};
         answer.address = identity(iova);
+        return answer;
+    }
+    if (lookup_.aborting()) {
+        Answer answer{};
+        answer.status = code(layout::Reason::root_table_address);
         return answer;
     }
     if (kind != AccessKind::unknown)
@@ -132,6 +142,9 @@ void BatchTranslator::fill(const Memory::View &view, FastTlb &tlb, u32 sid, u32 
     PagingRoot root;
     const bool execute = find_root(view, sid, pasid, AccessKind::execute, root) == 0;
     if (!execute && find_root(view, sid, pasid, AccessKind::read, root) != 0)
+        return;
+    // Nested translations and those of supervisors are walked each time.
+    if (root.nested() || root.privileged)
         return;
     tlb.add_device(tlb.device_key(sid, pasid), root, execute);
     if (answer.level == 0)

@@ -18,6 +18,9 @@ class CacheTag {
     static constexpr CacheTag first_stage(u32 domain, u32 pasid) {
         return {domain, pasid, static_cast<u8>(Role::first_stage)};
     }
+    static constexpr CacheTag nested(u32 domain, u32 pasid) {
+        return {domain, pasid, nested_stage};
+    }
 
     static constexpr CacheTag unpack(u64 packed) {
         CacheTag tag;
@@ -25,6 +28,7 @@ class CacheTag {
         return tag;
     }
 
+    constexpr bool of_first_stage() const { return (packed_ >> 8 & 0xff'ffff) != 0; }
     constexpr u32 domain() const { return static_cast<u32>(packed_ >> 32); }
     constexpr u64 packed() const { return packed_; } // its order is (domain, PASID, stage)
     constexpr bool operator==(const CacheTag &) const = default;

@@ -20,11 +20,11 @@ u32 push(Ways &ways, u32 entry, u32 none) {
 // -- filling --------------------------------------------------------------------------------------
 
 void Caches::add_words(WordsCache &cache, u64 key, const WordsView &view) {
-    const u64 *words = view.entry.words;
+    const EntryResult &found = view.entry;
     const Ways *kept = cache.keys.find(key);
     for (u32 i = 0; kept != nullptr && i < kept->count; ++i) {
         const CachedWords &way = words_[kept->entry[i]];
-        if (way.count == view.entry.count && std::equal(way.words, way.words + way.count, words))
+        if (way.count == found.count && way.is_of(found))
             return;
     }
     if (kept == nullptr || kept->count != max_ways) {
@@ -36,8 +36,12 @@ void Caches::add_words(WordsCache &cache, u64 key, const WordsView &view) {
     CachedWords &entry = words_[number];
     entry.filled_by = view.filled_by;
     entry.domain = view.domain;
-    entry.count = view.entry.count;
-    std::copy_n(words, entry.count, entry.words);
+    entry.reason = found.reason;
+    entry.fault_disable = found.fault_disable;
+    entry.count = found.count;
+    std::fill(std::begin(entry.words), std::end(entry.words), 0);
+    if (found.reason == 0)
+        std::copy_n(found.words, entry.count, entry.words);
     entry.trail.count = 0;
     entry.trail.append(view.trail.steps.data(), view.steps);
     if (const u32 oldest = push(cache.keys[key], number, none); oldest != none)
@@ -57,6 +61,7 @@ Caches::Store &Caches::store_of(CacheTag tag) {
         return *found;
     const u32 number = stores_.take();
     tags_[tag.packed()] = number;
+    first_stage_tags_ += tag.of_first_stage();
     last_tag_ = tag.packed();
     last_store_ = &stores_[number];
     return *last_store_;
@@ -100,14 +105,14 @@ void Caches::add_structure(CacheTag tag, u64 iova, const NonLeaf &nonleaf, u64 e
 }
 
 void Caches::add_translation(CacheTag tag, unsigned shift, u64 iova, const Outcome &outcome,
-                             const WalkResult &result, u64 event) {
+                             Rights rights, std::span<const Step> steps, u64 event) {
     Store *store = &store_of(tag);
     const unsigned level = (shift - layout::page_bits) / layout::index_bits + 1;
     const u64 key = leaf_key(level, iova);
     const Ways *kept = store->leaves.find(key);
     for (u32 i = 0; kept != nullptr && i < kept->count; ++i) {
         const CachedTranslation &way = translations_[kept->entry[i]];
-        if (way.outcome == outcome && way.rights == result.rights)
+        if (way.outcome == outcome && way.rights == rights)
             return;
     }
     if (kept == nullptr || kept->count != max_ways) {
@@ -125,10 +130,10 @@ void Caches::add_translation(CacheTag tag, unsigned shift, u64 iova, const Outco
     const u32 number = translations_.take();
     CachedTranslation &entry = translations_[number];
     entry.outcome = outcome;
-    entry.rights = result.rights;
+    entry.rights = rights;
     entry.filled_by = event;
-    entry.steps_count = result.steps_count;
-    std::copy_n(result.steps, result.steps_count, entry.steps);
+    entry.steps_count = static_cast<u8>(steps.size());
+    std::copy(steps.begin(), steps.end(), entry.steps);
     if (const u32 oldest = push(ways, number, none); oldest != none)
         translations_.release(oldest);
 }
@@ -271,13 +276,16 @@ void Caches::drop_contexts_of_domain(u32 domain) {
     });
 }
 
-void Caches::drop_contexts_of_device(u32 sid, u64 function_mask) {
+void Caches::drop_contexts_of_device(u32 sid, u64 function_mask, std::optional<u32> domain) {
     // FM 0 compares all function bits, 1 ignores bit 2, 2 bits 2:1, 3 bits 2:0.
     constexpr u64 ignored_bits[] = {0, 4, 6, 7};
     const u64 ignored = ignored_bits[function_mask & 3];
     fast.drop_devices();
-    drop_words_unless(
-        contexts_, [&](u64 other, const CachedWords &) { return ((other ^ sid) & ~ignored) != 0; });
+    drop_words_unless(contexts_, [&](u64 other, const CachedWords &entry) {
+        if (((other ^ sid) & ~ignored) != 0)
+            return true;
+        return domain.has_value() && entry.domain >= 0 && entry.domain != *domain;
+    });
 }
 
 void Caches::drop_pasids() {
@@ -291,10 +299,10 @@ void Caches::drop_pasids_of_domain(u32 domain) {
                       [&](u64, const CachedWords &entry) { return entry.domain != domain; });
 }
 
-void Caches::drop_pasid(u32 domain, u32 pasid) {
+void Caches::drop_pasid_entries(u32 domain, u32 pasid) {
     fast.drop_devices();
     drop_words_unless(pasids_, [&](u64 key, const CachedWords &entry) {
-        return static_cast<u32>(key) != pasid || entry.domain != domain;
+        return static_cast<u32>(key) != pasid || (entry.reason == 0 && entry.domain != domain);
     });
 }
 
@@ -344,12 +352,14 @@ void Caches::discard_if_empty(CacheTag tag, const Store &store) {
     const u32 *number = tags_.find(tag.packed());
     stores_.release(*number);
     tags_.erase(tag.packed());
+    first_stage_tags_ -= tag.of_first_stage();
     last_store_ = nullptr;
 }
 
-void Caches::drop_tag(u64 event, CacheTag tag) {
-    fast.drop_domain(tag.domain());
-    drop_all_of_tag(event, tag);
+void Caches::drop_pasid(u64 event, u32 domain, u32 pasid) {
+    fast.drop_domain(domain);
+    drop_all_of_tag(event, CacheTag::first_stage(domain, pasid));
+    drop_all_of_tag(event, CacheTag::nested(domain, pasid));
 }
 
 void Caches::drop_all_of_tag(u64 event, CacheTag tag) {
@@ -421,7 +431,29 @@ void Caches::collect(FlatMap<Ways> &map, u64 first, u64 last, const u32 *of_leve
     }
 }
 
-void Caches::drop_pages(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only) {
+void Caches::drop_second_stage(u64 event, u32 domain, u64 address, u64 mask, bool leaves_only) {
+    drop_range(event, CacheTag::second_stage(domain), address, mask, leaves_only);
+    if (first_stage_tags_ == 0)
+        return;
+    std::vector<std::pair<u64, u64>> order;
+    tags_.for_each([&](u64 packed, u32 &number) {
+        const CacheTag tag = CacheTag::unpack(packed);
+        if (tag.domain() == domain && tag.of_first_stage())
+            order.emplace_back(stores_[number].first_leaf, packed);
+    });
+    looked_at_ += order.size();
+    std::sort(order.begin(), order.end());
+    for (const auto &[birth, packed] : order)
+        drop_all_of_tag(event, CacheTag::unpack(packed));
+}
+
+void Caches::drop_pasid_pages(u64 event, u32 domain, u32 pasid, u64 address, u64 mask,
+                              bool leaves_only) {
+    drop_range(event, CacheTag::first_stage(domain, pasid), address, mask, leaves_only);
+    drop_range(event, CacheTag::nested(domain, pasid), address, mask, leaves_only);
+}
+
+void Caches::drop_range(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only) {
     const u64 bits = layout::page_bits + mask;
     const u64 low = bits >= 64 ? ~u64{0} : (u64{1} << bits) - 1;
     const u64 first = address & ~low;

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <span>
 
 namespace dmarewind {
 
@@ -23,24 +25,24 @@ inline constexpr u32 max_table_users = 16;
 inline constexpr std::size_t dropped_limit = std::size_t{1} << 16;
 
 // The quadwords read on the way to an answer.
-struct Trail {
-    static constexpr unsigned capacity =
-        layout::RootEntry::words + layout::ScalableContextEntry::words +
-        layout::PasidDirectoryEntry::words + layout::PasidEntry::words + max_levels + 1;
-
+template <unsigned Capacity> struct Steps {
     unsigned count = 0;
-    std::array<Step, capacity> steps; // those from count on are not initialised
+    std::array<Step, Capacity> steps; // those from count on are not initialised
 
-    Trail() {}
-    Trail(const Trail &other) { append(other); }
-    Trail &operator=(const Trail &other) {
+    Steps() {}
+    Steps(const Steps &other) { append(other); }
+    template <unsigned Other> explicit Steps(const Steps<Other> &other) {
+        static_assert(Other <= Capacity);
+        append(other.steps.data(), other.count);
+    }
+    Steps &operator=(const Steps &other) {
         count = 0;
         append(other);
         return *this;
     }
 
     void add(const Step &step) { steps[count++] = step; }
-    void append(const Trail &other) { append(other.steps.data(), other.count); }
+    void append(const Steps &other) { append(other.steps.data(), other.count); }
     void append(const Step *first, unsigned number) {
         std::copy_n(first, number, steps.data() + count);
         count += number;
@@ -52,13 +54,31 @@ struct Trail {
     }
 };
 
-// A context or PASID entry as it was when an access used it.
+inline constexpr unsigned max_entry_steps =
+    layout::RootEntry::words + layout::ScalableContextEntry::words +
+    layout::PasidDirectoryEntry::words + layout::PasidEntry::words;
+// To a context or PASID entry, and to the end of a walk that a kept entry may lead into.
+using EntryTrail = Steps<max_entry_steps>;
+using Trail = Steps<max_entry_steps + max_steps + 1>;
+
+// A context or PASID entry as it was when an access used it. With a reason it is one that is not
+// present or not valid, which caching mode allows to keep; then its words are zero, and so is its
+// domain, because nothing in it counts.
 struct CachedWords {
     u64 filled_by = 0;
     std::int64_t domain = -1;
+    u8 reason = 0;
+    bool fault_disable = false;
     u32 count = 0;
     u64 words[layout::PasidEntry::words] = {};
-    Trail trail;
+    EntryTrail trail;
+
+    // Whether it says what the entry in memory does.
+    bool is_of(const EntryResult &found) const {
+        if (found.reason != 0 || reason != 0)
+            return reason == found.reason;
+        return count == found.count && std::equal(words, words + count, found.words);
+    }
 };
 
 // The same, as an access has it at hand.
@@ -83,7 +103,7 @@ struct CachedTranslation {
     Rights rights;
     u8 steps_count;
     u64 filled_by;
-    Step steps[max_levels];
+    Step steps[max_leaf_steps];
 };
 
 // An IOTLB entry that the invalidation of event dropped_by covered.
@@ -111,9 +131,8 @@ class Caches {
     void add_context(u32 sid, const WordsView &entry);
     void add_pasid(u32 sid, u32 pasid, const WordsView &entry);
     void add_structure(CacheTag tag, u64 iova, const NonLeaf &nonleaf, u64 event);
-    // outcome stands in for that of the walk.
     void add_translation(CacheTag tag, unsigned shift, u64 iova, const Outcome &outcome,
-                         const WalkResult &result, u64 event);
+                         Rights rights, std::span<const Step> steps, u64 event);
 
     // Call function with each kept entry, oldest first.
     template <class Function> void contexts(u32 sid, Function function) const {
@@ -171,14 +190,21 @@ class Caches {
     void drop_all(u64 event);
     void drop_contexts();
     void drop_contexts_of_domain(u32 domain);
-    void drop_contexts_of_device(u32 sid, u64 function_mask);
+    // With a domain only those that were cached in it; scalable ones carry none.
+    void drop_contexts_of_device(u32 sid, u64 function_mask, std::optional<u32> domain);
     void drop_pasids();
     void drop_pasids_of_domain(u32 domain);
-    void drop_pasid(u32 domain, u32 pasid);
+    // One that was not present goes with its PASID in any domain.
+    void drop_pasid_entries(u32 domain, u32 pasid);
     void drop_iotlb(u64 event);
     void drop_iotlb_of_domain(u64 event, u32 domain);
-    void drop_pages(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only);
-    void drop_tag(u64 event, CacheTag tag);
+    // What covers 2^mask second-stage pages of a domain, and all that a first stage of it gave:
+    // where nested tables lie is decided by the second stage.
+    void drop_second_stage(u64 event, u32 domain, u64 address, u64 mask, bool leaves_only);
+    // The same of the first-stage and nested pages of a PASID; all of them.
+    void drop_pasid_pages(u64 event, u32 domain, u32 pasid, u64 address, u64 mask,
+                          bool leaves_only);
+    void drop_pasid(u64 event, u32 domain, u32 pasid);
 
     // Keys that invalidations of less than everything have looked at so far.
     u64 looked_at() const { return looked_at_; }
@@ -248,6 +274,7 @@ class Caches {
     void add_words(WordsCache &cache, u64 key, const WordsView &view);
     void drop_words(WordsCache &cache);
     template <class Keep> void drop_words_unless(WordsCache &cache, Keep keep);
+    void drop_range(u64 event, CacheTag tag, u64 address, u64 mask, bool leaves_only);
     void drop_all_of_tag(u64 event, CacheTag tag);
     void drop_leaves(Store &store, CacheTag tag, const std::vector<u64> &keys, u64 event);
     void drop_structures(Store &store, const std::vector<u64> &keys);
@@ -269,6 +296,7 @@ class Caches {
     u64 last_tag_ = 0;
     Store *last_store_ = nullptr;
     u64 births_ = 0;
+    u32 first_stage_tags_ = 0;
     Pool<CachedTranslation> translations_;
     Pool<CachedStructure> structures_;
     u32 translations_kept_ = 0;

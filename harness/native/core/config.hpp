@@ -57,10 +57,17 @@ struct Dialect {
     bool interrupt_destination_checked = true;
     bool posted_taken_for_remapped = false;
     bool handle_mask_checked = true;
+    bool nested_unsupported = false;
+    bool device_selective_ignores_domain = false;
     bool resumes_after_queue_error = true;
     u64 untraced_descriptors = 0; // bit n: descriptors of type n
     u64 fault_record_ignored = 0;
 };
+
+// How a unit fares when it has to set an A or D bit: refused unless the PASID entry's PWSNP is set,
+// or failing.
+enum class Updates : u8 { done, not_snooped, failing };
+inline constexpr unsigned updates_count = 3;
 
 // Invalidation descriptors a trace may have executed, beside some for each of its events.
 inline constexpr u64 default_descriptor_budget = u64{1} << 18;
@@ -74,6 +81,7 @@ struct UnitConfig {
     Dialect dialect;
     u64 page_budget = Memory::default_page_budget;
     u64 descriptor_budget = default_descriptor_budget;
+    Updates updates = Updates::done;
 
     u64 cap(layout::Field field) const { return field.of(capability); }
     u64 ecap(layout::Field field) const { return field.of(extended_capability); }

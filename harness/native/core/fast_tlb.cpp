@@ -9,6 +9,7 @@ void FastTlb::allocate() {
     sets_.reset(new Set[std::size_t{1} << set_bits]);
     domain_generation_.assign(domains, 0);
     has_large_.assign(domains, false);
+    has_first_.assign(domains, false);
 }
 
 void FastTlb::clear() {
@@ -16,6 +17,7 @@ void FastTlb::clear() {
     std::fill_n(sets_.get(), std::size_t{1} << set_bits, Set{});
     std::fill(domain_generation_.begin(), domain_generation_.end(), u16{0});
     has_large_.assign(domains, false);
+    has_first_.assign(domains, false);
     device_generation_ = 1;
     used_ = false;
 }
@@ -37,6 +39,8 @@ void FastTlb::add_page(u64 tag, u32 domain, u64 number, u64 target, bool large) 
     set.way[0] = {number, tag, target, 0};
     if (large)
         has_large_[domain] = true;
+    if (CacheTag::unpack(tag).of_first_stage())
+        has_first_[domain] = true;
 }
 
 void FastTlb::bump_devices() {
@@ -57,7 +61,7 @@ void FastTlb::drop_all() {
 void FastTlb::drop_domain(u32 domain) {
     if (!allocated())
         return;
-    has_large_[domain] = false;
+    has_large_[domain] = has_first_[domain] = false;
     if (++domain_generation_[domain] == 0)
         clear();
     // Devices carry the tag with the old generation.
@@ -70,7 +74,9 @@ void FastTlb::drop_pages(CacheTag cache_tag, u64 first, u64 last) {
     const u32 domain = cache_tag.domain();
     const u64 from = first >> layout::page_bits;
     const u64 to = last >> layout::page_bits;
-    if (has_large_[domain] || to - from >= pages_by_hand)
+    // What a first stage gave does not outlive an invalidation of second-stage pages.
+    const bool reaches_first = has_first_[domain] && !cache_tag.of_first_stage();
+    if (has_large_[domain] || reaches_first || to - from >= pages_by_hand)
         return drop_domain(domain);
     const u64 tag = cache_tag.packed() | u64{domain_generation_[domain]} << 48;
     for (u64 number = from; number <= to; ++number) {

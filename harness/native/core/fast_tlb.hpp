@@ -92,6 +92,7 @@ class FastTlb {
     std::unique_ptr<Set[]> sets_;
     std::vector<u16> domain_generation_;
     std::vector<bool> has_large_; // a domain has pages that are fractions of larger ones
+    std::vector<bool> has_first_; // a domain has pages of first stages
     u64 device_generation_ = 1;
     bool used_ = false; // something was added since all was dropped
 };

@@ -22,6 +22,12 @@ void compose(const Request &request, u64 reason, u64 *words) {
         Record::t1.put(words, 1);
     if (request.kind == AccessKind::execute)
         Record::exe.put(words, 1);
+    if ((request.attributes & is_privileged) != 0)
+        Record::priv.put(words, 1);
+    // AT: 0 untranslated, 1 translation request, 2 translated.
+    Record::at.put(words, (request.attributes & is_translated) != 0            ? 2
+                          : (request.attributes & is_translation_request) != 0 ? 1
+                                                                               : 0);
     if (request.pasid != no_pasid) {
         Record::pp.put(words, 1);
         Record::pv.put(words, request.pasid);

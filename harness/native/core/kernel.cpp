@@ -51,14 +51,17 @@ void learn_shape(KernelState &state) {
 bool learn(KernelState &state, const u64 *words, u64 low, u64 high, u8 kind) {
     const Lookup &lookup = *state.lookup;
     state.known = lookup.legacy() ? lookup.legacy_context_valid(words)
-                                  : lookup.pasid_fault(words, AccessKind(kind)) == 0;
+                                  : lookup.pasid_fault(words) == 0 &&
+                                        Lookup::pasid_refuses(words, AccessKind(kind), false) == 0;
     if (!state.known)
         return false;
     state.shape_low = low;
     state.shape_high = high;
     state.kind = kind;
     state.root =
-        lookup.legacy() ? lookup.legacy_root(words) : lookup.scalable_root(words, 0, false);
+        lookup.legacy() ? lookup.legacy_root(words) : lookup.scalable_root(words, 0, false, false);
+    if (state.root.nested())
+        return state.known = false;
     learn_shape(state);
     if (state.root.rules != nullptr)
         learn_walk(state, AccessKind(kind));

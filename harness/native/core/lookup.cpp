@@ -28,13 +28,14 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
         if (config.ecap(Ecap::ssads) != 0)
             second_stage_ |= 1U << (2 * aw + 1);
     }
-    // PGTT 1 first stage, 2 second, 4 pass-through. Nested (3) is answered like a unit without
-    // ECAP.NEST.
+    // PGTT 1 first stage, 2 second, 3 nested, 4 pass-through.
     pasid_types_ = 0;
     if (config.ecap(Ecap::fsts) != 0)
         pasid_types_ |= 1U << 1;
     if (config.ecap(Ecap::ssts) != 0)
         pasid_types_ |= 1U << 2;
+    if (config.ecap(Ecap::nest) != 0 && !config.dialect.nested_unsupported)
+        pasid_types_ |= 1U << 3;
     if (pass_through)
         pasid_types_ |= 1U << 4;
     pasid_checked_ = config.dialect.pasid_structures_checked;
@@ -53,11 +54,17 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
     std::copy_n(layout::ScalableContextEntry::reserved, layout::ScalableContextEntry::words,
                 context_reserved_);
     context_reserved_[0] |= beyond_;
+    // Requests of supervisors are none that a kernel knows.
+    if (config.ecap(Ecap::rprivs) != 0)
+        context_reserved_[1] |= layout::ScalableContextEntry::rid_priv.mask();
     for (u32 word = 0; word < layout::PasidEntry::words; ++word) {
         const u64 reserved = layout::PasidEntry::reserved[word] | (word % 2 == 0 ? beyond_ : 0);
         pasid_reserved_[word] = unsupported_[word] | (pasid_checked_ ? reserved : 0);
     }
     first_stage_modes_ = 1U | (config.cap(Cap::fs5lp) != 0 ? 2U : 0U);
+    abort_supported_ = config.ecap(Ecap::adms) != 0;
+    rid_priv_ = config.ecap(Ecap::rprivs) != 0;
+    updates_ = config.updates;
     scalable_ = config.ecap(Ecap::smts) != 0;
     rid_pasid_ = config.ecap(Ecap::rps) != 0 || config.dialect.honours_rid_pasid;
     type_before_present_ = config.dialect.pasid_type_before_present;

@@ -11,11 +11,19 @@ namespace dmarewind {
 // RTADDR.TTM
 inline constexpr u64 legacy_mode = 0;
 inline constexpr u64 scalable_mode = 1;
+inline constexpr u64 abort_mode = 3;
+
+// Attributes of a request, as bits.
+inline constexpr u8 is_privileged = static_cast<u8>(layout::Attribute::privileged);
+inline constexpr u8 is_translation_request =
+    static_cast<u8>(layout::Attribute::translation_request);
+inline constexpr u8 is_translated = static_cast<u8>(layout::Attribute::translated);
 
 // A valid context or PASID entry, or why the lookup ended.
 struct EntryResult {
     u8 reason = 0; // 0: valid
     bool fault_disable = false;
+    bool kept = false; // the last entry read is the reason: in caching mode it may be cached
     u8 count = 0;
     u64 words[layout::PasidEntry::words]; // the first count mean something
 };
@@ -32,6 +40,22 @@ class Lookup {
     u64 mode() const { return mode_; }
     u64 root_pointer() const { return root_pointer_; }
     bool legacy() const { return mode_ == legacy_mode; }
+    // Whether the unit aborts every request, and reports none (RTADDR.TTM 3).
+    bool aborting() const { return mode_ == abort_mode && abort_supported_; }
+    u32 context_words() const {
+        return legacy() ? layout::ContextEntry::words : layout::ScalableContextEntry::words;
+    }
+
+    // Why a context entry blocks requests of a device TLB; 0 when it does not.
+    u8 type_fault(const u64 *context, u8 attributes) const;
+    // Whether a request is a supervisor's: it says so, or RID_PRIV does for its device.
+    bool privileged(const u64 *context, u32 pasid, u8 attributes) const {
+        return (attributes & is_privileged) != 0 ||
+               (pasid == no_pasid && rid_priv_ &&
+                layout::ScalableContextEntry::rid_priv.get(context) != 0);
+    }
+    // Why a valid PASID entry blocks a request; 0 when it does not.
+    static u8 pasid_refuses(const u64 *words, AccessKind kind, bool privileged);
 
     // Find the context entry of a source id. The observer sees each quadword read.
     template <class Observer>
@@ -39,8 +63,8 @@ class Lookup {
 
     // Find the PASID table entry of a request through a valid scalable context entry.
     template <class Observer>
-    void pasid(const Memory::View &view, const u64 *context, u32 pasid, AccessKind kind,
-               EntryResult &out, Observer &observer) const;
+    void pasid(const Memory::View &view, const u64 *context, u32 pasid, EntryResult &out,
+               Observer &observer) const;
 
     // The PASID a request uses: its own, or RID_PASID where the unit has it.
     u32 effective_pasid(const u64 *context, u32 pasid) const {
@@ -54,7 +78,8 @@ class Lookup {
     PagingRoot legacy_root(const u64 *context) const;
     // FPD is in force when any of the entries that led here has it: fault_disable, for those
     // before the PASID entry.
-    PagingRoot scalable_root(const u64 *entry, u32 pasid, bool fault_disable) const;
+    PagingRoot scalable_root(const u64 *entry, u32 pasid, bool fault_disable,
+                             bool privileged) const;
 
     // What the kernels test themselves.
     u64 root_table() const { return root_pointer_ & ~beyond_; }
@@ -71,13 +96,15 @@ class Lookup {
     const u64 *context_reserved() const { return context_reserved_; }
     const u64 *pasid_reserved() const { return pasid_reserved_; }
     bool legacy_context_valid(const u64 *words) const;
-    u8 pasid_fault(const u64 *words, AccessKind kind) const;
+    u8 pasid_fault(const u64 *words) const;
 
   private:
     template <unsigned Words, class Observer>
     bool read(const Memory::View &view, u64 address, Role role, u64 *words,
               Observer &observer) const;
     bool type_usable(const u64 *words) const;
+    bool first_stage_usable(const u64 *words) const;
+    bool second_stage_usable(const u64 *words) const;
 
     const RuleBook *rules_;
     EntryReasons legacy_reasons_;
@@ -97,6 +124,9 @@ class Lookup {
     bool pasid_checked_;
     bool rid_pasid_;
     bool type_before_present_;
+    bool abort_supported_; // ECAP.ADMS
+    bool rid_priv_;        // ECAP.RPRIVS
+    Updates updates_;
 };
 
 namespace detail {
@@ -132,7 +162,7 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
                             Observer &observer) const {
     using namespace layout;
     const bool scalable = mode_ == scalable_mode;
-    out.fault_disable = false;
+    out.fault_disable = out.kept = false;
     if (!root_usable()) [[unlikely]] {
         out.reason = code(Reason::root_table_address);
         return;
@@ -161,6 +191,7 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
         good = detail::reserved_clear<RootEntry, 0>(root, beyond_);
     }
     if (!present || !good) [[unlikely]] {
+        out.kept = true;
         out.reason = present ? reasons.root_reserved : reasons.root_not_present;
         return;
     }
@@ -192,6 +223,29 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
         out.reason = reasons.context_reserved;
     else if (!scalable && !legacy_context_valid(words)) [[unlikely]]
         out.reason = reasons.context_invalid;
+    out.kept = true;
+}
+
+inline u8 Lookup::type_fault(const u64 *context, u8 attributes) const {
+    constexpr u64 device_tlb = 1; // TT
+    if ((attributes & (is_translation_request | is_translated)) == 0)
+        return 0;
+    if (legacy())
+        return layout::ContextEntry::tt.get(context) == device_tlb
+                   ? u8{0}
+                   : code(layout::Reason::request_type_blocked);
+    return layout::ScalableContextEntry::dte.get(context) != 0
+               ? u8{0}
+               : code(layout::Reason::sm_device_tlb_disabled);
+}
+
+inline u8 Lookup::pasid_refuses(const u64 *words, AccessKind kind, bool privileged) {
+    using Entry = layout::PasidEntry;
+    if (kind == AccessKind::execute && Entry::ere.get(words) == 0)
+        return code(layout::Reason::pasid_execute_disabled);
+    if (privileged && Entry::sre.get(words) == 0)
+        return code(layout::Reason::pasid_supervisor_disabled);
+    return 0;
 }
 
 inline bool Lookup::legacy_context_valid(const u64 *words) const {
@@ -205,14 +259,21 @@ inline bool Lookup::type_usable(const u64 *words) const {
     const u64 type = Entry::pgtt.get(words);
     if ((pasid_types_ >> type & 1) == 0)
         return false;
-    if (type == 1)
-        return (first_stage_modes_ >> Entry::fspm.get(words) & 1) != 0;
-    if (type == 2)
-        return (second_stage_ >> (2 * Entry::aw.get(words) + Entry::ssade.get(words)) & 1) != 0;
-    return true;
+    const bool first = type == 1 || type == 3;
+    const bool second = type == 2 || type == 3;
+    return (!first || first_stage_usable(words)) && (!second || second_stage_usable(words));
 }
 
-inline u8 Lookup::pasid_fault(const u64 *words, AccessKind kind) const {
+inline bool Lookup::first_stage_usable(const u64 *words) const {
+    return (first_stage_modes_ >> layout::PasidEntry::fspm.get(words) & 1) != 0;
+}
+
+inline bool Lookup::second_stage_usable(const u64 *words) const {
+    using Entry = layout::PasidEntry;
+    return (second_stage_ >> (2 * Entry::aw.get(words) + Entry::ssade.get(words)) & 1) != 0;
+}
+
+inline u8 Lookup::pasid_fault(const u64 *words) const {
     using namespace layout;
     if (PasidEntry::p.get(words) == 0) [[unlikely]]
         return code(type_before_present_ && !type_usable(words) ? Reason::pasid_invalid
@@ -223,15 +284,14 @@ inline u8 Lookup::pasid_fault(const u64 *words, AccessKind kind) const {
     const u64 unsupported = (words[1] & unsupported_[1]) | (words[2] & unsupported_[2]);
     if (!type_usable(words) || unsupported != 0) [[unlikely]]
         return code(Reason::pasid_invalid);
-    if (kind == AccessKind::execute && PasidEntry::ere.get(words) == 0)
-        return code(Reason::pasid_execute_disabled);
     return 0;
 }
 
 template <class Observer>
-inline void Lookup::pasid(const Memory::View &view, const u64 *context, u32 pasid, AccessKind kind,
-                          EntryResult &out, Observer &observer) const {
+inline void Lookup::pasid(const Memory::View &view, const u64 *context, u32 pasid, EntryResult &out,
+                          Observer &observer) const {
     using namespace layout;
+    out.kept = false;
     out.fault_disable = ScalableContextEntry::fpd.get(context) != 0;
     if (pasid_checked_ && pasid != no_pasid && ScalableContextEntry::paside.get(context) == 0)
         [[unlikely]] {
@@ -256,11 +316,13 @@ inline void Lookup::pasid(const Memory::View &view, const u64 *context, u32 pasi
     }
     out.fault_disable |= PasidDirectoryEntry::fpd.get(pointer) != 0;
     if (PasidDirectoryEntry::p.get(pointer) == 0) [[unlikely]] {
+        out.kept = true;
         out.reason = code(Reason::pasid_directory_not_present);
         return;
     }
     if (pasid_checked_ && !detail::reserved_clear<PasidDirectoryEntry, 0>(pointer, beyond_))
         [[unlikely]] {
+        out.kept = true;
         out.reason = code(Reason::pasid_directory_reserved);
         return;
     }
@@ -274,7 +336,8 @@ inline void Lookup::pasid(const Memory::View &view, const u64 *context, u32 pasi
         return;
     }
     out.fault_disable |= PasidEntry::fpd.get(out.words) != 0;
-    out.reason = pasid_fault(out.words, kind);
+    out.kept = true;
+    out.reason = pasid_fault(out.words);
 }
 
 inline PagingRoot Lookup::legacy_root(const u64 *context) const {
@@ -289,26 +352,43 @@ inline PagingRoot Lookup::legacy_root(const u64 *context) const {
     return root;
 }
 
-inline PagingRoot Lookup::scalable_root(const u64 *entry, u32 pasid, bool fault_disable) const {
+inline PagingRoot Lookup::scalable_root(const u64 *entry, u32 pasid, bool fault_disable,
+                                        bool privileged) const {
     using Entry = layout::PasidEntry;
+    constexpr u64 first_type = 1;
+    constexpr u64 second_type = 2;
+    constexpr u64 nested_type = 3;
+    const u64 type = Entry::pgtt.get(entry);
     PagingRoot root;
     root.domain = static_cast<u32>(Entry::did.get(entry));
     root.fault_disable = fault_disable || Entry::fpd.get(entry) != 0;
-    switch (Entry::pgtt.get(entry)) {
-    case 1:
-        root.rules = rules_->first_stage(Entry::nxe.get(entry) != 0, Entry::eafe.get(entry) != 0);
-        root.pasid = pasid;
-        root.pointer = Entry::fsptptr.address(entry);
-        root.levels = static_cast<u8>(4 + Entry::fspm.get(entry));
-        break;
-    case 2:
-        root.rules =
-            rules_->second_stage(Entry::ssee.get(entry) != 0, Entry::ssade.get(entry) != 0);
+    const bool snooped = updates_ == Updates::not_snooped && Entry::pwsnp.get(entry) != 0;
+    root.updates = snooped ? Updates::done : updates_;
+    const bool execute_enable = Entry::ssee.get(entry) != 0;
+    const bool accessed_dirty = Entry::ssade.get(entry) != 0;
+    const auto second_levels = static_cast<u8>(Entry::aw.get(entry) + 2);
+    if (type == second_type) {
+        root.rules = rules_->second_stage(execute_enable, accessed_dirty);
         root.pointer = Entry::ssptptr.address(entry);
-        root.levels = static_cast<u8>(Entry::aw.get(entry) + 2);
-        break;
-    default:
-        break;
+        root.levels = second_levels;
+    }
+    if (type != first_type && type != nested_type)
+        return root;
+    auto supervisor = Supervisor::no;
+    if (privileged) {
+        const u64 binds = Entry::wpe.get(entry) | Entry::smep.get(entry) << 1;
+        supervisor = static_cast<Supervisor>(static_cast<u64>(Supervisor::plain) + binds);
+    }
+    root.rules =
+        rules_->first_stage(Entry::nxe.get(entry) != 0, Entry::eafe.get(entry) != 0, supervisor);
+    root.pasid = pasid;
+    root.pointer = Entry::fsptptr.address(entry);
+    root.levels = static_cast<u8>(4 + Entry::fspm.get(entry));
+    root.privileged = privileged;
+    if (type == nested_type) {
+        root.host = rules_->host(execute_enable, accessed_dirty);
+        root.host_pointer = Entry::ssptptr.address(entry);
+        root.host_levels = second_levels;
     }
     return root;
 }

@@ -181,8 +181,11 @@ InvalidationQueue::Error InvalidationQueue::context_cache(const u64 *words) {
         caches_.drop_contexts_of_domain(static_cast<u32>(Descriptor::did.get(words)));
         return Error::none;
     case 3:
-        caches_.drop_contexts_of_device(static_cast<u32>(Descriptor::sid.get(words)),
-                                        Descriptor::fm.get(words));
+        caches_.drop_contexts_of_device(
+            static_cast<u32>(Descriptor::sid.get(words)), Descriptor::fm.get(words),
+            config_.dialect.device_selective_ignores_domain
+                ? std::nullopt
+                : std::optional(static_cast<u32>(Descriptor::did.get(words))));
         return Error::none;
     default:
         return Error::reserved;
@@ -203,8 +206,8 @@ InvalidationQueue::Error InvalidationQueue::iotlb(const u64 *words) {
     case 3:
         if (mask > config_.cap(layout::Capability::mamv))
             return Error::reserved;
-        caches_.drop_pages(event_, CacheTag::second_stage(domain), Descriptor::addr.address(words),
-                           mask, Descriptor::ih.get(words) != 0);
+        caches_.drop_second_stage(event_, domain, Descriptor::addr.address(words), mask,
+                                  Descriptor::ih.get(words) != 0);
         return Error::none;
     default:
         return Error::reserved;
@@ -227,18 +230,18 @@ InvalidationQueue::Error InvalidationQueue::interrupt_entries(const u64 *words) 
 
 InvalidationQueue::Error InvalidationQueue::pasid_iotlb(const u64 *words) {
     using Descriptor = layout::PasidIotlbInvalidation;
-    const CacheTag tag = CacheTag::first_stage(static_cast<u32>(Descriptor::did.get(words)),
-                                               static_cast<u32>(Descriptor::pasid.get(words)));
+    const auto domain = static_cast<u32>(Descriptor::did.get(words));
+    const auto pasid = static_cast<u32>(Descriptor::pasid.get(words));
     const u64 mask = Descriptor::am.get(words);
     switch (Descriptor::g.get(words)) {
     case 2:
-        caches_.drop_tag(event_, tag);
+        caches_.drop_pasid(event_, domain, pasid);
         return Error::none;
     case 3:
         if (mask > config_.cap(layout::Capability::mamv))
             return Error::reserved;
-        caches_.drop_pages(event_, tag, Descriptor::addr.address(words), mask,
-                           Descriptor::ih.get(words) != 0);
+        caches_.drop_pasid_pages(event_, domain, pasid, Descriptor::addr.address(words), mask,
+                                 Descriptor::ih.get(words) != 0);
         return Error::none;
     default:
         return Error::reserved;
@@ -253,7 +256,7 @@ InvalidationQueue::Error InvalidationQueue::pasid_cache(const u64 *words) {
         caches_.drop_pasids_of_domain(domain);
         return Error::none;
     case 1:
-        caches_.drop_pasid(domain, static_cast<u32>(Descriptor::pasid.get(words)));
+        caches_.drop_pasid_entries(domain, static_cast<u32>(Descriptor::pasid.get(words)));
         return Error::none;
     case 3:
         caches_.drop_pasids();

@@ -102,7 +102,8 @@ void Replay::access(const Event &event) {
         counters_.unjudged += event.outcome.type != OutcomeType::none;
         return;
     }
-    unit_.access({event.sid, event.pasid, event.address, static_cast<AccessKind>(event.kind)},
+    unit_.access({event.sid, event.pasid, event.address, static_cast<AccessKind>(event.kind),
+                  event.attributes},
                  event.outcome);
     if (event.outcome.type != OutcomeType::none && unit_.findings.empty())
         ++counters_.agreed;

@@ -20,16 +20,12 @@ Outcome absent(const WalkRules &rules, AccessKind kind) {
     return fault(rules.not_present(write ? AccessKind::write : AccessKind::read));
 }
 
-bool directory_fault_disable(const Trail &trail) {
+bool directory_fault_disable(const EntryTrail &trail) {
     return std::any_of(trail.steps.begin(), trail.steps.begin() + trail.count,
                        [](const Step &step) {
                            return step.role == Role::pasid_directory &&
                                   layout::PasidDirectoryEntry::fpd.of(step.value) != 0;
                        });
-}
-
-bool same_words(const CachedWords &way, const EntryResult &entry) {
-    return way.count == entry.count && std::equal(way.words, way.words + way.count, entry.words);
 }
 
 } // namespace
@@ -99,6 +95,11 @@ void Translator::compute(const Request &request, Permitted &out) {
         finish(out);
         return;
     }
+    if (lookup_.aborting()) {
+        next(out).outcome = aborted;
+        finish(out);
+        return;
+    }
     if (lookup_.legacy() && request.pasid != no_pasid) {
         next(out).outcome = fault(code(layout::Reason::legacy_mode_pasid));
         finish(out);
@@ -107,74 +108,102 @@ void Translator::compute(const Request &request, Permitted &out) {
     EntryResult &context = fresh.context;
     scratch_.count = 0;
     lookup_.context(memory_.view(), request.sid, context, scratch_);
-    if (context.reason != 0) {
-        Candidate &candidate = next(out);
-        candidate.outcome = fault(context.reason);
-        candidate.fault_disable = context.fault_disable;
-        candidate.trail = scratch_;
-        finish(out);
-    } else {
-        fresh.has_context = true;
-        fresh.context_steps = scratch_.count;
+    fresh.has_context = true;
+    fresh.context_steps = scratch_.count;
+    if (context.reason != 0)
+        blocked(context, scratch_, {}, out);
+    else
         through_context(request, context, scratch_, true, {}, out);
-    }
-    // An entry of the other mode (software switched it without invalidating) means nothing here.
-    const u32 words =
-        lookup_.legacy() ? layout::ContextEntry::words : layout::ScalableContextEntry::words;
+    const u32 words = lookup_.context_words();
     caches_.contexts(request.sid, [&](const CachedWords &way) {
-        if (way.count != words)
+        // An entry of the other mode (software switched it without invalidating) means nothing.
+        if (way.count != words || way.is_of(context))
             return;
-        if (context.reason == 0 && same_words(way, context))
-            return;
-        EntryResult stale;
-        stale.count = static_cast<u8>(way.count);
-        std::copy_n(way.words, way.count, stale.words);
-        Trail trail = way.trail;
-        through_context(request, stale, trail, false, {CacheName::context, &way}, out);
+        Trail trail(way.trail);
+        const Stale stale{CacheName::context, &way};
+        if (way.reason != 0)
+            return blocked(way.reason, way.fault_disable, trail, stale, out);
+        EntryResult entry;
+        entry.count = static_cast<u8>(way.count);
+        std::copy_n(way.words, way.count, entry.words);
+        through_context(request, entry, trail, false, stale, out);
     });
+}
+
+void Translator::blocked(u8 reason, bool fault_disable, const Trail &trail, Stale stale,
+                         Permitted &out) const {
+    Candidate &candidate = next(out);
+    candidate.outcome = fault(reason);
+    candidate.fault_disable = fault_disable;
+    candidate.trail = trail;
+    stamp(candidate, stale);
+    finish(out);
+}
+
+void Translator::blocked(const EntryResult &found, const Trail &trail, Stale stale,
+                         Permitted &out) const {
+    blocked(found.reason, found.fault_disable, trail, stale, out);
 }
 
 // Add what a valid context entry gives; trail holds the steps to it.
 void Translator::through_context(const Request &request, const EntryResult &context, Trail &trail,
                                  bool is_fresh, Stale stale, Permitted &out) {
     Fresh &fresh = out.fresh;
-    if (lookup_.legacy()) {
-        const PagingRoot root = lookup_.legacy_root(context.words);
-        if (is_fresh)
-            fresh.context_domain = root.domain;
-        through_root(request, root, trail, is_fresh, stale, out);
-        return;
+    const bool legacy = lookup_.legacy();
+    if (is_fresh && legacy)
+        fresh.context_domain = lookup_.legacy_root(context.words).domain;
+    if (const u8 reason = lookup_.type_fault(context.words, request.attributes); reason != 0) {
+        static_assert(layout::ContextEntry::fpd.mask() == layout::ScalableContextEntry::fpd.mask());
+        return blocked(reason, layout::ContextEntry::fpd.get(context.words) != 0, trail, stale,
+                       out);
     }
+    if ((request.attributes & is_translated) != 0) {
+        Candidate &candidate = next(out);
+        candidate.outcome = identity();
+        candidate.trail = trail;
+        stamp(candidate, stale);
+        return finish(out);
+    }
+    if (legacy)
+        return through_root(request, lookup_.legacy_root(context.words), trail, is_fresh, stale,
+                            out);
     EntryResult local;
     EntryResult &entry = is_fresh ? fresh.pasid : local;
     const u32 number = lookup_.effective_pasid(context.words, request.pasid);
-    lookup_.pasid(memory_.view(), context.words, request.pasid, request.kind, entry, trail);
-    if (is_fresh)
+    lookup_.pasid(memory_.view(), context.words, request.pasid, entry, trail);
+    if (is_fresh) {
         fresh.pasid_number = number;
-    if (entry.reason != 0) {
-        Candidate &candidate = next(out);
-        candidate.outcome = fault(entry.reason);
-        candidate.fault_disable = entry.fault_disable;
-        candidate.trail = trail;
-        stamp(candidate, stale);
-        finish(out);
-    } else {
-        const PagingRoot root = lookup_.scalable_root(entry.words, number, entry.fault_disable);
-        if (is_fresh) {
-            fresh.has_pasid = true;
-            fresh.pasid_steps = trail.count;
-        }
-        through_root(request, root, trail, is_fresh, stale, out);
+        fresh.has_pasid = true;
+        fresh.pasid_steps = trail.count;
     }
+    if (entry.reason != 0)
+        blocked(entry, trail, stale, out);
+    else
+        through_pasid(request, context.words, entry.words, entry.fault_disable, trail, is_fresh,
+                      stale, out);
     caches_.pasids(request.sid, number, [&](const CachedWords &way) {
-        if (entry.reason == 0 && same_words(way, entry))
+        if (way.is_of(entry))
             return;
+        Trail steps(way.trail);
+        const Stale kept{CacheName::pasid, &way};
+        if (way.reason != 0)
+            return blocked(way.reason, way.fault_disable, steps, kept, out);
         const bool disable = layout::ScalableContextEntry::fpd.get(context.words) != 0 ||
                              directory_fault_disable(way.trail);
-        const PagingRoot root = lookup_.scalable_root(way.words, number, disable);
-        Trail steps = way.trail;
-        through_root(request, root, steps, false, {CacheName::pasid, &way}, out);
+        through_pasid(request, context.words, way.words, disable, steps, false, kept, out);
     });
+}
+
+// Add what a valid PASID entry gives; trail holds the steps to it.
+void Translator::through_pasid(const Request &request, const u64 *context, const u64 *entry,
+                               bool fault_disable, Trail &trail, bool is_fresh, Stale stale,
+                               Permitted &out) {
+    const u32 number = lookup_.effective_pasid(context, request.pasid);
+    const bool privileged = lookup_.privileged(context, request.pasid, request.attributes);
+    const PagingRoot root = lookup_.scalable_root(entry, number, fault_disable, privileged);
+    if (const u8 reason = Lookup::pasid_refuses(entry, request.kind, privileged); reason != 0)
+        return blocked(reason, root.fault_disable, trail, stale, out);
+    through_root(request, root, trail, is_fresh, stale, out);
 }
 
 // Add what a paging root gives; stale says why it is not the fresh root.
@@ -203,55 +232,101 @@ void Translator::through_root(const Request &request, const PagingRoot &root, Tr
     stamp(candidate, stale);
     finish(out);
 
-    // Kept non-leaf entries that lead elsewhere than this walk went. One without the right is not
-    // used: what it forbids is walked again.
+    const auto structure = [&](const CachedStructure &way) {
+        const NonLeaf &entry = way.nonleaf;
+        const Resume resume{static_cast<u8>(entry.step.level - 1), entry.child, entry.rights};
+        walk(memory_.view(), root, request.iova, request.kind, &resume, stale_result_);
+        Candidate &found =
+            kept(root, trail, CacheName::paging_structure, way.filled_by, &entry.step, 1, out);
+        found.outcome = stale_result_.outcome;
+        found.trail = trail;
+        found.trail.add(entry.step);
+        found.trail.append(stale_result_.steps, stale_result_.steps_count);
+        finish(out);
+    };
+    stale_structures(root, request.iova, request, result.nonleaf, result.nonleaf_count, structure);
+    stale_leaves(root, request.iova, request, result.outcome,
+                 [&](const CachedTranslation &leaf, const Outcome &outcome) {
+                     Candidate &found = kept(root, trail, CacheName::iotlb, leaf.filled_by,
+                                             leaf.steps, leaf.steps_count, out);
+                     found.outcome = outcome;
+                     found.trail.append(leaf.steps, leaf.steps_count);
+                     finish(out);
+                 });
+    for (unsigned number = 0; number < result.below_count; ++number)
+        through_host(request, root, trail, number, result.below[number], out);
+}
+
+// Add what a nested walk gives when a kept entry answers one second-stage walk of it.
+void Translator::through_host(const Request &request, const PagingRoot &root, const Trail &trail,
+                              unsigned number, const Below &below, Permitted &out) {
+    const PagingRoot host = root.below(*below.rules);
+    Request wanted = request;
+    wanted.kind = below.kind;
+    wanted.any_right = request.any_right && below.rules == &root.host->data;
+    const auto add = [&](CacheName cache, u64 filled_by, const Step *own, unsigned count,
+                         const Instead &instead) {
+        walk(memory_.view(), root, request.iova, request.kind, nullptr, stale_result_, &instead);
+        Candidate &found = kept(root, trail, cache, filled_by, own, count, out);
+        found.outcome = stale_result_.outcome;
+        found.trail = trail;
+        found.trail.append(stale_result_.steps, stale_result_.steps_count);
+        finish(out);
+    };
+    stale_structures(
+        host, below.address, wanted, below.nonleaf, below.nonleaf_count,
+        [&](const CachedStructure &way) {
+            const NonLeaf &entry = way.nonleaf;
+            const Resume resume{static_cast<u8>(entry.step.level - 1), entry.child, entry.rights};
+            const Instead instead{number, &resume, &entry.step, 1, {}, all_rights};
+            add(CacheName::paging_structure, way.filled_by, &entry.step, 1, instead);
+        });
+    stale_leaves(host, below.address, wanted, below.outcome,
+                 [&](const CachedTranslation &leaf, const Outcome &outcome) {
+                     const Instead instead{number,           nullptr, leaf.steps,
+                                           leaf.steps_count, outcome, leaf.rights};
+                     add(CacheName::iotlb, leaf.filled_by, leaf.steps, leaf.steps_count, instead);
+                 });
+}
+
+// One without the right is not used: what it forbids is walked again.
+template <class Function>
+void Translator::stale_structures(const PagingRoot &root, u64 address, const Request &request,
+                                  const NonLeaf *nonleaf, unsigned count, Function function) const {
     const CacheTag tag(root);
     for (unsigned level = root.levels; level > 1; --level) {
         const unsigned depth = root.levels - level;
-        const NonLeaf *went = depth < result.nonleaf_count ? &result.nonleaf[depth] : nullptr;
-        caches_.structures(tag, level, request.iova, [&](const CachedStructure &way) {
-            const NonLeaf &kept = way.nonleaf;
-            if ((went == nullptr || kept.child != went->child || kept.rights != went->rights) &&
-                allows(kept.rights, request))
-                through_structure(request, root, trail, way, out);
+        const NonLeaf *went = depth < count ? &nonleaf[depth] : nullptr;
+        caches_.structures(tag, level, address, [&](const CachedStructure &way) {
+            const NonLeaf &entry = way.nonleaf;
+            if ((went == nullptr || entry.child != went->child || entry.rights != went->rights) &&
+                allows(root, entry.rights, request))
+                function(way);
         });
     }
-    caches_.translations(tag, request.iova, [&](const CachedTranslation &leaf) {
-        const Outcome outcome = leaf.outcome.type == OutcomeType::fault
-                                    ? absent(*root.rules, request.kind)
-                                    : leaf.outcome;
-        if (outcome == result.outcome ||
-            (leaf.outcome.type != OutcomeType::fault && !allows(leaf.rights, request)))
-            return;
-        Candidate &kept = next(out);
-        kept.outcome = outcome;
-        kept.trail.append(leaf.steps, leaf.steps_count);
-        kept.fault_disable = root.fault_disable;
-        kept.cache = CacheName::iotlb;
-        kept.domain = root.domain;
-        kept.filled_by = static_cast<Number>(leaf.filled_by);
-        kept.changed_by = changed_below(trail, leaf.steps, leaf.steps_count, leaf.filled_by);
-        finish(out);
+}
+
+template <class Function>
+void Translator::stale_leaves(const PagingRoot &root, u64 address, const Request &request,
+                              const Outcome &fresh, Function function) const {
+    caches_.translations(CacheTag(root), address, [&](const CachedTranslation &leaf) {
+        const bool is_fault = leaf.outcome.type == OutcomeType::fault;
+        const Outcome outcome = is_fault ? absent(*root.rules, request.kind) : leaf.outcome;
+        if (outcome != fresh && (is_fault || allows(root, leaf.rights, request)))
+            function(leaf, outcome);
     });
 }
 
-void Translator::through_structure(const Request &request, const PagingRoot &root,
-                                   const Trail &trail, const CachedStructure &structure,
-                                   Permitted &out) {
-    const NonLeaf &kept = structure.nonleaf;
-    const Resume resume{static_cast<u8>(kept.step.level - 1), kept.child, kept.rights};
-    walk(memory_.view(), root, request.iova, request.kind, &resume, stale_result_);
+// A slot for what a kept entry gives; own are the steps that tell whether it has changed.
+Candidate &Translator::kept(const PagingRoot &root, const Trail &trail, CacheName cache,
+                            u64 filled_by, const Step *own, unsigned count, Permitted &out) const {
     Candidate &candidate = next(out);
-    candidate.outcome = stale_result_.outcome;
-    candidate.trail = trail;
-    candidate.trail.add(kept.step);
-    candidate.trail.append(stale_result_.steps, stale_result_.steps_count);
     candidate.fault_disable = root.fault_disable;
-    candidate.cache = CacheName::paging_structure;
+    candidate.cache = cache;
     candidate.domain = root.domain;
-    candidate.filled_by = static_cast<Number>(structure.filled_by);
-    candidate.changed_by = changed_below(trail, &kept.step, 1, structure.filled_by);
-    finish(out);
+    candidate.filled_by = static_cast<Number>(filled_by);
+    candidate.changed_by = changed_below(trail, own, count, filled_by);
+    return candidate;
 }
 
 Outcome Translator::identity() const {
@@ -271,15 +346,16 @@ Outcome Translator::pass_through(const Request &request) const {
 }
 
 // Whether a kept entry answers a request: one without the right is walked again.
-bool Translator::allows(Rights rights, const Request &request) {
+bool Translator::allows(const PagingRoot &root, Rights rights, const Request &request) {
+    const auto allowed = [&](AccessKind kind) {
+        if (!root.rules->allows(rights, kind))
+            return false;
+        return !root.nested() ||
+               root.host->data.allows(static_cast<Rights>(rights >> host_shift), kind);
+    };
     if (request.any_right)
-        return (rights & (right_read | right_write)) != 0;
-    Rights needed = right_read;
-    if (request.kind == AccessKind::write)
-        needed = right_write;
-    else if (request.kind == AccessKind::execute)
-        needed = right_read | right_execute;
-    return (rights & needed) == needed;
+        return allowed(AccessKind::read) || allowed(AccessKind::write);
+    return allowed(request.kind);
 }
 
 // The store that first made one of the entries differ, -1 when none is known.
@@ -309,39 +385,75 @@ Number Translator::changed_below(const Trail &above, const Step *first, unsigned
     return newest > static_cast<Number>(filled_by) ? newest : -1;
 }
 
+// An entry that blocks as it is kept: its words do not count.
+EntryResult Translator::blocked_entry(const EntryResult &found) const {
+    EntryResult entry;
+    entry.reason = found.reason;
+    entry.fault_disable = found.fault_disable;
+    entry.count = static_cast<u8>(lookup_.context_words());
+    return entry;
+}
+
 void Translator::adopt(const Request &request, const Permitted &permitted, u64 event) {
     const Fresh &fresh = permitted.fresh;
     if (!fresh.has_context)
         return;
     const Trail &trail = permitted.fresh_candidate().trail;
-    caches_.add_context(request.sid,
-                        {fresh.context, trail, fresh.context_steps, event, fresh.context_domain});
-    if (fresh.has_pasid)
+    const bool keeps_blocked = config_.cap(layout::Capability::cm) != 0;
+    if (fresh.context.reason == 0)
+        caches_.add_context(
+            request.sid, {fresh.context, trail, fresh.context_steps, event, fresh.context_domain});
+    else if (keeps_blocked && fresh.context.kept)
+        caches_.add_context(request.sid,
+                            {blocked_entry(fresh.context), trail, fresh.context_steps, event, 0});
+    if (fresh.has_pasid && fresh.pasid.reason == 0)
         caches_.add_pasid(request.sid, fresh.pasid_number,
-                          {fresh.pasid, trail, fresh.pasid_steps, event, fresh.root.domain});
+                          {fresh.pasid, trail, fresh.pasid_steps, event,
+                           static_cast<Number>(layout::PasidEntry::did.get(fresh.pasid.words))});
+    else if (fresh.has_pasid && keeps_blocked && fresh.pasid.kept)
+        caches_.add_pasid(request.sid, fresh.pasid_number,
+                          {blocked_entry(fresh.pasid), trail, fresh.pasid_steps, event, 0});
     if (!fresh.has_result)
         return;
     const WalkResult &result = fresh.result;
-    for (unsigned i = 0; i < result.updates_count; ++i)
-        memory_.store(result.updates[i].address, sizeof(u64), result.updates[i].value);
-    const CacheTag tag(fresh.root);
-    Outcome outcome = result.outcome;
+    for (const auto &[address, bits] : std::span(result.updates, result.updates_count)) {
+        u64 now = 0;
+        memory_.view().load(address, now);
+        if ((bits & ~now) != 0)
+            memory_.store(address, sizeof(u64), now | bits);
+    }
+    for (const Below &below : std::span(result.below, result.below_count))
+        fill(fresh.root.below(*below.rules), below.address, below.outcome, below.rights,
+             {below.nonleaf, below.nonleaf_count},
+             {result.steps + below.first_step, below.steps_count}, event);
+    Step steps[max_leaf_steps];
+    const u8 count = result.outcome.type == OutcomeType::fault && fresh.root.nested()
+                         ? u8{0}
+                         : result.leaf_steps(steps);
+    fill(fresh.root, request.iova, result.outcome, result.rights,
+         {result.nonleaf, result.nonleaf_count}, {steps, count}, event);
+}
+
+// Keep the entries of one walk that ended in a translation, or not at all.
+void Translator::fill(const PagingRoot &root, u64 address, const Outcome &outcome, Rights rights,
+                      std::span<const NonLeaf> nonleaf, std::span<const Step> steps, u64 event) {
+    const CacheTag tag(root);
+    Outcome keeps = outcome;
     unsigned shift = layout::page_bits;
-    if (result.outcome.type == OutcomeType::translation) {
-        for (unsigned i = 0; i < result.nonleaf_count; ++i)
-            caches_.add_structure(tag, request.iova, result.nonleaf[i], event);
-        while (result.outcome.mask >> shift != 0)
+    if (outcome.type == OutcomeType::translation) {
+        for (const NonLeaf &entry : nonleaf)
+            caches_.add_structure(tag, address, entry, event);
+        while (outcome.mask >> shift != 0)
             shift += layout::index_bits;
     } else {
         // In caching mode a second-stage walk that ended at an entry not present is kept too.
         const u64 present = layout::SecondStageEntry::r.mask() | layout::SecondStageEntry::w.mask();
-        if (config_.cap(layout::Capability::cm) == 0 ||
-            fresh.root.rules->role != Role::second_stage || result.steps_count == 0 ||
-            (result.steps[result.steps_count - 1].value & present) != 0)
+        if (config_.cap(layout::Capability::cm) == 0 || root.rules->role != Role::second_stage ||
+            steps.empty() || (steps.back().value & present) != 0)
             return;
-        outcome = absent(*fresh.root.rules, AccessKind::read);
+        keeps = absent(*root.rules, AccessKind::read);
     }
-    caches_.add_translation(tag, shift, request.iova, outcome, result, event);
+    caches_.add_translation(tag, shift, address, keeps, rights, steps, event);
 }
 
 } // namespace dmarewind

@@ -11,8 +11,12 @@ struct Request {
     u32 pasid; // or no_pasid
     u64 iova;
     AccessKind kind;
+    u8 attributes = 0;
     bool any_right = false; // the kind is a guess: a cached entry answers it with either right
 };
+
+// Answers a request in abort mode: there is no reason, and nothing is recorded.
+inline constexpr Outcome aborted{OutcomeType::fault, 0, 0, 0};
 
 // The cache whose entry differs from memory and gives an outcome.
 enum class CacheName : u8 { none, context, pasid, paging_structure, iotlb };
@@ -40,7 +44,7 @@ struct Candidate {
 // What the fresh path saw, for filling the caches once its outcome is adopted. The steps of the
 // entries are the first ones of the fresh candidate's trail.
 struct Fresh {
-    bool has_context = false;
+    bool has_context = false; // or why there is none
     bool has_pasid = false;
     bool has_root = false;
     bool has_result = false;
@@ -93,10 +97,28 @@ class Translator {
     void compute(const Request &request, Permitted &out);
     void through_context(const Request &request, const EntryResult &context, Trail &trail,
                          bool fresh, Stale stale, Permitted &out);
+    void through_pasid(const Request &request, const u64 *context, const u64 *entry,
+                       bool fault_disable, Trail &trail, bool fresh, Stale stale, Permitted &out);
     void through_root(const Request &request, const PagingRoot &root, Trail &trail, bool fresh,
                       Stale stale, Permitted &out);
-    void through_structure(const Request &request, const PagingRoot &root, const Trail &trail,
-                           const CachedStructure &structure, Permitted &out);
+    void through_host(const Request &request, const PagingRoot &root, const Trail &trail,
+                      unsigned number, const Below &below, Permitted &out);
+    void blocked(const EntryResult &found, const Trail &trail, Stale stale, Permitted &out) const;
+    void blocked(u8 reason, bool fault_disable, const Trail &trail, Stale stale,
+                 Permitted &out) const;
+    Candidate &kept(const PagingRoot &root, const Trail &trail, CacheName cache, u64 filled_by,
+                    const Step *own, unsigned count, Permitted &out) const;
+    // Call function with kept non-leaf entries that lead elsewhere than a fresh walk went.
+    template <class Function>
+    void stale_structures(const PagingRoot &root, u64 address, const Request &request,
+                          const NonLeaf *nonleaf, unsigned count, Function function) const;
+    // Call function with kept leaves that answer otherwise than a fresh walk did, and the answer.
+    template <class Function>
+    void stale_leaves(const PagingRoot &root, u64 address, const Request &request,
+                      const Outcome &fresh, Function function) const;
+    EntryResult blocked_entry(const EntryResult &found) const;
+    void fill(const PagingRoot &root, u64 address, const Outcome &outcome, Rights rights,
+              std::span<const NonLeaf> nonleaf, std::span<const Step> steps, u64 event);
     Candidate &next(Permitted &out) const;
     void finish(Permitted &out) const;
     void stamp(Candidate &candidate, Stale stale) const;
@@ -105,7 +127,7 @@ class Translator {
     Number changed_by(const Step *first, unsigned count) const;
     Number changed_below(const Trail &above, const Step *first, unsigned count,
                          u64 filled_by) const;
-    static bool allows(Rights rights, const Request &request);
+    static bool allows(const PagingRoot &root, Rights rights, const Request &request);
 
     const UnitConfig &config_;
     Memory &memory_;

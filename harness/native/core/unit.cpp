@@ -96,7 +96,7 @@ bool Unit::linked(const CachedStructure &way) const {
                                                        : layout::SecondStageEntry::r.mask() |
                                                              layout::SecondStageEntry::w.mask();
     return (now & present) != 0 &&
-           (now & layout::SecondStageEntry::addr.mask()) == way.nonleaf.child;
+           ((now ^ step.value) & layout::SecondStageEntry::addr.mask()) == 0;
 }
 
 // -- requests -------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
     }
     if (adopts)
         translator_.adopt(request, permitted, event);
-    if (taken.type == OutcomeType::fault) {
+    if (taken.type == OutcomeType::fault && taken != aborted) {
         // FPD is the one of the entries that gave this fault; one that none gives was recorded.
         bool disable = false;
         for (const Candidate &candidate : permitted.candidates())
@@ -287,8 +287,11 @@ void Unit::context_command() {
     else if (granularity == 2)
         caches.drop_contexts_of_domain(static_cast<u32>(Command::did.of(value)));
     else if (granularity == 3)
-        caches.drop_contexts_of_device(static_cast<u32>(Command::sid.of(value)),
-                                       Command::fm.of(value));
+        caches.drop_contexts_of_device(
+            static_cast<u32>(Command::sid.of(value)), Command::fm.of(value),
+            config_.dialect.device_selective_ignores_domain
+                ? std::nullopt
+                : std::optional(static_cast<u32>(Command::did.of(value))));
     Command::icc.put(&value, 0);
     Command::caig.put(&value, granularity);
     registers_.poke(reg::ccmd, value);
@@ -319,8 +322,8 @@ u64 Unit::page_command(u32 domain) {
     const u64 mask = Address::am.of(iva);
     if (mask > config_.cap(layout::Capability::mamv))
         return 0;
-    translator_.caches().drop_pages(event, CacheTag::second_stage(domain),
-                                    Address::addr.address(&iva), mask, Address::ih.of(iva) != 0);
+    translator_.caches().drop_second_stage(event, domain, Address::addr.address(&iva), mask,
+                                           Address::ih.of(iva) != 0);
     return page_selective;
 }
 

@@ -9,8 +9,8 @@ using layout::Reason;
 
 constexpr unsigned large_leaf_first = 2;
 
-constexpr unsigned at(AccessKind kind) {
-    return static_cast<unsigned>(kind);
+template <class Enum> constexpr unsigned at(Enum value) {
+    return static_cast<unsigned>(value);
 }
 
 // Levels where PS makes a leaf, and the level of 4 KiB pages, where everything is one.
@@ -27,10 +27,11 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
     const u64 execute = execute_enable ? SecondStage::x.mask() : 0;
     const u64 present = read | write | execute;
     rules.kinds[at(AccessKind::read)] = {
-        read, 0, {{present, reasons.not_present_read}, {read, reasons.no_read}}, {}};
+        read, 0, 0, {{present, reasons.not_present_read}, {read, reasons.no_read}}, {}};
     rules.kinds[at(AccessKind::write)] = {
-        write, 0, {{present, reasons.not_present_write}, {write, reasons.no_write}}, {}};
+        write, 0, 0, {{present, reasons.not_present_write}, {write, reasons.no_write}}, {}};
     rules.kinds[at(AccessKind::execute)] = {read | execute,
+                                            0,
                                             0,
                                             {{present, reasons.not_present_read},
                                              {read, reasons.no_read},
@@ -61,6 +62,8 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
         rules.set_always = SecondStage::a.mask();
         rules.set_by_leaf_write = SecondStage::d.mask();
     }
+    rules.update_refused[at(Updates::not_snooped)] = code(Reason::sm_ss_not_snooped);
+    rules.update_refused[at(Updates::failing)] = code(Reason::sm_ss_update_failed);
     rules.input_width = config.guest_address_width();
     rules.input_reason = reasons.beyond_width;
     rules.reserved_reason = reasons.reserved;
@@ -73,23 +76,40 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
     return rules;
 }
 
+HostRules host_rules(const UnitConfig &config, bool execute_enable, bool accessed_dirty) {
+    const SecondStageReasons &reasons = config.dialect.scalable_second_stage;
+    SecondStageReasons table = reasons;
+    table.beyond_width = code(Reason::fs_table_beyond_second_stage);
+    table.no_read = code(Reason::fs_table_no_read);
+    SecondStageReasons top = table;
+    top.no_read = code(Reason::fs_root_no_read);
+    return {second_stage_rules(config, top, execute_enable, accessed_dirty),
+            second_stage_rules(config, table, execute_enable, accessed_dirty),
+            second_stage_rules(config, reasons, execute_enable, accessed_dirty)};
+}
+
 WalkRules first_stage_rules(const UnitConfig &config, bool no_execute_enable,
-                            bool extended_accessed) {
+                            bool extended_accessed, Supervisor supervisor) {
     WalkRules rules;
+    const bool protect = supervisor == Supervisor::write_protect || supervisor == Supervisor::both;
+    const bool prevent =
+        supervisor == Supervisor::execute_prevention || supervisor == Supervisor::both;
+    const bool privileged = supervisor != Supervisor::no;
     const u64 present = FirstStage::p.mask();
-    const u64 user = FirstStage::us.mask();
+    const u64 user = privileged ? 0 : FirstStage::us.mask();
     const u64 write = FirstStage::rw.mask();
+    const u64 bound = privileged && !protect ? 0 : write;
     const u64 execute = no_execute_enable ? FirstStage::xd.mask() : 0;
     rules.invert = execute;
     const Check present_check{present, code(Reason::fs_not_present)};
     const Check user_check{user, code(Reason::fs_user)};
-    const Check write_check{write, code(Reason::sm_no_write)};
+    const Check write_check{bound, code(Reason::sm_no_write)};
     const Check execute_check{execute, code(Reason::sm_no_execute)};
-    rules.kinds[at(AccessKind::read)] = {present, user, {present_check}, {user_check}};
+    rules.kinds[at(AccessKind::read)] = {present, user, 0, {present_check}, {user_check}};
     rules.kinds[at(AccessKind::write)] = {
-        present, user | write, {present_check}, {user_check, write_check}};
+        present, user | bound, 0, {present_check}, {user_check, write_check}};
     rules.kinds[at(AccessKind::execute)] = {
-        present, user | execute, {present_check}, {user_check, execute_check}};
+        present, user | execute, 0, {present_check}, {user_check, execute_check}};
     if (config.dialect.first_stage_rights_by_level)
         for (WalkRules::Kind &kind : rules.kinds) {
             kind.level |= kind.leaf;
@@ -98,7 +118,9 @@ WalkRules first_stage_rules(const UnitConfig &config, bool no_execute_enable,
         }
     rules.rights[1] = write;
     rules.rights[2] = execute;
-    rules.rights[3] = user;
+    rules.rights[3] = FirstStage::us.mask();
+    if (prevent)
+        rules.kinds[at(AccessKind::execute)].prevented = FirstStage::us.mask();
 
     set_leaf_bits<FirstStage>(rules);
     const bool execute_disable_reserved =
@@ -114,6 +136,8 @@ WalkRules first_stage_rules(const UnitConfig &config, bool no_execute_enable,
         }
     rules.set_always = FirstStage::a.mask() | (extended_accessed ? FirstStage::ea.mask() : 0);
     rules.set_by_leaf_write = FirstStage::d.mask();
+    rules.update_refused[at(Updates::not_snooped)] = code(Reason::fs_not_snooped);
+    rules.update_refused[at(Updates::failing)] = code(Reason::fs_update_failed);
     rules.canonical = true;
     rules.input_reason = code(Reason::fs_not_canonical);
     rules.reserved_reason = code(Reason::fs_reserved);
@@ -126,36 +150,158 @@ WalkRules first_stage_rules(const UnitConfig &config, bool no_execute_enable,
     return rules;
 }
 
-// Both stages keep the address in the same bits; step() relies on it.
+// Both stages keep the address in the same bits; the walk relies on it.
 static_assert(FirstStage::addr.mask() == SecondStage::addr.mask());
 
-// Notes everything the model's walk returns.
-class Recorder {
+bool hits_interrupt_range(const WalkRules &rules, u64 page, u64 inside, u64 iova) {
+    const u64 first = rules.interrupt_range_by_page ? page : page | (iova & inside);
+    const u64 last = rules.interrupt_range_by_page ? page | inside : first;
+    return first <= interrupt_last && last >= interrupt_first;
+}
+
+// One walk on its way; a nested one has others of the second stage inside it.
+class Walker {
   public:
-    explicit Recorder(WalkResult &out) : out_(out) {}
-
-    void entry(Role role, unsigned level, u64 address, u64 value) {
-        out_.steps[out_.steps_count++] = {address, value, role, static_cast<u8>(level)};
+    Walker(const Memory::View &view, const PagingRoot &root, AccessKind kind, WalkResult &out,
+           const Instead *instead)
+        : view_(view), root_(root), rules_(*root.rules), kind_(kind), out_(out), instead_(instead) {
     }
 
-    void table(const WalkRules &rules, u64 granted, unsigned, u64 address, u64 value, u64 child) {
-        out_.nonleaf[out_.nonleaf_count++] = {out_.steps[out_.steps_count - 1], child,
-                                              rules.rights_of(granted)};
-        update(address, value, rules.update(value, false, AccessKind::unknown));
-    }
+    // Walk; 0, or the reason of the fault. nonleaf takes the table entries that led on.
+    u8 run(u64 iova, const Resume *resume, NonLeaf *nonleaf);
 
-    void leaf(const WalkRules &rules, u64 address, u64 value, AccessKind kind) {
-        update(address, value, rules.update(value, true, kind));
-    }
+    u64 granted = ~u64{0};
+    u64 page = 0;
+    u64 inside = 0; // size of the page less one
+    Rights host = host_rights;
+    u8 nonleaf_count = 0;
 
   private:
-    void update(u64 address, u64 value, u64 bits) {
-        if (bits != 0)
-            out_.updates[out_.updates_count++] = {address, value | bits};
-    }
+    u8 lower(const WalkRules &which, u64 &address, u64 &mask, AccessKind kind);
+    void update(u64 address, u64 bits) { out_.updates[out_.updates_count++] = {address, bits}; }
 
+    const Memory::View &view_;
+    const PagingRoot &root_;
+    const WalkRules &rules_;
+    AccessKind kind_;
     WalkResult &out_;
+    const Instead *instead_;
 };
+
+// Put an address of the first stage through the second.
+u8 Walker::lower(const WalkRules &which, u64 &address, u64 &mask, AccessKind kind) {
+    const unsigned number = out_.below_count++;
+    Below &below = out_.below[number];
+    below.address = address;
+    below.kind = kind;
+    below.rules = &which;
+    below.outcome = Outcome{};
+    below.first_step = out_.steps_count;
+    below.nonleaf_count = 0;
+    const PagingRoot root = root_.below(which);
+    const bool replaced = instead_ != nullptr && instead_->number == number;
+    if (replaced)
+        for (unsigned i = 0; i < instead_->steps_count; ++i)
+            out_.add(instead_->steps[i]);
+    if (replaced && instead_->resume == nullptr) {
+        below.outcome = instead_->outcome;
+        below.rights = instead_->rights;
+    } else {
+        Walker walker(view_, root, kind, out_, nullptr);
+        const u8 reason = walker.run(address, replaced ? instead_->resume : nullptr, below.nonleaf);
+        below.rights = which.rights_of(walker.granted);
+        below.nonleaf_count = walker.nonleaf_count;
+        below.outcome.type = reason != 0 ? OutcomeType::fault : OutcomeType::translation;
+        below.outcome.reason = reason;
+        if (reason == 0) {
+            below.outcome.address = walker.page;
+            below.outcome.mask = walker.inside;
+        }
+    }
+    below.steps_count = static_cast<u8>(out_.steps_count - below.first_step);
+    if (below.outcome.type == OutcomeType::fault)
+        return static_cast<u8>(below.outcome.reason);
+    mask = below.outcome.mask;
+    address = below.outcome.address | (address & mask);
+    return 0;
+}
+
+u8 Walker::run(u64 iova, const Resume *resume, NonLeaf *nonleaf) {
+    u64 table = root_.pointer;
+    unsigned level = root_.levels;
+    if (resume != nullptr) {
+        table = resume->table;
+        level = resume->level;
+        granted = rules_.granted_by(resume->rights);
+    } else if (const u8 reason = input_fault(rules_, root_.levels, iova); reason != 0) {
+        return reason;
+    }
+    const WalkRules::Kind &need = rules_.kind(kind_);
+    bool located = resume != nullptr; // the table's address needs no second stage
+    const Step *link = nullptr;
+    for (;; --level) {
+        const unsigned shift = layout::page_shift[level];
+        const u64 index = iova >> shift & ((1U << layout::index_bits) - 1);
+        u64 address = table + layout::entry_size * index;
+        const Below *under = nullptr;
+        if (root_.nested() && !located) {
+            const WalkRules &which = level == root_.levels ? root_.host->top : root_.host->table;
+            u64 mask;
+            if (const u8 reason = lower(which, address, mask, AccessKind::read); reason != 0)
+                return reason;
+            under = &out_.below[out_.below_count - 1];
+        }
+        located = false;
+        if (link != nullptr)
+            nonleaf[nonleaf_count++] = {*link, address & ~(page_size - 1),
+                                        rules_.rights_of(granted)};
+        u64 entry;
+        if (!view_.load(address, entry) || (entry == ~u64{0} && rules_.all_ones_unreadable))
+            [[unlikely]]
+            return level == root_.levels ? rules_.root_read : rules_.entry_read;
+        const unsigned leaf = static_cast<unsigned>((entry & rules_.leaf_bit[level]) != 0) |
+                              static_cast<unsigned>(level == 1);
+        link = &out_.steps[out_.steps_count];
+        out_.add({address, entry, rules_.role, static_cast<u8>(level)});
+        const u64 turned = entry ^ rules_.invert;
+        // The bits a pass needs set, and those it needs clear, in one test.
+        if (((~turned & need.level) | (entry & rules_.reserved[level][leaf])) != 0) [[unlikely]]
+            return rules_.refused_entry(turned, kind_);
+        granted &= turned;
+        if (leaf && !rules_.leaf_allows(granted, need)) [[unlikely]]
+            return rules_.refused_leaf(granted, kind_);
+        if (const u64 bits = rules_.update(entry, leaf, kind_); bits != 0) {
+            if (under != nullptr && (under->rights & right_write) == 0) [[unlikely]]
+                return code(Reason::fs_table_no_write);
+            if (const u8 reason = rules_.update_refused[at(root_.updates)]; reason != 0)
+                [[unlikely]]
+                return reason;
+            update(address, bits);
+            if (under != nullptr && root_.host->data.set_by_leaf_write != 0)
+                update(out_.steps[under->first_step + under->steps_count - 1].address,
+                       root_.host->data.set_by_leaf_write);
+        }
+        const u64 target = entry & layout::SecondStageEntry::addr.mask();
+        if (!leaf) {
+            table = target;
+            continue;
+        }
+        inside = (u64{1} << shift) - 1;
+        page = target & ~inside;
+        if (!root_.nested())
+            return hits_interrupt_range(rules_, page, inside, iova) ? rules_.interrupt_range
+                                                                    : u8{0};
+        u64 place = page | (iova & inside);
+        u64 mask;
+        if (const u8 reason = lower(root_.host->data, place, mask, kind_); reason != 0)
+            return reason;
+        inside &= mask;
+        page = place & ~inside;
+        const Rights given = out_.below[out_.below_count - 1].rights;
+        host = static_cast<Rights>(given << host_shift) & host_rights;
+        return 0;
+    }
+}
 
 } // namespace
 
@@ -163,37 +309,40 @@ RuleBook::RuleBook(const UnitConfig &config)
     : legacy_(second_stage_rules(config, config.dialect.legacy_second_stage, false, false)) {
     for (const bool one : {false, true})
         for (const bool other : {false, true}) {
-            second_[one][other] =
-                second_stage_rules(config, config.dialect.scalable_second_stage, one, other);
-            first_[one][other] = first_stage_rules(config, one, other);
+            second_[one][other] = host_rules(config, one, other);
+            for (unsigned i = 0; i < supervisors; ++i)
+                first_[one][other][i] =
+                    first_stage_rules(config, one, other, static_cast<Supervisor>(i));
         }
 }
 
+u8 WalkResult::leaf_steps(Step *out) const {
+    u8 count = 0;
+    const u8 last = below_count == 0 ? u8{0} : below[below_count - 1].first_step;
+    for (u8 i = 0; i < steps_count; ++i)
+        if (below_count == 0 || i >= last || steps[i].role == Role::first_stage)
+            out[count++] = steps[i];
+    return count;
+}
+
 void walk(const Memory::View &view, const PagingRoot &root, u64 iova, AccessKind kind,
-          const Resume *resume, WalkResult &out) {
-    const WalkRules &rules = *root.rules;
+          const Resume *resume, WalkResult &out, const Instead *instead) {
     out.outcome = Outcome{};
-    out.steps_count = out.nonleaf_count = out.updates_count = 0;
-    Cursor cursor{root.pointer, ~u64{0}, root.levels};
-    if (resume != nullptr)
-        cursor = {resume->table, rules.granted_by(resume->rights), resume->level};
-    u8 reason = resume != nullptr ? u8{0} : input_fault(rules, root.levels, iova);
-    u64 page = 0;
-    StepResult result = reason != 0 ? StepResult::fault : StepResult::advanced;
-    Recorder recorder(out);
-    while (result == StepResult::advanced)
-        result = step(view, rules, root.levels, cursor, iova, kind, recorder, page, reason);
-    out.rights = rules.rights_of(cursor.granted);
-    if (result == StepResult::leaf) {
+    out.steps_count = out.nonleaf_count = out.updates_count = out.below_count = 0;
+    Walker walker(view, root, kind, out, instead);
+    const u8 reason = walker.run(iova, resume, out.nonleaf);
+    out.rights = (root.rules->rights_of(walker.granted) & stage_rights) | walker.host;
+    if (reason == 0) {
+        out.nonleaf_count = walker.nonleaf_count;
         out.outcome.type = OutcomeType::translation;
-        out.outcome.address = page;
-        out.outcome.mask = (u64{1} << layout::page_shift[cursor.level]) - 1;
+        out.outcome.address = walker.page;
+        out.outcome.mask = walker.inside;
         return;
     }
-    // A walk that ended in a fault leaves no trace in the tables or the caches.
+    // A walk that ended in a fault leaves no trace in the tables.
     out.outcome.type = OutcomeType::fault;
     out.outcome.reason = reason;
-    out.nonleaf_count = out.updates_count = 0;
+    out.updates_count = 0;
 }
 
 } // namespace dmarewind

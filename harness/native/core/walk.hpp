@@ -2,7 +2,8 @@
 //
 // VT-d specification 3.7 (second stage) and 3.6 (first stage). Order of checks: second stage per
 // level permission, reserved, leaf; first stage per level present, reserved, and at the leaf what
-// all levels together allow: user, write, execute.
+// all levels together allow: user, write, execute. In a nested walk (3.8) the second stage
+// translates each first-stage table address, and what the leaf says, before it is used.
 #pragma once
 
 #include "config.hpp"
@@ -24,7 +25,12 @@ inline constexpr Rights right_write = 2;
 inline constexpr Rights right_execute = 4;
 inline constexpr Rights right_user = 8;
 inline constexpr unsigned rights_count = 4;
-inline constexpr Rights all_rights = right_read | right_write | right_execute | right_user;
+inline constexpr unsigned host_shift = 4; // what the second stage under a first one allows
+inline constexpr Rights stage_rights = right_read | right_write | right_execute | right_user;
+inline constexpr Rights host_rights = (right_read | right_write | right_execute) << host_shift;
+inline constexpr Rights all_rights = stage_rights | host_rights;
+// The stage of nested translation in a tag, behind the roles of the two.
+inline constexpr u8 nested_stage = 8;
 
 // One entry (or one quadword of an entry) that was read on the way.
 struct Step {
@@ -58,6 +64,7 @@ struct WalkRules {
     struct Kind {
         u64 level = 0;         // bits every entry must have set
         u64 leaf = 0;          // bits every entry must have set, asked at the leaf
+        u64 prevented = 0;     // bits not all entries may have set, asked at the leaf
         Check level_checks[4]; // in order: why an entry without the bits is refused
         Check leaf_checks[3];
     };
@@ -78,6 +85,7 @@ struct WalkRules {
     u8 root_read = 0;
     u8 entry_read = 0;
     u8 interrupt_range = 0;
+    u8 update_refused[updates_count] = {}; // by Updates
     Role role = Role::second_stage;
 
     // What the bits all entries share allow, and the other way round.
@@ -85,7 +93,7 @@ struct WalkRules {
         unsigned given = 0;
         for (unsigned i = 0; i < rights_count; ++i)
             given |= static_cast<unsigned>((granted & rights[i]) == rights[i]) << i;
-        return static_cast<Rights>(given);
+        return static_cast<Rights>(given | host_rights);
     }
     u64 granted_by(Rights given) const {
         u64 granted = ~u64{0};
@@ -93,6 +101,17 @@ struct WalkRules {
             if ((given >> i & 1) == 0)
                 granted &= ~rights[i];
         return granted;
+    }
+
+    // Whether what the levels share allows an access.
+    bool leaf_allows(u64 granted, const Kind &need) const {
+        return (~granted & need.leaf) == 0 && (granted & need.prevented) == 0;
+    }
+    // Whether a kept entry answers a request: one without the right is walked again.
+    bool allows(Rights given, AccessKind which) const {
+        const u64 granted = granted_by(given);
+        const Kind &need = kind(which);
+        return (~granted & need.level) == 0 && leaf_allows(granted, need);
     }
 
     u64 update(u64 entry, bool is_leaf, AccessKind kind) const {
@@ -120,9 +139,21 @@ struct WalkRules {
         for (const Check &check : kind(which).leaf_checks)
             if (check.mask != 0 && (granted & check.mask) == 0)
                 return check.reason;
-        return reserved_reason;
+        return code(layout::Reason::sm_no_execute); // prevented
     }
 };
+
+// The second stage under a nested first one, with the reasons of what it translates: the root
+// table, the other tables, and what the leaf says.
+struct HostRules {
+    WalkRules top;
+    WalkRules table;
+    WalkRules data;
+};
+
+// Whose request it is, and what of a PASID entry binds it: WPE, SMEP.
+enum class Supervisor : u8 { no, plain, write_protect, execute_prevention, both };
+inline constexpr unsigned supervisors = 5;
 
 // The rules of every variant one unit can meet.
 class RuleBook {
@@ -131,16 +162,20 @@ class RuleBook {
 
     const WalkRules *legacy_second_stage() const { return &legacy_; }
     const WalkRules *second_stage(bool execute_enable, bool accessed_dirty) const {
+        return &host(execute_enable, accessed_dirty)->data;
+    }
+    const HostRules *host(bool execute_enable, bool accessed_dirty) const {
         return &second_[execute_enable][accessed_dirty];
     }
-    const WalkRules *first_stage(bool no_execute_enable, bool extended_accessed) const {
-        return &first_[no_execute_enable][extended_accessed];
+    const WalkRules *first_stage(bool no_execute_enable, bool extended_accessed,
+                                 Supervisor supervisor) const {
+        return &first_[no_execute_enable][extended_accessed][static_cast<unsigned>(supervisor)];
     }
 
   private:
     WalkRules legacy_;
-    WalkRules second_[2][2];
-    WalkRules first_[2][2];
+    HostRules second_[2][2];
+    WalkRules first_[2][2][supervisors];
 };
 
 // Where and how to walk for one request, as the context or PASID entry says.
@@ -151,8 +186,29 @@ struct PagingRoot {
     u32 pasid = no_pasid; // what the IOTLB tags with; no_pasid where it does not
     u8 levels = 0;
     bool fault_disable = false;
+    bool privileged = false;
+    Updates updates = Updates::done;
+    u8 host_levels = 0;
+    u64 host_pointer = 0;
+    const HostRules *host = nullptr; // of a nested walk
 
-    u8 stage() const { return rules == nullptr ? 0 : static_cast<u8>(rules->role); }
+    bool nested() const { return host != nullptr; }
+    u8 stage() const {
+        if (rules == nullptr)
+            return 0;
+        return nested() ? nested_stage : static_cast<u8>(rules->role);
+    }
+    // The second stage of a nested root, by one set of its rules.
+    PagingRoot below(const WalkRules &which) const {
+        PagingRoot root;
+        root.pointer = host_pointer;
+        root.rules = &which;
+        root.domain = domain;
+        root.levels = host_levels;
+        root.fault_disable = fault_disable;
+        root.updates = updates;
+        return root;
+    }
 };
 
 // The place a walk has come to, and the bits all entries so far share.
@@ -161,57 +217,6 @@ struct Cursor {
     u64 granted;
     u8 level;
 };
-
-enum class StepResult : u8 { advanced, leaf, fault };
-
-// Read one entry and go one level down. On a fault reason is set, on a leaf page is its base.
-template <class Observer>
-inline StepResult step(const Memory::View &view, const WalkRules &rules, unsigned levels,
-                       Cursor &cursor, u64 iova, AccessKind kind, Observer &observer, u64 &page,
-                       u8 &reason) {
-    const unsigned level = cursor.level;
-    const unsigned shift = layout::page_shift[level];
-    const u64 index = iova >> shift & ((1U << layout::index_bits) - 1);
-    const u64 address = cursor.table + layout::entry_size * index;
-    u64 entry;
-    if (!view.load(address, entry) || (entry == ~u64{0} && rules.all_ones_unreadable))
-        [[unlikely]] {
-        reason = level == levels ? rules.root_read : rules.entry_read;
-        return StepResult::fault;
-    }
-    const unsigned leaf = static_cast<unsigned>((entry & rules.leaf_bit[level]) != 0) |
-                          static_cast<unsigned>(level == 1);
-    observer.entry(rules.role, level, address, entry);
-    const WalkRules::Kind &need = rules.kind(kind);
-    const u64 turned = entry ^ rules.invert;
-    // The bits a pass needs set, and those it needs clear, in one test.
-    if (((~turned & need.level) | (entry & rules.reserved[level][leaf])) != 0) [[unlikely]] {
-        reason = rules.refused_entry(turned, kind);
-        return StepResult::fault;
-    }
-    cursor.granted &= turned;
-    const u64 target = entry & layout::SecondStageEntry::addr.mask();
-    if (!leaf) {
-        observer.table(rules, cursor.granted, level, address, entry, target);
-        cursor.table = target;
-        --cursor.level;
-        return StepResult::advanced;
-    }
-    if ((~cursor.granted & need.leaf) != 0) [[unlikely]] {
-        reason = rules.refused_leaf(cursor.granted, kind);
-        return StepResult::fault;
-    }
-    observer.leaf(rules, address, entry, kind);
-    const u64 size = u64{1} << shift;
-    page = target & ~(size - 1);
-    const u64 first = rules.interrupt_range_by_page ? page : page | (iova & (size - 1));
-    const u64 last = rules.interrupt_range_by_page ? page + size - 1 : first;
-    if (first <= interrupt_last && last >= interrupt_first) [[unlikely]] {
-        reason = rules.interrupt_range;
-        return StepResult::fault;
-    }
-    return StepResult::leaf;
-}
 
 // Test the width of an input address; 0, or the reason it is refused for.
 inline u8 input_fault(const WalkRules &rules, unsigned levels, u64 iova) {
@@ -224,25 +229,42 @@ inline u8 input_fault(const WalkRules &rules, unsigned levels, u64 iova) {
     return limit < 64 && iova >> limit != 0 ? rules.input_reason : 0;
 }
 
-// An observer that wants to know nothing.
+// An observer of a lookup that wants to know nothing.
 struct Unobserved {
     void entry(Role, unsigned, u64, u64) {}
-    void table(const WalkRules &, u64, unsigned, u64, u64, u64) {}
-    void leaf(const WalkRules &, u64, u64, AccessKind) {}
 };
 
-// One table entry that led on: what a paging-structure cache may keep.
+// One table entry that led on: what a paging-structure cache may keep. child is where the table
+// lies: behind the second stage in a nested walk.
 struct NonLeaf {
     Step step;
     u64 child;
     Rights rights;
 };
 
-// The outcome of one walk and what it saw; updates are A/D stores still to be made.
+// Entries that one walk can read: in a nested one each first-stage entry, and what leads to it.
+inline constexpr unsigned max_steps = max_levels * (max_levels + 1) + max_levels;
+// Those that are kept with a translation: not the second-stage ones that only led to tables.
+inline constexpr unsigned max_leaf_steps = 2 * max_levels;
+
+// One walk of the second stage for an address of the first.
+struct Below {
+    u64 address;
+    AccessKind kind;
+    const WalkRules *rules;
+    Outcome outcome;
+    Rights rights;
+    u8 first_step; // of the whole walk
+    u8 steps_count;
+    u8 nonleaf_count;
+    NonLeaf nonleaf[max_levels];
+};
+
+// The outcome of one walk and what it saw; updates are A/D bits still to be set.
 struct WalkResult {
     struct Update {
         u64 address;
-        u64 value;
+        u64 bits;
     };
 
     Outcome outcome;
@@ -250,9 +272,15 @@ struct WalkResult {
     u8 steps_count = 0;
     u8 nonleaf_count = 0;
     u8 updates_count = 0;
-    Step steps[max_levels];
+    u8 below_count = 0;
+    Step steps[max_steps];
     NonLeaf nonleaf[max_levels];
-    Update updates[max_levels];
+    Update updates[max_steps + max_levels];
+    Below below[max_levels + 1];
+
+    void add(const Step &step) { steps[steps_count++] = step; }
+    // Append the steps that are kept with a translation; returns how many.
+    u8 leaf_steps(Step *out) const;
 };
 
 // Where to continue from a cached entry.
@@ -262,8 +290,19 @@ struct Resume {
     Rights rights;
 };
 
+// A kept entry that answers one second-stage walk of a nested one in place of the tables.
+struct Instead {
+    unsigned number; // of the walk
+    const Resume *resume = nullptr;
+    const Step *steps;
+    u8 steps_count;
+    // Without resume, the answer:
+    Outcome outcome;
+    Rights rights = all_rights;
+};
+
 // Walk the tables of root for iova; kind is read, write or execute.
 void walk(const Memory::View &view, const PagingRoot &root, u64 iova, AccessKind kind,
-          const Resume *resume, WalkResult &out);
+          const Resume *resume, WalkResult &out, const Instead *instead = nullptr);
 
 } // namespace dmarewind

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decoders.events import (
+    NO_ATTRIBUTES,
     Access,
     AccessKind,
+    Attribute,
     Descriptor,
     Event,
     Outcome,
@@ -80,8 +82,9 @@ class _Unit(VtdUnit):
         iova: int,
         kind: AccessKind,
         recorded: Outcome | None = None,
+        attributes: Attribute = NO_ATTRIBUTES,
     ) -> Verdict:
-        self.verdict = super().access(sid, pasid, iova, kind, recorded)
+        self.verdict = super().access(sid, pasid, iova, kind, recorded, attributes)
         return self.verdict
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from decoders.events import Access, Event
@@ -35,8 +36,10 @@ def recording(random: Random) -> tuple[UnitConfig, list[Event]]:
                 continue
             unit.event = len(events)
             if isinstance(event, Access):
-                verdict = unit.access(event.sid, event.pasid, event.iova, event.kind)
-                event = Access(event.sid, event.pasid, event.iova, event.kind, verdict.taken)
+                verdict = unit.access(
+                    event.sid, event.pasid, event.iova, event.kind, None, event.attributes
+                )
+                event = replace(event, outcome=verdict.taken)
             else:
                 getattr(unit, name)(*arguments)
             events += [event, *unit.emitted()]

@@ -219,7 +219,7 @@ def test_stale_use_of_a_context_entry(platform: Platform) -> None:
     (found,) = platform.judge(0x1000, OLD)
     assert (found.kind, found.cache, found.domain) == (FindingKind.STALE_USE, "context", 1)
     assert found.changed_by == changed
-    contexts(platform, "register", SELECTIVE)
+    contexts(platform, "register", SELECTIVE, domain=1)
     assert platform.judge(0x1000, NEW) == []
 
 

@@ -10,9 +10,10 @@ from decoders.vtd.descriptors import descriptor_type
 from harness.check.coverage import DEVICE, NEVER, NO_PASID, PASID_DEVICE, Coverage, event_of, moment
 from harness.check.rules import Notebook, Rule
 from harness.model.lookup import CONTEXT, SCALABLE_CONTEXT, TT_DEVICE_TLB
+from harness.model.stages import IGNORED_WHEN_COMPARING
 from harness.model.translate import Candidate, Fresh, Request
 from harness.model.unit import VtdUnit
-from harness.model.walk import IGNORED_WHEN_COMPARING, Step
+from harness.model.walk import Step
 from harness.oracle import same_place
 
 MISSING = Rule(

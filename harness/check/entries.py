@@ -33,7 +33,7 @@ from harness.model.lookup import (
     TT_DEVICE_TLB,
     TT_PASS_THROUGH,
 )
-from harness.model.walk import ADDRESS_MASK, PRESENT
+from harness.model.stages import ADDRESS_MASK, PRESENT
 
 _SS_PS = layout(SecondStageEntry)["ps"].mask
 _FS_PS = layout(FirstStageEntry)["ps"].mask

@@ -30,9 +30,10 @@ from harness.check.stale_rules import (
 )
 from harness.check.tables import Change
 from harness.findings import Finding
+from harness.model.stages import IGNORED_WHEN_COMPARING, PagingRoot
 from harness.model.translate import Candidate, Fresh, Request
 from harness.model.unit import VtdUnit
-from harness.model.walk import IGNORED_WHEN_COMPARING, PagingRoot, Step
+from harness.model.walk import Step
 from harness.oracle import same_place
 
 CHANGED = 64
@@ -226,12 +227,12 @@ class Stale:
         caches = self._unit.caches
         words = fresh.context.words if fresh.context is not None else None
         for way in caches.contexts.get(request.sid, ()):
-            if way.words != words and self._differs(way.steps):
+            if way.blocked is None and way.words != words and self._differs(way.steps):
                 return CONTEXT_STALE, way.filled_by, self._changed_by(way.steps)
         number = fresh.pasid_number
         words = fresh.pasid.words if fresh.pasid is not None else None
         for way in caches.pasids.get((request.sid, number), ()):
-            if way.words != words and self._differs(way.steps):
+            if way.blocked is None and way.words != words and self._differs(way.steps):
                 return PASID_STALE, way.filled_by, self._changed_by(way.steps)
         return None
 

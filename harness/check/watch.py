@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from decoders.events import (
+    NO_ATTRIBUTES,
     AccessKind,
+    Attribute,
     Clock,
     Descriptor,
     Event,
@@ -35,7 +37,7 @@ from harness.memory import PAGE_SIZE
 from harness.model.config import UnitConfig
 from harness.model.queue import DESCRIPTORS_PER_EVENT, QUEUE_UNIT, DescriptorBudgetError
 from harness.model.registers import touches
-from harness.model.translate import Candidate, Fresh, Request
+from harness.model.translate import ABORTED, Candidate, Fresh, Request
 from harness.model.unit import Verdict, VtdUnit
 from harness.targets.model import ModelReplay
 
@@ -56,14 +58,15 @@ class _Unit(VtdUnit):
         iova: int,
         kind: AccessKind,
         recorded: Outcome | None = None,
+        attributes: Attribute = NO_ATTRIBUTES,
     ) -> Verdict:
-        request = Request(sid, pasid, iova, kind)
+        request = Request(sid, pasid, iova, kind, attributes=attributes)
         permitted, fresh = self.translator.permitted(request)
         if self.translator.enabled:
             self._watch.judge(request, permitted, fresh)
         self.translator.adopt(request, fresh, self.event)
         taken = permitted[0].outcome if recorded is None else recorded
-        if isinstance(taken, Fault):
+        if isinstance(taken, Fault) and taken != ABORTED:
             disable = next((c.fault_disable for c in permitted if c.outcome == taken), False)
             self.faults.record(request, taken.reason, disable)
         return Verdict(tuple(permitted), taken)

@@ -82,9 +82,11 @@ class Candidate:
 class Fresh:
     """What the fresh path saw, for filling the caches once its outcome is adopted."""
 
-    context: Entry | Blocked | None = None
+    context: Entry | None = None
+    context_blocked: Blocked | None = None
     context_domain: int = -1
-    pasid: Entry | Blocked | None = None
+    pasid: Entry | None = None
+    pasid_blocked: Blocked | None = None
     pasid_number: int = NO_PASID
     root: PagingRoot | None = None
     result: WalkResult | None = None
@@ -137,10 +139,11 @@ class Translator:
             yield Candidate(Fault(int(Reason.LEGACY_MODE_PASID)), ())
             return
         context = self.lookup.context(request.sid)
-        fresh.context = context
         if isinstance(context, Blocked):
+            fresh.context_blocked = context
             yield self._blocked(context)
         else:
+            fresh.context = context
             yield from self._through_context(request, context, fresh, None)
         words = self.lookup.context_words()
         for way in self.caches.contexts.get(request.sid, ()):
@@ -183,10 +186,13 @@ class Translator:
         entry = self.lookup.pasid(context, request.pasid)
         if fresh:
             fresh.pasid_number = number
-            fresh.pasid = entry
         if isinstance(entry, Blocked):
+            if fresh:
+                fresh.pasid_blocked = entry
             yield self._stamp(self._blocked(entry), "context", stale)
         else:
+            if fresh:
+                fresh.pasid = entry
             yield from self._through_pasid(request, context, entry, fresh, "context", stale)
         for way in self.caches.pasids.get((request.sid, number), ()):
             if way.is_of(entry):
@@ -398,15 +404,16 @@ class Translator:
 
     def adopt(self, request: Request, fresh: Fresh, event: int) -> None:
         """Fill the caches with what the fresh path used and make its A/D updates."""
-        context, pasid, result = fresh.context, fresh.pasid, fresh.result
-        if context is None:
-            return
-        if (kept := self._words(context, event, fresh.context_domain)) is not None:
-            self.caches.add_context(request.sid, kept)
-        if pasid is not None:
-            domain = 0 if isinstance(pasid, Blocked) else PASID.fields["did"].get(pasid.words)
-            if (kept := self._words(pasid, event, domain)) is not None:
+        if context := fresh.context or fresh.context_blocked:
+            kept = self._words(context, event, fresh.context_domain)
+            if kept is not None:
+                self.caches.add_context(request.sid, kept)
+        if pasid := fresh.pasid or fresh.pasid_blocked:
+            domain = PASID.fields["did"].get(pasid.words) if isinstance(pasid, Entry) else 0
+            kept = self._words(pasid, event, domain)
+            if kept is not None:
                 self.caches.add_pasid(request.sid, fresh.pasid_number, kept)
+        result = fresh.result
         if fresh.root is None or result is None:
             return
         for address, bits in result.updates:

@@ -104,10 +104,10 @@ def a_page_of_a_pasid_is_mapped_elsewhere(driver: Driver) -> int:
 
 
 @mistake("mapping-not-invalidated", wide=True)
-def a_page_of_a_pasid_is_invalidated_without_the_pasid(driver: Driver) -> int:
+def a_page_of_another_pasid_is_invalidated(driver: Driver) -> int:
     used_pasid(driver)
     remap(driver)
-    driver.submit(page(IOVA))
+    driver.submit(pasid_page(IOVA, pasid=1))
     return driver.use()
 
 

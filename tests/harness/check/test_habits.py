@@ -101,7 +101,7 @@ def a_device_that_moves_and_comes_back(driver: Driver) -> None:
         at, entry = driver.context(did=did)
         if driver.load(at):
             driver.detach(at)
-            driver.submit(contexts(3, did=DOMAIN))
+            driver.submit(contexts(3, did=DOMAIN), contexts(3, did=DOMAIN + 1))
             driver.submit(iotlb(2, did=DOMAIN))
             driver.submit(iotlb(2, did=DOMAIN + 1))
         driver.put(at, entry)

@@ -271,14 +271,6 @@ def test_contexts_of_a_device_are_those_that_were_cached_in_the_domain(
         assert old_context_permitted(platform, DEVICE) == left
 
 
-def test_scalable_contexts_of_a_device_carry_no_domain(platform: Platform) -> None:
-    platform.first_stage().map(0x1000, OLD)
-    assert platform.read(0x1000) == page(OLD)
-    platform.scalable_context(p=0)
-    contexts(platform, "queue", SELECTIVE, domain=DOMAIN + 1)
-    assert len(platform.permitted(0x1000)) == 1
-
-
 def test_a_context_needs_both_invalidations_within_a_domain(platform: Platform, way: str) -> None:
     moved(platform, DEVICE, DOMAIN, DOMAIN)
     contexts(platform, way, SELECTIVE)
@@ -295,13 +287,14 @@ def test_the_order_matters_when_the_device_keeps_working(platform: Platform, way
     assert not old_context_permitted(platform, DEVICE)
 
 
-def test_scalable_contexts_go_with_any_domain(platform: Platform) -> None:
+@pytest.mark.parametrize("g", [BY_DOMAIN, SELECTIVE])
+def test_scalable_contexts_go_with_any_domain(platform: Platform, g: int) -> None:
     space = platform.first_stage()
     space.map(0x1000, OLD)
     assert platform.read(0x1000) == page(OLD)
     at = platform.scalable_context(p=0)
     assert len(platform.permitted(0x1000)) == 2
-    contexts(platform, "queue", BY_DOMAIN, domain=DOMAIN + 1)
+    contexts(platform, "queue", g, domain=DOMAIN + 1)
     assert len(platform.permitted(0x1000)) == 1
     assert platform.load(at) & 1 == 0
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from decoders.events import (
+    NO_ATTRIBUTES,
     AccessKind,
+    Attribute,
     Delivery,
     Fault,
     Observation,
@@ -47,7 +49,7 @@ from decoders.vtd.tables import (
     ScalableContextEntry,
 )
 from harness.findings import Finding
-from harness.model.config import UnitConfig
+from harness.model.config import UnitConfig, Updates
 from harness.model.dialects import dialect_named
 from harness.model.unit import InterruptVerdict, Verdict
 
@@ -116,6 +118,7 @@ class Unit(Protocol):
         iova: int,
         kind: AccessKind,
         recorded: Outcome | None = None,
+        attributes: Attribute = NO_ATTRIBUTES,
     ) -> Verdict: ...
     def interrupt(
         self, sid: int | None, address: int, data: int, recorded: Delivery | None = None
@@ -128,7 +131,7 @@ Engine = Callable[[UnitConfig], Unit]
 
 def unit_config(
     *, dialect: str = "spec", width: int = 46, ram: bool = False, page_budget: int = 1 << 16,
-    **capabilities: int,
+    updates: int = Updates.DONE, **capabilities: int,
 ) -> UnitConfig:  # fmt: skip
     """Return a configuration; capabilities are fields of CAP and ECAP by their mnemonics."""
     cap, ecap = dict(CAPABILITY), dict(EXTENDED_CAPABILITY)
@@ -141,6 +144,7 @@ def unit_config(
         memory=(RAM,) if ram else (),
         dialect=dialect_named(dialect),
         page_budget=page_budget,
+        updates=Updates(updates),
     )
 
 
@@ -433,10 +437,11 @@ class Platform:
         sid: int = DEVICE,
         pasid: int | None = None,
         recorded: Outcome | None = None,
+        attributes: Attribute = NO_ATTRIBUTES,
     ) -> Verdict:
         """Make a DMA request; recorded is what a recording says was answered."""
         self.next_event()
-        return self.unit.access(sid, pasid, iova, kind, recorded)
+        return self.unit.access(sid, pasid, iova, kind, recorded, attributes)
 
     def read(self, iova: int, *, sid: int = DEVICE, pasid: int | None = None) -> Outcome:
         """Return the answer to a read."""

@@ -109,6 +109,9 @@ struct WalkRules {
     }
     // Whether a kept entry answers a request: one without the right is walked again.
     bool allows(Rights given, AccessKind which) const {
+        // It may come from a time when other bits decided about execution.
+        if (which == AccessKind::execute && (given & right_execute) == 0)
+            return false;
         const u64 granted = granted_by(given);
         const Kind &need = kind(which);
         return (~granted & need.level) == 0 && leaf_allows(granted, need);

@@ -12,13 +12,16 @@ from harness.acpi.machines import MACHINES
 from harness.acpi.resolve import resolve
 from harness.acpi.topology import BridgeKind, PciDevice
 from harness.errors import HarnessError
-from tests.harness.acpi.guests import ANSWERS, Guest, guest, recorded
+from harness.native import available
+from harness.native.acpi import NativeResolver
+from tests.harness.acpi.guests import ANSWERS, CORPUS, Guest, guest, recorded
 from tests.harness.acpi.linux_guest import ask, parts
 
 NO_GUEST = {"arm-smmuv3-no-its", "arm-virtio-no-its"}
 """With its=off QEMU 10.0 still describes an ITS in MADT and IORT: Linux 6.12 dies in its_map_one
-(drivers/irqchip/irq-gic-v3-its.c) before anything else."""
+(drivers/irqchip/irq-gic-v3-its.c), before it looks for devices."""
 
+ARM = [path for path in ANSWERS if path.name.startswith("arm")]
 UNSEEN = {IommuKind.VT_D, IommuKind.AMD_VI}
 """IOMMUs whose endpoint ids a guest does not show."""
 
@@ -102,6 +105,26 @@ def test_there_is_a_guest_for_every_machine_that_linux_boots_on() -> None:
 def test_recorded_guests(path: Path) -> None:
     behind = compare(recorded(path))
     assert behind == 0 if path.name.startswith("arm-its.") else behind > 1
+
+
+@pytest.mark.parametrize("path", ARM, ids=lambda path: path.name.partition(".")[0])
+def test_tables_of_a_stopped_machine_are_those_behind_firmware(path: Path) -> None:
+    name = path.name.partition(".")[0]
+    for table in recorded(path).tables:
+        kept = CORPUS / f"qemu/{name}.{table.signature.lower()}"
+        assert table.encode() == kept.read_bytes()
+
+
+@pytest.mark.skipif(not available(), reason="the native core is not built")
+@pytest.mark.parametrize("path", ANSWERS, ids=lambda path: path.name.partition(".")[0])
+def test_the_native_core_says_the_same_of_recorded_guests(path: Path) -> None:
+    found = recorded(path)
+    devices = [seen.device for seen in found.seen]
+    native = NativeResolver(devices, found.topology)
+    for table in found.tables:
+        problem, answers = native.ask(table.encode())
+        assert problem is None
+        assert answers == [resolve(table, device, found.topology) for device in devices]
 
 
 def test_devices_in_all() -> None:

@@ -38,7 +38,7 @@ from decoders.vtd.tables import (
     ScalableRootEntry,
 )
 from harness.model.config import UnitConfig, Updates
-from harness.model.dialects import DIALECTS, Dialect
+from harness.model.dialects import DIALECTS, SPECIFICATION, Dialect
 from harness.model.lookup import PASID_CAPABILITIES
 
 PAGE = 0x1000
@@ -63,6 +63,8 @@ CAPABILITIES = (
     "mts",
     "pds",
     "rps",
+    "nest",
+    "pasid",
 )
 TOP = (1 << 64) - 1
 IOVAS = (0, 0x1000, 0x1FF8, 0x20_0000, 0x20_1000, 0x4000_0000, 0x7F_FFFF_F000)
@@ -105,6 +107,7 @@ class Scenario:
     wide: bool = False
     command: int = 0
     calm: bool = False
+    nests: bool = False
     made: UnitConfig | None = None
 
     def chance(self, one_in: int) -> bool:
@@ -114,6 +117,7 @@ class Scenario:
     def config(self) -> UnitConfig:
         """Return a unit's configuration."""
         random = self.random
+        self.nests = self.chance(5)
         capability = _words(
             Capability,
             sagaw=random.choice((2, 4, 6, 14, 14, 14, 14, 14)),
@@ -132,25 +136,7 @@ class Scenario:
             iro=random.choice((0x0F, 0x10)),
             qi=1,
             smts=int(not self.chance(16)),
-            **{
-                name: int(not self.chance(8))
-                for name in [
-                    "dt",
-                    "pt",
-                    "sc",
-                    "pasid",
-                    "ssads",
-                    "ssts",
-                    "fsts",
-                    "srs",
-                    "ers",
-                    "eafs",
-                    "mts",
-                    "pds",
-                    "rps",
-                    "nest",
-                ]
-            },
+            **{name: int(not self.chance(8)) for name in CAPABILITIES},
             adms=random.getrandbits(1),
             rprivs=int(self.chance(4)),
         )
@@ -172,6 +158,8 @@ class Scenario:
         return self.made
 
     def _dialect(self) -> Dialect:
+        if self.nests:
+            return SPECIFICATION
         dialect = self.random.choice(sorted(DIALECTS.items()))[1]
         if self.chance(3):
             flags = {
@@ -191,8 +179,8 @@ class Scenario:
     def opening(self) -> list[Operation]:
         """Return the operations that set up tables, a queue and translation."""
         self.wide = not self.chance(4)
-        self.calm = self.chance(2)
-        self.mode = self.random.getrandbits(1)
+        self.calm = self.nests or self.chance(2)
+        self.mode = self.random.getrandbits(1) | self.nests
         made: list[Operation] = []
         for sid in SIDS:
             made += self._root(sid) + self._context(sid)
@@ -328,6 +316,8 @@ class Scenario:
         values["fspm"] &= config.cap("fs5lp")
         if not config.width_supported(values["aw"]):
             values["aw"] = config.widest
+        if self.nests and not self.chance(8):
+            values["pgtt"] = 3
         if not config.ecap({1: "fsts", 2: "ssts", 3: "nest", 4: "pt"}[values["pgtt"]]):
             values["pgtt"] = 1 if config.ecap("fsts") else 2
 

@@ -45,7 +45,7 @@ def context_appears(platform: Platform, reason: Reason, **fields: int) -> Outcom
         (GLOBAL, DOMAIN, False),
         (BY_DOMAIN, 0, False),
         (BY_DOMAIN, DOMAIN, True),
-        # Linux gives domain 0 for a context entry that appears (domain_context_mapping_one).
+        # Linux gives domain 0 for a context entry that appears (context_present_cache_flush).
         (SELECTIVE, 0, False),
         (SELECTIVE, DOMAIN, True),
     ],

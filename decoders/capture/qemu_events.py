@@ -20,6 +20,8 @@ from decoders.events import (
     Fault,
     FaultRecord,
     Interrupt,
+    InterruptRequest,
+    Message,
     RegRead,
     RegWrite,
     Reset,
@@ -40,6 +42,8 @@ _reg_write = _pattern("addr X size X value X")
 _reg_read = _pattern("addr X size X")
 _frr_new = _pattern("index D high X low X")
 _irq_generate = _pattern("addr X data X")
+_ir_request = _pattern("addr X data X")
+_ir_remapped = _pattern("(addr X, data X) -> (addr X, data X)")
 _wait_sw = _pattern("wait invalidate status write addr X data X")
 _dmar_fault = re.compile(
     rb"sid 0x([0-9a-f]{1,4}) fault ([0-9]{1,3}) addr 0x([0-9a-f]{1,16}) write ([01])"
@@ -122,6 +126,23 @@ def _parse_irq_generate(rest: bytes) -> Interrupt | None:
     return None if match is None else Interrupt(int(match[1], 16), int(match[2], 16))
 
 
+def _parse_ir_request(rest: bytes) -> InterruptRequest | None:
+    match = _ir_request(rest)
+    return None if match is None else InterruptRequest(None, *_message(match[1], match[2]), None)
+
+
+def _parse_ir_remapped(rest: bytes) -> InterruptRequest | None:
+    match = _ir_remapped(rest)
+    if match is None:
+        return None
+    outcome = Message(*_message(match[3], match[4]))
+    return InterruptRequest(None, *_message(match[1], match[2]), outcome)
+
+
+def _message(address: bytes, data: bytes) -> tuple[int, int]:
+    return int(address, 16), int(data, 16)
+
+
 def _parse_reset_exit(rest: bytes) -> Reset | None:
     return None if rest else Reset()
 
@@ -135,6 +156,8 @@ EVENT_LINES: Final[dict[bytes, Parser]] = {
     b"vtd_inv_desc": _parse_inv_desc,
     b"vtd_inv_desc_wait_sw": _parse_wait_sw,
     b"vtd_irq_generate": _parse_irq_generate,
+    b"vtd_ir_remap_msi_req": _parse_ir_request,
+    b"vtd_ir_remap_msi": _parse_ir_remapped,
     b"vtd_reset_exit": _parse_reset_exit,
 }
 """Trace events that become events of a trace, and who parses what follows their name."""
@@ -149,7 +172,7 @@ VTD_INTERNAL: Final = frozenset(
         b" inv_desc_wait_write_fail inv_desc_iec inv_qi_enable inv_qi_setup inv_qi_head"
         b" inv_qi_tail inv_qi_fetch reg_dmar_root reg_ir_root reg_write_gcmd reg_write_fectl"
         b" reg_write_iectl reg_ics_clear_ip dmar_enable ir_enable ir_irte_get ir_remap"
-        b" ir_remap_type ir_remap_msi ir_remap_msi_req fsts_ppf fsts_clear_ip"
+        b" ir_remap_type fsts_ppf fsts_clear_ip"
         b" warn_invalid_qi_tail warn_ir_vector warn_ir_trigger"
         # Its caches and walks, and what it tells the devices behind it.
         b" context_cache_reset re_not_present ce_not_present iotlb_page_hit iotlb_page_update"

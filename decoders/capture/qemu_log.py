@@ -18,11 +18,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from decoders.capture import recorder
+from decoders.capture.interrupt_log import InterruptLog
 from decoders.capture.lines import CLOCK_STEP, OVERLONG, LineDecoder, beginning, first_word
 from decoders.capture.qemu_events import EVENT_LINES, INTERNAL_LINES
 from decoders.capture.virtio_events import VIRTIO_LINES
 from decoders.capture.virtio_log import VirtioLog
-from decoders.events import DeviceReset, Event, Gap, RegRead, RegWrite, Request
+from decoders.events import (
+    DeviceReset,
+    Event,
+    Gap,
+    InterruptRequest,
+    Message,
+    RegRead,
+    RegWrite,
+    Request,
+)
 
 NAME: Final = "qemu-log"
 
@@ -80,6 +90,7 @@ class QemuLogDecoder(LineDecoder):
         self._held: RegRead | None = None
         self._unconfirmed: deque[tuple[int, RegWrite]] = deque()
         self.virtio = VirtioLog(self._tick, self._problem)
+        self._interrupts = InterruptLog()
 
     @property
     def internal(self) -> Counter[str]:
@@ -95,7 +106,7 @@ class QemuLogDecoder(LineDecoder):
         event_lines = EVENT_LINES
         internal_lines = INTERNAL_LINES
         virtio_lines = VIRTIO_LINES
-        virtio = self.virtio
+        interrupts = self._interrupts
         limit = self.line_limit
         for line in lines:
             self.lines += 1
@@ -142,21 +153,30 @@ class QemuLogDecoder(LineDecoder):
                 event = self._recorder_line(rest, line, out)
                 if event is None:
                     continue
-            if virtio.busy:
-                virtio.push(event, out)
-                continue
-            if self._held is not None:
-                out.append(self._held)
-                self._held = None
-            if self._zero is not None and self._now >= self._clock + CLOCK_STEP:
-                self._tick(out)
-            if type(event) is RegRead:
-                self._held = event
-                continue
-            if type(event) is RegWrite:
-                self._await_confirmation(event)
-            out.append(event)
+            if interrupts.busy or type(event) is InterruptRequest:
+                for done in interrupts.take(event):
+                    self._pass_on(done, out)
+            else:
+                self._pass_on(event, out)
         return out
+
+    def _pass_on(self, event: Event, out: list[Event]) -> None:
+        if self.virtio.busy:
+            self.virtio.push(event, out)
+            return
+        # A delivered interrupt changes no register: a read may still wait for its value.
+        passes = type(event) is InterruptRequest and type(event.outcome) is Message
+        if self._held is not None and not passes:
+            out.append(self._held)
+            self._held = None
+        if self._zero is not None and self._now >= self._clock + CLOCK_STEP:
+            self._tick(out)
+        if type(event) is RegRead:
+            self._held = event
+            return
+        if type(event) is RegWrite:
+            self._await_confirmation(event)
+        out.append(event)
 
     def _take_time(self, name: bytes, rest: bytes, line: bytes) -> tuple[bytes, bytes] | None:
         """Take the time off a line and remember it; None when the line is accounted for."""
@@ -294,14 +314,19 @@ class QemuLogDecoder(LineDecoder):
         self._problem(f"the recorder saw {told}, the unit {'nothing' if held is None else held}")
 
     def _flush(self, out: list[Event]) -> None:
+        for event in self._interrupts.finish():
+            self._pass_on(event, out)
         self._give_read(out)
         self.virtio.finish(out)
 
     def _lose(self, gap: Gap, out: list[Event]) -> None:
+        self._interrupts.doubt()
         if self.virtio.busy:
             self.virtio.lost(gap, out)
         else:
-            super()._lose(gap, out)
+            self._give_read(out)
+            self.virtio.finish(out)
+            out.append(gap)
 
     def _give_read(self, out: list[Event]) -> None:
         if self._held is not None:

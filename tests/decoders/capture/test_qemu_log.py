@@ -24,6 +24,8 @@ from decoders.events import (
     Features,
     Gap,
     Interrupt,
+    InterruptRequest,
+    Message,
     RegRead,
     RegWrite,
     Release,
@@ -83,6 +85,14 @@ LINES: list[tuple[str, Event]] = [
         StatusWrite(0x1234, 2),
     ),
     ("vtd_irq_generate addr 0xfee01004 data 0x4021", Interrupt(0xFEE01004, 0x4021)),
+    (
+        "vtd_ir_remap_msi_req addr 0xfee000b0 data 0x2",
+        InterruptRequest(None, 0xFEE000B0, 2, None),
+    ),
+    (
+        "vtd_ir_remap_msi (addr 0xfee000b0, data 0x2) -> (addr 0xfee02000, data 0x4031)",
+        InterruptRequest(None, 0xFEE000B0, 2, Message(0xFEE02000, 0x4031)),
+    ),
     ("vtd_reset_exit ", Reset()),
     (
         "dmr snap 7f001000 5 1 0:12345003 1ff:7f002003",
@@ -387,6 +397,7 @@ REAL = {
         "StatusWrite": 9,
         "Access": 5,
         "Reset": 1,
+        "InterruptRequest": 2,
     },
     "qemu-scalable-first-stage": {
         "RegWrite": 17,
@@ -397,6 +408,7 @@ REAL = {
         "StatusWrite": 5,
         "Access": 11,
         "Reset": 1,
+        "InterruptRequest": 1,
     },
     "qemu-faults": {
         "RegWrite": 5,
@@ -407,6 +419,7 @@ REAL = {
         "Access": 6,
         "FaultRecord": 3,
         "Interrupt": 3,
+        "InterruptRequest": 2,
     },
     "qemu-thread-times": {
         "RegWrite": 8,
@@ -416,7 +429,8 @@ REAL = {
         "Access": 6,
         "FaultRecord": 1,
         "Reset": 1,
-        "Clock": 4,
+        "Clock": 5,
+        "InterruptRequest": 1,
     },
 }
 """What the samples hold, counted with grep.

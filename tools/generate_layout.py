@@ -241,14 +241,15 @@ def header() -> str:
 
 
 # What the recorder looks at: it follows pointers and matches invalidations, no more.
-_RECORDER_REGISTERS = ("GCMD", "RTADDR", "CCMD", "FSTS", "IQT", "IQA")
+_RECORDER_REGISTERS = ("GCMD", "RTADDR", "CCMD", "FSTS", "IQT", "IQA", "IRTA")
 _RECORDER_FIELDS: dict[type[Structure], str] = {
-    register_fields.GlobalCommand: "srtp qie",
+    register_fields.GlobalCommand: "srtp sirtp qie",
     register_fields.RootTableAddress: "ttm rta",
     register_fields.ContextCommand: "did sid fm cirg icc",
     register_fields.FaultStatus: "iqe",
     register_fields.InvalidationQueueTail: "qt",
     register_fields.InvalidationQueueAddress: "qs dw iqa",
+    register_fields.Irta: "s irta",
     register_fields.Iva: "am ih addr",
     register_fields.IotlbRegister: "did iirg ivt",
     tables.RootEntry: "p ctp",

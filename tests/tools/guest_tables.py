@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from tests.tools.plugin_host import Host
 
 GCMD, RTADDR, CCMD, FSTS, IQT, IQA, IVA, IOTLB = 0x18, 0x20, 0x28, 0x34, 0x88, 0x90, 0xF0, 0xF8
-SRTP, QIE = 1 << 30, 1 << 26
+IRTA = 0xB8
+SRTP, QIE, SIRTP = 1 << 30, 1 << 26, 1 << 24
 SCALABLE = 1 << 10
 WIDE = 1 << 11
 QUEUE = 20

@@ -14,11 +14,13 @@ from tests.tools.guest_tables import (
     IOTLB_GLOBAL,
     IQA,
     IQT,
+    IRTA,
     IVA,
     PASID_GLOBAL,
     QIE,
     RTADDR,
     SCALABLE,
+    SIRTP,
     SRTP,
     Make,
     iotlb_domain,
@@ -238,6 +240,24 @@ def test_the_queue_is_watched_while_it_is_enabled(make: Make) -> None:
     assert host.store(page(21) + 8, 5) == []  # Linux copies descriptors with overlapping stores
     host.register(GCMD, 0)
     assert host.watched == {}
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 1), (7, 1), (8, 2), (9, 4)])
+def test_the_interrupt_table_is_watched_once_it_is_latched(
+    make: Make, size: int, count: int
+) -> None:
+    host = make()
+    host.store(page(24), 1)
+    host.register(IRTA, page(24) | size, 8)
+    assert host.watched == {}
+    host.register(GCMD, SIRTP)
+    table = {page(24 + number): {(Role.INTERRUPT_TABLE, 0)} for number in range(count)}
+    assert host.roles == table
+    assert host.store(page(24) + 8, 5) == ["dmr st 18008 8 5"]
+    host.register(IRTA, page(30), 8)
+    assert host.roles == table
+    host.register(GCMD, SIRTP)
+    assert host.roles == {page(30): {(Role.INTERRUPT_TABLE, 0)}}
 
 
 def test_a_reset_forgets_everything(make: Make) -> None:

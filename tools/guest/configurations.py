@@ -76,6 +76,13 @@ CONFIGURATIONS = {
         work=("block", "reboot", "net"),
     ),
     "smp": Configuration("legacy-strict on two processors", _LEGACY, processors=2),
+    "interrupts": Configuration(
+        "interrupts move between processors; a device sends some that the unit refuses",
+        (*_LEGACY, "iomem=relaxed"),
+        work=("block", "net", "affinity", "block", "rebind", "interrupts", "net"),
+        processors=2,
+        edu=True,
+    ),
     "virtio-iommu": _virtio(
         "a virtio-iommu, a request to unmap for each unmap",
         ("iommu.strict=1",),

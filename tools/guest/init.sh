@@ -178,6 +178,46 @@ virtio_faults() { # the same behind a virtio-iommu, and before it knows the devi
     faults && bypass_of_unit 1
 }
 
+affinity() { # send each interrupt to the second processor, and back, while the disk is in use
+    for processor in 1 0 1; do
+        for irq in /proc/irq/[0-9]*; do
+            # Some are tied to one processor.
+            echo $processor >"$irq/smp_affinity_list" || true
+        done
+        dd if=/dev/vda of=/dev/null bs=64k count=8 iflag=direct || return 1
+    done
+}
+
+edu_msi() { # ADDRESS DATA: let the edu device write a message
+    for place in "68 $1" "72 0" "76 $2"; do
+        set -- $place
+        printf "$(printf '\\%03o\\%03o\\%03o\\%03o' $(($2 & 255)) $(($2 >> 8 & 255)) \
+            $(($2 >> 16 & 255)) $(($2 >> 24 & 255)))" |
+            dd of="$(slot "$edu" config)" bs=1 seek="$1" conv=notrunc || return 1
+    done
+    bar=$(bar0 "$edu")
+    devmem $((bar + 0x60)) 32 1 # raise
+    devmem $((bar + 0x64)) 32 1 # and acknowledge
+    usleep 50000 # Linux handles the fault
+}
+
+interrupts() { # messages for entries that are absent or another device's, and of the old format
+    edu=$(option edu)
+    switch_on "$edu" || return 1
+    # The MSI capability is the first: enable it.
+    [ "$(dd if="$(slot "$edu" config)" bs=1 skip=64 count=1 | od -An -tu1)" -eq 5 ] || return 1
+    printf '\001' | dd of="$(slot "$edu" config)" bs=1 seek=66 conv=notrunc || return 1
+    for index in 0 1 2 3 4 5 6 7 8 9 10 16 32 100 32767; do
+        edu_msi $((0xfee00010 | index << 5)) 0 || return 1
+    done
+    edu_msi 0xfee00018 4 || return 1          # a subhandle
+    edu_msi $((0xfee00018 | 1 << 5)) 0x10001  # and one with reserved bits
+    edu_msi $((0xfee0001c | 32767 << 5)) 2    # 0xffff and 2: more than 16 bits
+    edu_msi 0xfee00000 0x50                   # compatibility format: an interrupt that nobody wants
+    # Linux prints what the unit told it.
+    dmesg | grep -q 'INTR-REMAP.*fault index'
+}
+
 step modules modules
 for work in $(option work | tr , ' '); do
     case $work in

@@ -20,6 +20,7 @@ const uint8_t entry_qwords[K_COUNT] = {
     [K_SECOND5 + 2] = 1,
     [K_SECOND5 + 3] = 1,
     [K_SECOND1] = 0,
+    [K_INTERRUPTS] = 0, /* an entry that posts leads to memory that QEMU (up to 11) does not use */
     [K_QUEUE] = 0,
 };
 
@@ -125,6 +126,7 @@ size_t targets_of(enum kind kind, const struct node *node, unsigned int index,
         return pasid_targets(node, index, entry, to);
     case K_FIRST1:
     case K_SECOND1:
+    case K_INTERRUPTS:
     case K_QUEUE:
     case K_COUNT:
         return 0;

@@ -15,10 +15,12 @@
 #define REG_FSTS 0x034u
 #define REG_IQT 0x088u
 #define REG_IQA 0x090u
+#define REG_IRTA 0x0b8u
 #define REG_IVA 0x000u
 #define REG_IOTLB 0x008u
 
 #define GLOBAL_COMMAND_SRTP 0, 30, 1
+#define GLOBAL_COMMAND_SIRTP 0, 24, 1
 #define GLOBAL_COMMAND_QIE 0, 26, 1
 
 #define ROOT_TABLE_ADDRESS_TTM 0, 10, 2
@@ -37,6 +39,9 @@
 #define INVALIDATION_QUEUE_ADDRESS_QS 0, 0, 3
 #define INVALIDATION_QUEUE_ADDRESS_DW 0, 11, 1
 #define INVALIDATION_QUEUE_ADDRESS_IQA 0, 12, 52
+
+#define IRTA_S 0, 0, 4
+#define IRTA_IRTA 0, 12, 52
 
 #define IVA_AM 0, 0, 6
 #define IVA_IH 0, 6, 1

@@ -44,6 +44,7 @@ static const uint8_t role_of_kind[K_COUNT] = {
     [K_FIRST5 + 2] = ROLE_FIRST_STAGE,
     [K_FIRST5 + 3] = ROLE_FIRST_STAGE,
     [K_FIRST1] = ROLE_FIRST_STAGE,
+    [K_INTERRUPTS] = ROLE_INTERRUPT_TABLE,
     [K_QUEUE] = ROLE_QUEUE,
 };
 

@@ -24,6 +24,7 @@ enum kind {
     K_FIRST1 = K_FIRST5 + 4,
     K_SECOND5,
     K_SECOND1 = K_SECOND5 + 4,
+    K_INTERRUPTS,
     K_QUEUE,
     K_COUNT,
 };

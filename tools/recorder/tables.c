@@ -169,6 +169,7 @@ static uint8_t needs_of_link(enum kind parent) {
     case K_CONTEXT:
         return NEED_CONTEXT | NEED_IOTLB;
     case K_PASID_DIRECTORY: /* only what is in the PASID table may be cached */
+    case K_INTERRUPTS:      /* what is cached of these leads to no table */
     case K_QUEUE:
         return 0;
     case K_PASID_TABLE:

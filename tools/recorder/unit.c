@@ -11,6 +11,7 @@
 
 static uint8_t registers[PAGE_BYTES]; /* what was written, not what reads back */
 static struct target root = {.kind = K_COUNT};
+static struct { uint64_t frame, pages; } interrupts;
 
 /*
  * The queue as the unit latched it, and the offset of the descriptor it takes next. `stopped` when
@@ -202,11 +203,35 @@ static void latch_root(void) {
     root = next;
 }
 
+static void watch_interrupts(bool on) {
+    for (uint64_t i = 0; i < interrupts.pages; i++) {
+        struct target page = {
+            .frame = interrupts.frame + i, .kind = K_INTERRUPTS, .domain = ANY_DOMAIN};
+        if (on)
+            track_link(&page);
+        else
+            track_unlink(&page, K_INTERRUPTS);
+    }
+}
+
+/* The table of 2^(S+1) interrupt entries of 16 bytes. */
+static void latch_interrupts(void) {
+    uint64_t address = reg64(REG_IRTA);
+    uint64_t bytes = 32ull << get(&address, IRTA_S);
+
+    watch_interrupts(false);
+    interrupts.frame = pointer(&address, IRTA_IRTA) >> PAGE_SHIFT;
+    interrupts.pages = bytes < PAGE_BYTES ? 1 : bytes / PAGE_BYTES;
+    watch_interrupts(true);
+}
+
 static void global_command(uint64_t command) {
     bool enable = get(&command, GLOBAL_COMMAND_QIE);
 
     if (get(&command, GLOBAL_COMMAND_SRTP))
         latch_root();
+    if (get(&command, GLOBAL_COMMAND_SIRTP))
+        latch_interrupts();
     if (enable && !queue.enabled)
         queue_start();
     else if (!enable && queue.enabled)
@@ -283,5 +308,6 @@ void unit_reset(void) {
     track_forget_all();
     memset(registers, 0, sizeof(registers));
     memset(&queue, 0, sizeof(queue));
+    memset(&interrupts, 0, sizeof(interrupts));
     root.kind = K_COUNT;
 }

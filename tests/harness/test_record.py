@@ -24,6 +24,7 @@ from decoders.events import (
     Fault,
     FaultRecord,
     Gap,
+    InterruptRequest,
     RegRead,
     RegWrite,
     Release,
@@ -40,7 +41,7 @@ from tests.harness.recording import Guest, Note, read, replayed
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ["model", "native"]
-LEGACY_ROLES = {Role.ROOT, Role.CONTEXT, Role.SECOND_STAGE, Role.QUEUE}
+LEGACY_ROLES = {Role.ROOT, Role.CONTEXT, Role.SECOND_STAGE, Role.QUEUE, Role.INTERRUPT_TABLE}
 SCALABLE_ROLES = {
     Role.ROOT,
     Role.SCALABLE_CONTEXT,
@@ -48,6 +49,7 @@ SCALABLE_ROLES = {
     Role.PASID_TABLE,
     Role.FIRST_STAGE,
     Role.QUEUE,
+    Role.INTERRUPT_TABLE,
 }
 KILLS = 20
 FULL_TRACE = 40_000
@@ -112,6 +114,8 @@ def kind_of(event: Event) -> str | None:
     """Return what a comparison with a target is counted as, if it is one of these."""
     if isinstance(event, FaultRecord):
         return "fault records"
+    if isinstance(event, InterruptRequest):
+        return "interrupt requests" if event.outcome is not None else None
     if isinstance(event, Access):
         if isinstance(event.outcome, Translation):
             return "translations"
@@ -131,6 +135,7 @@ def explained(path: Path, events: list[Event], name: str, record_property: Note)
                 "translations": counters.translations,
                 "faults": counters.faults,
                 "fault records": counters.fault_records,
+                "interrupt requests": counters.interrupt_requests,
             }
         )
         wrong = Counter(kind_of(events[finding.event]) for finding in result.findings)
@@ -153,6 +158,7 @@ def explained(path: Path, events: list[Event], name: str, record_property: Note)
         ("legacy-device-tlb", LEGACY_ROLES),
         ("scalable-first-stage", SCALABLE_ROLES),
         ("faults", LEGACY_ROLES),
+        ("interrupts", LEGACY_ROLES),
     ],
 )
 def test_what_a_unit_answers_follows_from_what_was_recorded(
@@ -188,6 +194,9 @@ def test_what_a_unit_answers_follows_from_what_was_recorded(
     assert header.memory == ((0, 512 << 20),)
     assert header.dialect.startswith("qemu-")
     checked = explained(out, events, name, record_property)
+    assert checked["interrupt requests"] > 50
+    if name == "interrupts":
+        assert checked["fault records"] > 10
     if name == "faults":
         assert checked["faults"] > 0 and checked["fault records"] > 0
 

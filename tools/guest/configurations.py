@@ -79,7 +79,7 @@ CONFIGURATIONS = {
     "interrupts": Configuration(
         "interrupts move between processors; a device sends some that the unit refuses",
         (*_LEGACY, "iomem=relaxed"),
-        work=("block", "net", "affinity", "block", "rebind", "interrupts", "net"),
+        work=("affinity", "net", "rebind", "interrupts", "affinity"),
         processors=2,
         edu=True,
     ),

@@ -175,6 +175,65 @@ def test_invalidation(platform: Platform, space: Nested, case: str, change: str)
         assert platform.permitted(IOVA, pasid=PASID) == {page(OLD), page(NEW)}
 
 
+Sequence = tuple[Callable[[Platform], None], ...]
+INSUFFICIENT: dict[str, Sequence] = {
+    "nothing": (),
+    "the entry": (lambda p: pasid_entries(p, 1, pasid=PASID),),
+    "its translations": (lambda p: pasid_iotlb(p, 2, pasid=PASID),),
+    "the entry of another PASID": (
+        lambda p: pasid_entries(p, 1, pasid=PASID + 1),
+        lambda p: pasid_iotlb(p, 2, pasid=PASID),
+    ),
+    "the entry in another domain": (
+        lambda p: pasid_entries(p, 1, pasid=PASID, domain=DOMAIN + 1),
+        lambda p: pasid_iotlb(p, 2, pasid=PASID),
+    ),
+    "the entry, and another PASID's translations": (
+        lambda p: pasid_entries(p, 1, pasid=PASID),
+        lambda p: pasid_iotlb(p, 2, pasid=PASID + 1),
+    ),
+    "context entries and translations": (
+        lambda p: contexts(p, "queue", GLOBAL),
+        lambda p: iotlb(p, "queue", GLOBAL),
+    ),
+}
+SUFFICIENT: dict[str, Sequence] = {
+    "the entry, then its translations": (
+        lambda p: pasid_entries(p, 1, pasid=PASID),
+        lambda p: pasid_iotlb(p, 2, pasid=PASID),
+    ),
+    "the entries of the domain, then its translations": (
+        lambda p: pasid_entries(p, 0),
+        lambda p: iotlb(p, "queue", BY_DOMAIN),
+    ),
+    "all entries, then all translations": (
+        lambda p: pasid_entries(p, 3),
+        lambda p: iotlb(p, "queue", GLOBAL),
+    ),
+    "the entry, then any second-stage page": (
+        lambda p: pasid_entries(p, 1, pasid=PASID),
+        lambda p: iotlb(p, "queue", SELECTIVE, address=1 << 40),
+    ),
+}
+"""Both are invalidations after a PASID entry has been given another first stage."""
+
+
+@pytest.mark.parametrize("case", INSUFFICIENT | SUFFICIENT)
+def test_another_first_stage(platform: Platform, space: Nested, case: str) -> None:
+    other = nested(platform, PASID, ssptptr=space.second.root >> 12)
+    moved = Nested(other.first, space.second)
+    moved.first.map(IOVA, GUEST)
+    space.second.map(GUEST, NEW)
+    for table in moved.tables(IOVA):
+        space.second.map(table, table)
+    for invalidate in (INSUFFICIENT | SUFFICIENT)[case]:
+        invalidate(platform)
+    found = platform.judge(IOVA, page(OLD), pasid=PASID)
+    expected = {page(NEW)} | ({page(OLD)} if case in INSUFFICIENT else set())
+    assert (FindingKind.STALE_USE in {one.kind for one in found}) == (case in INSUFFICIENT)
+    assert platform.permitted(IOVA, pasid=PASID) == expected
+
+
 def sibling(platform: Platform, space: Nested) -> Nested:
     """Give PASID 2 a first stage of its own in the same domain, with the same page."""
     other = nested(platform, PASID + 1, ssptptr=space.second.root >> 12)

@@ -354,8 +354,9 @@ class Translator:
     ) -> Iterator[CachedTranslation]:
         """Yield kept leaves that answer otherwise than the fresh walk did."""
         for leaf in self.caches.translations(root.tag, address):
-            usable = isinstance(leaf.outcome, Fault) or self._allows(root, leaf.rights, wanted)
-            if usable and self._outcome(leaf, root, kind) != fresh:
+            if self._outcome(leaf, root, kind) == fresh:
+                continue
+            if isinstance(leaf.outcome, Fault) or self._allows(root, leaf.rights, wanted):
                 yield leaf
 
     def _allows(self, root: PagingRoot, rights: Rights, wanted: tuple[AccessKind, ...]) -> bool:

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from decoders.events import Delivery, Fault, Message, Posted
+from decoders.errors import DecodeError
+from decoders.events import (
+    Delivery,
+    Event,
+    Fault,
+    InterruptRequest,
+    Message,
+    Posted,
+    RegWrite,
+    Reset,
+    Store,
+)
 from decoders.fields import build, words
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
@@ -28,6 +39,10 @@ from harness.model.config import UnitConfig
 from harness.model.dialects import DIALECTS, Dialect
 from harness.model.unit import VtdUnit
 from harness.native import NativeUnit, available
+from harness.native.replay import NativeReplay
+from harness.targets.model import ModelReplay
+from harness.trace import Block
+from harness.trace.codec import Encoder
 from tests.writers.interrupts import compatible, remappable
 from tests.writers.platform import descriptor, quadword, unit_config
 
@@ -251,3 +266,64 @@ def test_many_lives() -> None:
     wanted = {Message.__name__, Posted.__name__, *(f"{reason:#x}" for reason in reasons)}
     wanted |= set(FindingKind) - {FindingKind.PAGE_REUSE}
     assert wanted <= set(met), wanted - set(met)
+
+
+def recording(seed: int) -> tuple[UnitConfig, list[Event]]:
+    """Return a life as the events of a trace."""
+    life = Life(Random(seed))
+    config = life.config()
+    unit = VtdUnit(config)
+    events: list[Event] = []
+    operations = life.opening()
+    while len(events) < LIFE:
+        for name, arguments in operations:
+            events.append(EVENTS[name](*arguments))
+            answer = getattr(unit, name)(*arguments)
+            if name == "interrupt":
+                life.last = [*life.last[-8:], *(one.outcome for one in answer.permitted)]
+                unit.findings()
+            events += unit.emitted()
+        operations = life.step()
+    return config, events
+
+
+EVENTS: dict[str, type[Event]] = {
+    "store": Store,
+    "write_register": RegWrite,
+    "interrupt": InterruptRequest,
+    "reset": Reset,
+}
+
+
+def test_replays_are_the_same() -> None:
+    total: Counter[str] = Counter()
+    for seed in range(20):
+        config, events = recording(seed)
+        raw = b"".join(Encoder().encode(event) for event in events)
+        model, native = ModelReplay(config), NativeReplay(config)
+        for replay in (model, native):
+            replay.feed(Block(0, len(events), raw))
+            replay.finish()
+        assert native.counters() == model.counters(), seed
+        assert native.findings() == model.findings(), seed
+        total.update(model.counters().as_dict())
+    assert total["interrupt_requests"] and total["agreed"] and total["fault_records"]
+
+
+def test_damage_ends_both_at_the_same_event() -> None:
+    config, events = recording(1)
+    requests = [event for event in events if isinstance(event, InterruptRequest)]
+    whole = b"".join(Encoder().encode(event) for event in requests)
+    random = Random(2)
+    for _ in range(500):
+        raw = bytearray(whole)
+        raw[random.randrange(len(raw))] = random.choice((0, 0x92, 0xC0, random.randrange(256)))
+        ends = []
+        for replay in (ModelReplay(config), NativeReplay(config)):
+            damaged = False
+            try:
+                replay.feed(Block(0, len(requests), bytes(raw)))
+            except DecodeError:
+                damaged = True
+            ends.append((damaged, replay.counters(), replay.findings()))
+        assert ends[0] == ends[1], raw.hex()

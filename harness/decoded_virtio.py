@@ -10,7 +10,7 @@ from enum import IntFlag
 from typing import Any, Final
 
 from decoders.acpi.tree import Node
-from decoders.bytewise import ByteStructure, decode, field_sizes, number, packed, size_of
+from decoders.bytewise import ByteStructure, decode, field_sizes, number, packed
 from decoders.errors import DecodeError
 from decoders.events import FaultReport, Features, Request
 from decoders.virtio_iommu.config import CONFIG_SIZE, describe
@@ -27,13 +27,11 @@ from decoders.virtio_iommu.constants import (
 )
 from decoders.virtio_iommu.forms import FIXED_SIZE, HEADS, FixedConfig, Form, Mmio, PciRange
 from decoders.virtio_iommu.properties import read_properties
-from decoders.virtio_iommu.requests import READABLE_SIZE, REQUESTS
-from decoders.virtio_iommu.structures import Config, RequestTail
+from decoders.virtio_iommu.requests import READABLE_SIZE, REQUESTS, TAIL_SIZE, status_of
+from decoders.virtio_iommu.structures import Config
 from decoders.virtio_iommu.topology import read_tolerant
 from harness.decoded_event import Decoded
 from harness.trace.lines import format_sid
-
-TAIL_SIZE: Final = size_of(RequestTail)
 
 UNKNOWN_REASON: Final = "unknown fault reason"
 
@@ -144,11 +142,6 @@ _FLAGS: Final[dict[RequestType, type[IntFlag]]] = {
 }
 
 
-def status_of(answer: bytes | None) -> int | None:
-    """Return the status that ends an answer; None when there is none."""
-    return answer[-TAIL_SIZE] if answer is not None and len(answer) >= TAIL_SIZE else None
-
-
 def status_name(answer: bytes | None) -> str:
     """Name the status that ends an answer, or say why there is none."""
     if answer is None:
@@ -249,14 +242,11 @@ def config_field(offset: int) -> str:
 
 
 def decode_config(data: bytes, offered: int, accepted: int) -> Decoded:
-    """Return the fields of a config space, what they mean, and the topology in it.
-
-    Before features are accepted, they mean what they will when all that is offered is.
-    """
+    """Return the fields of a config space, what they mean, and the topology in it."""
     form, topology = _topology(data, offered | accepted)
     shape = Config if form is Form.BYPASS_CONFIG else FixedConfig
     fields = _whole_fields(shape, data)
-    lines = [*_description(data, accepted or offered, form), *topology]
+    lines = [*_description(data, offered, accepted, form), *topology]
     more = {"form": None if form is None else form.value, "description": lines}
     words = f"config space, {len(data)} bytes"
     return Decoded("config space", fields, words=words, more=more, lines=tuple(lines))
@@ -272,13 +262,13 @@ def _whole_fields(cls: type[ByteStructure], data: bytes) -> dict[str, int]:
     }
 
 
-def _description(data: bytes, features: int, form: Form | None) -> Iterator[str]:
+def _description(data: bytes, offered: int, accepted: int, form: Form | None) -> Iterator[str]:
     if len(data) < FIXED_SIZE:
         return
     if form is not Form.BYPASS_CONFIG:
-        features &= ~int(Feature.BYPASS_CONFIG)
+        offered &= ~int(Feature.BYPASS_CONFIG)
     config = decode(Config, data[:CONFIG_SIZE].ljust(CONFIG_SIZE, b"\0"), "config")
-    yield from describe(config, features)
+    yield from describe(config, offered, accepted)
 
 
 def _topology(data: bytes, features: int) -> tuple[Form | None, list[str]]:

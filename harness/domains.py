@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from decoders.events import DeviceReset, Event, Features, Request, Reset
 from decoders.virtio_iommu.constants import RequestType, Status
-from harness.decoded_virtio import request_fields, status_of
+from decoders.virtio_iommu.requests import status_of
+from harness.decoded_virtio import request_fields
 from harness.model.virtio.config import DEFAULT_MAPPING_BUDGET, MappingBudgetError, VirtioConfig
 from harness.model.virtio.dialect import dialect_named
 from harness.model.virtio.requests import Handler
@@ -41,9 +42,12 @@ class Domains:
                 self.complete = False
             self.most_mappings = max(self.most_mappings, self.mappings)
             self.most_domains = max(self.most_domains, len(self._state.domains))
-        elif isinstance(event, DeviceReset | Reset):
+        elif isinstance(event, Reset):
             self._state.forget()
             self.mappings = 0
+        elif isinstance(event, DeviceReset):
+            self._state.device_reset()
+            self.mappings = sum(map(len, self._state.domains.values()))
         elif isinstance(event, Features):
             self._state.offered, self._state.accepted = event.offered, event.accepted
 

@@ -22,6 +22,7 @@ from decoders.events import (
 )
 from decoders.fields import Structure
 from decoders.layout import layout
+from decoders.virtio_iommu.requests import TAIL_SIZE
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
 from decoders.vtd.interrupt import InterruptRemapEntry, message_index
 from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
@@ -34,7 +35,7 @@ from decoders.vtd.tables import (
     ScalableRootEntry,
 )
 from harness.decoded import VIRTIO, VTD, known_reason
-from harness.decoded_virtio import TAIL_SIZE, decode_report, properties, request_words, status_text
+from harness.decoded_virtio import decode_report, properties, request_words, status_text
 from harness.findings import Finding, FindingKind, StepTuple
 from harness.trace.lines import format_event, format_sid
 

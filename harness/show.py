@@ -28,12 +28,12 @@ from decoders.events import (
 )
 from decoders.virtio_iommu.constants import Status
 from decoders.virtio_iommu.forms import Form
+from decoders.virtio_iommu.requests import status_of
 from harness import selection
 from harness.acpi import show as acpi
 from harness.acpi import show_config
 from harness.decoded import VIRTIO, Namer
 from harness.decoded_event import Decoded
-from harness.decoded_virtio import status_of
 from harness.report import Report, progress
 from harness.selection import Place, Selection
 from harness.trace import TextReader, TraceReader, open_events

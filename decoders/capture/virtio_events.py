@@ -82,6 +82,14 @@ class EndpointKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class ResetFromOutside:
+    """Stand for a reset of the device that its driver did not ask for: the machine's or a bus's.
+
+    It ends domains, which the driver's own reset does not do in these versions.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Nothing:
     """Stand for a line that tells nothing in this version of QEMU."""
 
@@ -94,6 +102,7 @@ Part = (
     | Offered
     | ConfigRead
     | EndpointKnown
+    | ResetFromOutside
     | Nothing
     | FaultReport
     | RegWrite
@@ -267,6 +276,10 @@ def _parse_device_reset(rest: bytes) -> DeviceReset | None:
     return DeviceReset() if rest == b"reset!" else None
 
 
+def _parse_device_reset_exit(rest: bytes) -> ResetFromOutside | None:
+    return ResetFromOutside() if rest == b"reset!" else None
+
+
 def _parse_system_reset(rest: bytes) -> Reset | None:
     return Reset() if rest == b"system reset!" else None
 
@@ -285,9 +298,9 @@ VIRTIO_LINES: Final[dict[bytes, Parser]] = {
     b"virtio_iommu_set_config": _parse_set_config,
     b"virtio_iommu_get_endpoint": _parse_get_endpoint,
     b"virtio_iommu_put_endpoint": _parse_put_endpoint,
-    # The first up to 9.2, the other since.
+    # The first up to 9.2, where the driver's reset causes it, too; the other since.
     b"virtio_iommu_device_reset": _parse_device_reset,
-    b"virtio_iommu_device_reset_exit": _parse_device_reset,
+    b"virtio_iommu_device_reset_exit": _parse_device_reset_exit,
     b"virtio_iommu_system_reset": _parse_system_reset,
 }
 """Trace events that tell of what software or a device did, and who parses the rest."""

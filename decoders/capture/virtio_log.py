@@ -23,6 +23,7 @@ from decoders.capture.virtio_events import (
     Part,
     RegionLine,
     RequestLine,
+    ResetFromOutside,
     Translate,
     TranslateOut,
 )
@@ -42,11 +43,17 @@ from decoders.events import (
     Reset,
     Translation,
 )
-from decoders.virtio_iommu.config import BYPASS_OFFSET
+from decoders.virtio_iommu.config import BYPASS_OFFSET, written_bypass
 from decoders.virtio_iommu.constants import RequestType, ResvSubtype, Status
 from decoders.virtio_iommu.properties import encode_properties, read_properties, resv_mem
-from decoders.virtio_iommu.requests import READABLE_SIZE, REQUESTS, encode_request
-from decoders.virtio_iommu.structures import Config, RequestTail
+from decoders.virtio_iommu.requests import (
+    READABLE_SIZE,
+    REQUESTS,
+    TAIL_SIZE,
+    encode_request,
+    status_of,
+)
+from decoders.virtio_iommu.structures import Config
 
 HELD_LIMIT: Final = 8192
 """Events and places that wait for a request's content at most."""
@@ -56,7 +63,6 @@ REGIONS_LIMIT: Final = 64
 """Endpoints, and reserved regions of one, that are remembered."""
 
 _UNCONFIRMED_LIMIT: Final = 64
-_TAIL: Final = packed(RequestTail).size
 
 _SHOWN: Final[dict[RequestType, tuple[str, ...]]] = {
     RequestType.ATTACH: ("domain", "endpoint"),
@@ -106,6 +112,8 @@ class VirtioLog:
         self._features: Features | None = None
         self._config: bytes | None = None
         self._unconfirmed: deque[int] = deque()
+        self._written: int | None = None  # to bypass since the last reset of the machine
+        self._fresh = False  # nothing has happened since a reset of the machine
         self._endpoints: set[int] = set()
         self._regions: dict[int, list[Region]] = {}
 
@@ -186,11 +194,13 @@ class VirtioLog:
         """Take a store to the config space, which the unit may have told of before."""
         self.line = line
         if not self._unconfirmed:
+            written = written_bypass(store.offset, store.size, store.value)
+            self._written = self._written if written is None else written
             self.push(RegWrite(store.offset, store.size, store.value), out)
             return
         bypass = self._unconfirmed.popleft()
-        shift = BYPASS_OFFSET - store.offset
-        if 0 <= shift < store.size and store.value >> 8 * shift & 0xFF != bypass:
+        written = written_bypass(store.offset, store.size, store.value)
+        if written not in (None, bypass):
             self._problem(f"the unit took bypass {bypass:#x}, the recorder saw {store}")
 
     def reset(self, line: int, out: list[Event]) -> None:
@@ -304,15 +314,15 @@ class VirtioLog:
         values = dict(zip(_SHOWN[kind], place.shown.numbers, strict=True))
         data = encode_request(build(REQUESTS[kind], type=int(kind), **values))
         if kind is RequestType.MAP:
-            return Request(data, _TAIL, bytes(_TAIL))
+            return Request(data, TAIL_SIZE, bytes(TAIL_SIZE))
         if kind is not RequestType.PROBE:
-            return Request(data, _TAIL, None)
+            return Request(data, TAIL_SIZE, None)
         if self.config is None:
             return None
         size = packed(Config).unpack(self.config)[packed(Config).names.index("probe_size")]
         regions = [resv_mem(start, end, subtype) for subtype, start, end in place.regions]
         try:
-            answer = encode_properties(regions, min(size, 1 << 15)) + bytes(_TAIL)
+            answer = encode_properties(regions, min(size, 1 << 15)) + bytes(TAIL_SIZE)
         except ValueError:
             return None
         return Request(data, len(answer), answer)
@@ -343,6 +353,8 @@ class VirtioLog:
             self._set_bypass(part, out)
         elif type(part) is DeviceReset or type(part) is Reset:
             self._reset(part, out)
+        elif type(part) is ResetFromOutside:
+            self._reset_from_outside(out)
         else:
             assert type(part) is Nothing
 
@@ -356,6 +368,7 @@ class VirtioLog:
             if len(self._unconfirmed) > _UNCONFIRMED_LIMIT:
                 self._unconfirmed.popleft()
                 self._problem("a store to the config space was not seen by the recorder")
+        self._written = write.value
         self._put(write, out)
 
     def _reset(self, part: DeviceReset | Reset, out: list[Event]) -> None:
@@ -364,12 +377,31 @@ class VirtioLog:
         if type(part) is Reset:
             self._config = None  # bypass is what it was at first
         self._put(part, out)
+        self._fresh = type(part) is Reset
+        if self._fresh:
+            self._written = None
+
+    def _reset_from_outside(self, out: list[Event]) -> None:
+        """Take a reset that ends domains; behind one of the machine there are none.
+
+        Where a bus alone was reset, bypass stays what it is: the only thing that a reset of the
+        machine restores, so it is written again.
+        """
+        if self._fresh:
+            return
+        config, written = self._config, self._written
+        self._reset(Reset(), out)
+        self._config = config
+        if written is not None:
+            self._written = written
+            self._put(RegWrite(BYPASS_OFFSET, 1, written), out)
 
     def _put(self, event: Event, out: list[Event]) -> None:
         self._clock(out)
         self._append(event, out)
 
     def _clock(self, out: list[Event]) -> None:
+        self._fresh = False
         if not self._held:
             self._tick(out)
             return
@@ -406,21 +438,16 @@ def _shown(told: Request) -> RequestLine | None:
 def _leaves_line(told: Request, kind: RequestType) -> bool:
     """Say whether the unit prints a line for such a request, going by its answer."""
     if kind is RequestType.MAP:
-        return _status(told) == Status.OK
+        return status_of(told.answer) == Status.OK
     return kind is not RequestType.PROBE or _has_regions(told)
 
 
 def _failed(told: Request) -> bool:
-    return _status(told) == Status.DEVERR
-
-
-def _status(told: Request) -> int | None:
-    answer = told.answer or b""
-    return answer[-_TAIL] if len(answer) >= _TAIL else None
+    return status_of(told.answer) == Status.DEVERR
 
 
 def _has_regions(told: Request) -> bool:
-    payload = (told.answer or b"")[:-_TAIL]
+    payload = (told.answer or b"")[:-TAIL_SIZE]
     try:
         return any(one.region is not None for one in read_properties(payload, "answer"))
     except DecodeError:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from decoders.bytewise import decode, encode, size_of
+from decoders.bytewise import decode, encode, field_sizes, packed, size_of
 from decoders.errors import DecodeError
 from decoders.virtio_iommu.constants import RequestType
-from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, RequestHead, Unmap
+from decoders.virtio_iommu.structures import (
+    Attach,
+    Detach,
+    Map,
+    Probe,
+    RequestHead,
+    RequestTail,
+    Unmap,
+)
 
 Request = Attach | Detach | Map | Unmap | Probe
 
@@ -25,6 +33,26 @@ READABLE_SIZE: Final[dict[RequestType, int]] = {
 """Bytes that the device reads of each request; what it writes follows in buffers of its own."""
 
 HEAD_SIZE: Final = size_of(RequestHead)
+TAIL_SIZE: Final = size_of(RequestTail)
+
+_PLACES: Final = {
+    (int(kind), name): slice(packed(cls).offset(name), packed(cls).offset(name) + size)
+    for kind, cls in REQUESTS.items()
+    for name, size in field_sizes(cls)
+}
+
+
+def field_of(data: bytes, name: str) -> int | None:
+    """Return a number that a request holds; None where its type has none or it is cut off."""
+    place = _PLACES.get((data[0], name)) if data else None
+    if place is None or len(data) < place.stop:
+        return None
+    return int.from_bytes(data[place], "little")
+
+
+def status_of(answer: bytes | None) -> int | None:
+    """Return the status that ends an answer; None when there is none."""
+    return answer[-TAIL_SIZE] if answer is not None and len(answer) >= TAIL_SIZE else None
 
 
 def decode_request(data: bytes, path: str, offset: int = 0) -> Request:

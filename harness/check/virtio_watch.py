@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from copy import copy
+from dataclasses import replace
 
 from decoders.bytewise import packed
 from decoders.events import Access, DeviceReset, Event, Features, RegWrite, Request, Reset
-from decoders.virtio_iommu.config import BYPASS_OFFSET
+from decoders.virtio_iommu.config import written_bypass
 from decoders.virtio_iommu.constants import Feature, RequestType, Status
-from decoders.virtio_iommu.requests import HEAD_SIZE, READABLE_SIZE
-from decoders.virtio_iommu.structures import Detach, Map, Probe
+from decoders.virtio_iommu.requests import REQUESTS, field_of, status_of
 from harness.check import virtio
 from harness.check.rules import Notebook, Rule
+from harness.decoded_virtio import request_words
 from harness.model.virtio.config import VirtioConfig
 from harness.model.virtio.dialect import SPECIFICATION
 from harness.model.virtio.domain import Mapping
-from harness.model.virtio.requests import TAIL_SIZE, Handler, endpoint_of
+from harness.model.virtio.requests import Handler, endpoint_of
 from harness.model.virtio.state import State
 from harness.model.virtio.unit import VirtioUnit
 from harness.targets.virtio_model import VirtioModelReplay
@@ -35,6 +35,9 @@ NEEDED = {
 }
 """The feature that a request belongs to."""
 
+_IGNORES = (RequestType.DETACH, RequestType.PROBE)
+"""Requests whose last reserved bytes the device ignores, too; those of others break a rule."""
+
 
 class _Unit(VirtioUnit):
     """Show what the unit remembers."""
@@ -45,9 +48,14 @@ class _Unit(VirtioUnit):
 
 
 class VirtioWatch(VirtioModelReplay):
-    """Replay a trace on a unit; what the recorded device answered is taken over."""
+    """Replay a trace on a unit; what the recorded device answered is taken over.
+
+    A driver may rely on the specification: what that says a reset or a request does is what it
+    knows, whatever the recorded device does otherwise.
+    """
 
     def __init__(self, config: VirtioConfig, notes: Notebook) -> None:
+        config = replace(config, dialect=SPECIFICATION)
         super().__init__(config)
         self._watched = _Unit(config)
         self.unit: VirtioUnit = self._watched
@@ -79,9 +87,7 @@ class VirtioWatch(VirtioModelReplay):
 
     def _domain_left(self, event: Event) -> int | None:
         """Return the domain that the endpoint of a request is in, and may leave by it."""
-        if not isinstance(event, Request) or len(event.data) < HEAD_SIZE:
-            return None
-        endpoint = endpoint_of(event.data)
+        endpoint = endpoint_of(event.data) if isinstance(event, Request) else None
         return None if endpoint is None else self._watched.state.attached.get(endpoint)
 
     def _judge(self, event: Event, number: int) -> None:
@@ -92,7 +98,7 @@ class VirtioWatch(VirtioModelReplay):
                     rule, detail = found
                     more = {}
                     if rule is virtio.DOMAIN_ENDED:
-                        more = {"ended": self._ended[_domain(data)]}
+                        more = {"ended": self._ended[field_of(data, "domain") or 0]}
                     self.notes.note(rule, number, detail, **more)
             case Features(offered, accepted) if accepted & ~offered:
                 detail = f"Accepted and not offered: {accepted & ~offered:#x}."
@@ -106,9 +112,8 @@ class VirtioWatch(VirtioModelReplay):
 
     def _faults(self, data: bytes, room: int, answer: bytes | None) -> Iterator[tuple[Rule, str]]:
         """Yield what is wrong with a request, the gravest first."""
-        view = copy(self._watched.state)
-        view.dialect = SPECIFICATION
-        conditions = Handler(view).conditions(data, room)
+        state = self._watched.state
+        conditions = Handler(state).conditions(data, room)
         rules = [(virtio.BROKEN_BY[one], one) for one in conditions if one in virtio.BROKEN_BY]
         for rule, one in rules:
             if rule is virtio.MALFORMED:
@@ -116,33 +121,30 @@ class VirtioWatch(VirtioModelReplay):
                 return
         kind = RequestType(data[0])
         name, needed = kind.name, NEEDED.get(kind)
-        # No features at all were accepted when nobody saw the negotiation.
-        if needed and view.accepted and not view.accepted & needed:
+        if needed and not state.in_use(needed):
             yield virtio.FEATURE, f"{name} without {needed.name}."
         if any(_reserved(kind, data)):
             yield virtio.RESERVED, f"{name}: reserved bytes are not zero."
-        refused = answer is not None and answer[-TAIL_SIZE:][:1] not in (b"", bytes([Status.OK]))
+        refused = status_of(answer) not in (None, Status.OK)
         for rule, _ in rules:
             if rule is virtio.ENDPOINT and not refused:
                 continue
-            if rule is virtio.DOMAIN_MISSING and _domain(data) in self._ended:
+            if rule is virtio.DOMAIN_MISSING and field_of(data, "domain") in self._ended:
                 rule = virtio.DOMAIN_ENDED
-            yield rule, f"{name}: {_what(kind, data)}"
-        if kind is RequestType.MAP:
-            _, _, _, start, end, _, _ = packed(Map).unpack(data)
-            if end == start:
-                yield virtio.RANGE, f"MAP: {_what(kind, data)}"
+            yield rule, f"{request_words(data)}."
+        if kind is RequestType.MAP and field_of(data, "virt_start") == field_of(data, "virt_end"):
+            yield virtio.RANGE, f"{request_words(data)}."
 
     # -- config space --------------------------------------------------------------------------
 
     def _config_write(self, offset: int, size: int, value: int, number: int) -> None:
         state = self._watched.state
-        written = value >> 8 * (BYPASS_OFFSET - offset) & 0xFF if offset <= BYPASS_OFFSET else 0
-        if (offset, size) != (BYPASS_OFFSET, 1):
+        written = written_bypass(offset, size, value)
+        if written is None or size > 1:
             detail = f"{size} bytes are written at {offset:#x}."
         elif written > 1:
             detail = f"bypass is set to {written:#x}."
-        elif state.accepted and not state.accepted & Feature.BYPASS_CONFIG:
+        elif not state.in_use(Feature.BYPASS_CONFIG):
             detail = "BYPASS_CONFIG was not accepted."
         else:
             return
@@ -190,29 +192,9 @@ class VirtioWatch(VirtioModelReplay):
         return None
 
 
-def _domain(data: bytes) -> int:
-    """Return the domain of a request; all that have one have it behind the head."""
-    return int.from_bytes(data[HEAD_SIZE : HEAD_SIZE + 4], "little")
-
-
 def _reserved(kind: RequestType, data: bytes) -> bytes:
-    """Return the reserved bytes of a request that the device has to ignore."""
-    head = data[1:HEAD_SIZE]
-    if kind is RequestType.DETACH:
-        return head + data[packed(Detach).offset("reserved") :][:8]
-    if kind is RequestType.PROBE:
-        return head + data[packed(Probe).offset("reserved") : READABLE_SIZE[kind]]
-    return head
-
-
-def _what(kind: RequestType, data: bytes) -> str:
-    """Say what a whole request is about."""
-    match kind:
-        case RequestType.ATTACH | RequestType.DETACH:
-            endpoint = int.from_bytes(data[8:12], "little")
-            return f"endpoint {endpoint:#x}, domain {_domain(data):#x}."
-        case RequestType.PROBE:
-            return f"endpoint {_domain(data):#x}."
-        case _:
-            start, end = (int.from_bytes(data[at : at + 8], "little") for at in (8, 16))
-            return f"{start:#x} to {end:#x}, domain {_domain(data):#x}."
+    """Return the reserved bytes of a whole request that the device has to ignore."""
+    shape = packed(REQUESTS[kind])
+    values = dict(zip(shape.names, shape.unpack(data), strict=True))
+    ignored: bytes = values["reserved_head"]
+    return ignored + values["reserved"] if kind in _IGNORES else ignored

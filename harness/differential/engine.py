@@ -14,11 +14,11 @@ from typing import Final, Protocol
 
 from decoders.events import Access, DeviceReset, Event, FaultReport, RegWrite, Request
 from decoders.virtio_iommu.constants import RequestType, Status
+from decoders.virtio_iommu.requests import status_of
 from harness.findings import Finding, FindingKind
 from harness.generate.virtio import Generator, Scene, Step
 from harness.model.virtio.config import VirtioConfig
 from harness.model.virtio.dialect import VirtioDialect
-from harness.model.virtio.requests import TAIL_SIZE
 from harness.targets import target_named
 from harness.targets.virtio_model import VirtioModelReplay
 from harness.trace import Block, Header
@@ -58,7 +58,7 @@ class Totals:
             match event:
                 case Request(data, _, answer):
                     kind = _REQUESTS.get(data[0], "unknown request")
-                    status = answer[-TAIL_SIZE] if answer and len(answer) >= TAIL_SIZE else None
+                    status = status_of(answer)
                     self.seen[f"{kind} {_STATUSES.get(status or 0) if answer else 'none'}"] += 1
                 case Access(kind=kind, outcome=outcome):
                     self.accesses += 1

@@ -15,13 +15,13 @@ from decoders.bytewise import packed
 from decoders.events import AccessKind, DeviceReset, RegWrite, Request
 from decoders.virtio_iommu.config import BYPASS_OFFSET
 from decoders.virtio_iommu.constants import AttachFlag, MapFlag, RequestType
-from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, RequestTail, Unmap
+from decoders.virtio_iommu.requests import TAIL_SIZE
+from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, Unmap
 
 Stimulus = Request | RegWrite | DeviceReset
 
 PAGE: Final = 4096
 _LAST: Final = (1 << 64) - 1
-_TAIL: Final = packed(RequestTail).size
 _ATTACH, _DETACH, _MAP, _UNMAP, _PROBE = map(packed, (Attach, Detach, Map, Unmap, Probe))
 
 _DOMAINS: Final = (0, 1, 2, 0xFFFF_FFFF)
@@ -122,7 +122,7 @@ class Generator:
         """Return reserved bytes: zeros, seldom not."""
         return bytes(size) if self._random.random() < 0.95 else b"\x01" + bytes(size - 1)
 
-    def _request(self, data: bytes, room: int = _TAIL) -> Request:
+    def _request(self, data: bytes, room: int = TAIL_SIZE) -> Request:
         return Request(data, room, None)
 
     def _attach(self) -> Request:
@@ -226,9 +226,9 @@ class Generator:
         )
 
     def _probe(self) -> Request:
-        room = self._scene.probe_size + _TAIL
+        room = self._scene.probe_size + TAIL_SIZE
         if self._random.random() < 0.2:
-            room = self._random.choice((_TAIL, 40, room - 1, room + 8))
+            room = self._random.choice((TAIL_SIZE, 40, room - 1, room + 8))
         return self._request(
             _PROBE.pack(RequestType.PROBE, self._octets(3), self._endpoint(), self._octets(64)),
             room,

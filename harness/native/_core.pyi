@@ -198,8 +198,9 @@ class Replay:
 class VirtioConfig:
     """What a virtio-iommu is built from.
 
-    statuses is one byte for each Condition; bit n of binding, doubtful and ignored stands for
-    condition n. Switches are all of the dialect's flags.
+    statuses is one byte for each Condition; others is one number, whose bit n permits status n as
+    well. Bit n of binding, doubtful and ignored stands for condition n. Switches are all of the
+    dialect's flags.
     """
 
     def __init__(
@@ -210,6 +211,7 @@ class VirtioConfig:
         known: bool,
         mapping_budget: int,
         statuses: bytes,
+        others: Sequence[int],
         binding: int,
         doubtful: int,
         ignored: int,

@@ -29,6 +29,7 @@ def native_virtio_config(config: VirtioConfig) -> _core.VirtioConfig:
     """Return a configuration in the core's form; statuses and the dialect go with it."""
     dialect = config.dialect
     statuses = (dialect.statuses.get(one, RULES[one].status) for one in Condition)
+    others = (() if one in dialect.statuses else RULES[one].others for one in Condition)
     return cast(
         "_core.VirtioConfig",
         core().VirtioConfig(
@@ -37,6 +38,7 @@ def native_virtio_config(config: VirtioConfig) -> _core.VirtioConfig:
             known=config.known,
             mapping_budget=config.mapping_budget,
             statuses=bytes(statuses),
+            others=[_bits(some) for some in others],
             binding=_bits(one for one in Condition if RULES[one].binding),
             doubtful=_bits(DOUBTFUL),
             ignored=_bits(dialect.ignored),
@@ -48,8 +50,8 @@ def native_virtio_config(config: VirtioConfig) -> _core.VirtioConfig:
     )
 
 
-def _bits(conditions: Iterable[Condition]) -> int:
-    return sum(1 << one for one in conditions)
+def _bits(numbers: Iterable[int]) -> int:
+    return sum(1 << one for one in numbers)
 
 
 class NativeVirtioUnit:

@@ -92,7 +92,7 @@ def test_config_space_means_what_the_features_say() -> None:
     told = decode_config(config(bypass=0), FEATURES, FEATURES)
     assert "endpoints without a domain are refused" in told.lines
     assert "64 bytes of properties" in told.lines
-    plain = decode_config(config(bypass=0), FEATURES, 1)
+    plain = decode_config(config(bypass=0), 1, 1)
     assert not any("bypass" in line or "properties" in line for line in plain.lines)
 
 

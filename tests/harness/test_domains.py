@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decoders.events import DeviceReset, Event, Request
+from decoders.events import DeviceReset, Event, Request, Reset
 from harness.domains import Domains
 from harness.trace import Header
 from tests.writers.virtio_iommu import INVAL, asked, attach, detach, map_, unmap
@@ -57,6 +57,14 @@ def test_a_second_attach_ends_the_domain_in_qemu() -> None:
 def test_a_reset_ends_all() -> None:
     found = followed(asked(attach(1, A)), *pages(1, 1, 2), DeviceReset(), asked(attach(2, A)))
     assert (found.mappings, found.most_mappings, found.domain_of(A)) == (0, 2, 2)
+
+
+def test_a_device_reset_ends_nothing_in_qemu_10_0() -> None:
+    story: list[Event] = [asked(attach(1, A)), *pages(1, 1, 2), DeviceReset()]
+    kept = followed(*story, dialect="qemu-10.0")
+    assert (kept.mappings, kept.domain_of(A)) == (2, 1)
+    kept.apply(Reset())
+    assert (kept.mappings, kept.domain_of(A)) == (0, None)
 
 
 def test_it_is_said_where_following_ends() -> None:

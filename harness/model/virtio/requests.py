@@ -16,13 +16,12 @@ from decoders.virtio_iommu.constants import (
     Status,
 )
 from decoders.virtio_iommu.properties import RESV_MEM_LENGTH, read_properties
-from decoders.virtio_iommu.requests import HEAD_SIZE, READABLE_SIZE
-from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, RequestTail, ResvMem, Unmap
+from decoders.virtio_iommu.requests import HEAD_SIZE, READABLE_SIZE, TAIL_SIZE, field_of
+from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, ResvMem, Unmap
 from harness.model.virtio.domain import Domain, Mapping
 from harness.model.virtio.rules import Condition
 from harness.model.virtio.state import State
 
-TAIL_SIZE: Final = packed(RequestTail).size
 _RESV_MEM_SIZE: Final = packed(ResvMem).size
 
 Found = Iterator[Condition]
@@ -217,22 +216,9 @@ def _property(subtype: int, start: int, end: int) -> bytes:
     )
 
 
-_ENDPOINT: Final = {
-    kind: packed(shape).offset("endpoint")
-    for kind, shape in (
-        (RequestType.ATTACH, Attach),
-        (RequestType.DETACH, Detach),
-        (RequestType.PROBE, Probe),
-    )
-}
-
-
 def endpoint_of(data: bytes) -> int | None:
-    """Return the endpoint that a whole request names, if its kind names one."""
-    for kind, offset in _ENDPOINT.items():
-        if data[0] == kind:
-            return int.from_bytes(data[offset : offset + 4], "little")
-    return None
+    """Return the endpoint that a request names, if its kind names one."""
+    return field_of(data, "endpoint")
 
 
 def read_regions(payload: bytes) -> tuple[tuple[int, int, int], ...]:

@@ -60,6 +60,12 @@ class Rule:
 
     status: int
     binding: bool = True
+    others: frozenset[int] = frozenset()
+    """Statuses that are permitted as well, where the text names none."""
+
+
+REFUSALS = frozenset(status for status in Status if status != Status.OK)
+"""What rejects a request: the specification says that it fails, and not with which status."""
 
 
 RULES: dict[Condition, Rule] = {
@@ -82,8 +88,8 @@ RULES: dict[Condition, Rule] = {
     Condition.MAP_OVERLAP: Rule(Status.INVAL),  # SHOULD
     Condition.MAP_MAY_OVERLAP: Rule(Status.INVAL, binding=False),
     Condition.MAP_ALIGNMENT: Rule(Status.RANGE),  # SHOULD
-    Condition.MAP_INPUT_RANGE: Rule(Status.RANGE, binding=False),  # only the driver is bound
-    Condition.MAP_RESERVED_REGION: Rule(Status.INVAL),  # SHOULD
+    Condition.MAP_INPUT_RANGE: Rule(Status.RANGE, others=REFUSALS),  # "fails" (5.13.6)
+    Condition.MAP_RESERVED_REGION: Rule(Status.INVAL, others=REFUSALS),  # SHOULD (5.13.6.8.1)
     Condition.UNMAP_RESERVED: Rule(Status.INVAL, binding=False),  # MAY
     Condition.UNMAP_DOMAIN: Rule(Status.NOENT),  # SHOULD
     Condition.UNMAP_BYPASS: Rule(Status.INVAL),  # SHOULD

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from decoders.virtio_iommu.config import bypasses
 from decoders.virtio_iommu.constants import Feature
 from harness.model.virtio.config import MappingBudgetError, Parameters, VirtioConfig
 from harness.model.virtio.dialect import VirtioDialect
@@ -57,7 +58,7 @@ class State:
         self._left_over = config.mapping_budget
 
     def forget(self) -> None:
-        """Take back what a driver did, as a reset of the device does."""
+        """Take back all that a driver did."""
         for number in sorted(self.domains):
             self._end(number)
         self._left_over += len(self.attached) + len(self.left) + len(self.seen)
@@ -65,6 +66,13 @@ class State:
         self.left.clear()
         self.seen.clear()
         self.accepted = 0
+
+    def device_reset(self) -> None:
+        """Take back what a driver's reset of the device does."""
+        if self.dialect.reset_keeps_domains:
+            self.accepted = 0
+        else:
+            self.forget()
 
     def declare(self, endpoint: int, regions: tuple[Region, ...]) -> None:
         """Learn that an endpoint is there, and what is reserved."""
@@ -108,12 +116,15 @@ class State:
         """Say whether the device offers a feature."""
         return bool(self.offered & feature)
 
+    def in_use(self, feature: Feature) -> bool:
+        """Say whether a feature is in use; where nobody saw the negotiation, the offer counts."""
+        return bool((self.accepted or self.offered) & feature)
+
     def known_flags(self, flag: int, feature: Feature, others: int) -> int:
         """Return the flags a request may have; flag is the one that belongs to a feature."""
-        # No features at all were accepted when nobody saw the negotiation.
-        in_use = (self.accepted or self.offered) & feature
+        known = self.in_use(feature) or not self.dialect.flags_need_features
         # The complement of an IntFlag would lack the bits that have no name.
-        return int(others | flag if in_use or not self.dialect.flags_need_features else others)
+        return int(others | flag if known else others)
 
     def in_domain_range(self, domain: int) -> bool:
         """Say whether the device allows a domain's number."""
@@ -142,9 +153,7 @@ class State:
 
     def bypasses(self) -> bool:
         """Say whether endpoints without a domain reach memory as it is."""
-        if self.offers(Feature.BYPASS_CONFIG) and self.parameters.bypass & 1:
-            return True
-        return bool(self.accepted & Feature.BYPASS)
+        return bypasses(self.parameters.bypass, self.offered, self.accepted)
 
     # --- what requests change ----------------------------------------------------------------
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from decoders.bytewise import packed
 from decoders.errors import DecodeError
 from decoders.events import AccessKind, Fault, FaultReport, Outcome, Translation
-from decoders.virtio_iommu.config import BYPASS_OFFSET
+from decoders.virtio_iommu.config import BYPASS_OFFSET, written_bypass
 from decoders.virtio_iommu.constants import FaultFlag, Feature, RequestType, Status
 from decoders.virtio_iommu.properties import read_properties
-from decoders.virtio_iommu.requests import HEAD_SIZE
+from decoders.virtio_iommu.requests import HEAD_SIZE, TAIL_SIZE, status_of
 from decoders.virtio_iommu.structures import RequestTail
 from harness.findings import Finding, FindingKind
 from harness.model.virtio.access import Permitted, permitted
 from harness.model.virtio.config import Parameters, VirtioConfig
 from harness.model.virtio.domain import Mapping
-from harness.model.virtio.requests import TAIL_SIZE, Handler
+from harness.model.virtio.requests import Handler
 from harness.model.virtio.rules import DOUBTFUL, RULES, UNWRITTEN, Condition
 from harness.model.virtio.state import Region, State
 from harness.oracle import compatible, same_place
@@ -77,10 +77,7 @@ class VirtioUnit:
 
     def device_reset(self) -> None:
         """Reset the device as its driver does: config.bypass survives."""
-        if self.config.dialect.reset_keeps_domains:
-            self._state.accepted = 0
-        else:
-            self._state.forget()
+        self._state.device_reset()
 
     def features(self, offered: int, accepted: int) -> None:
         """Learn what was offered, and what the driver has accepted."""
@@ -112,12 +109,8 @@ class VirtioUnit:
 
     def write_register(self, offset: int, size: int, value: int) -> None:
         """Write the config space: only bypass can be, and only to 0 or 1."""
-        if not offset <= BYPASS_OFFSET < offset + size:
-            return
-        wanted = value >> 8 * (BYPASS_OFFSET - offset) & 0xFF
-        state = self._state
-        # No features at all were accepted when nobody saw the negotiation.
-        if wanted <= 1 and (state.accepted or state.offered) & Feature.BYPASS_CONFIG:
+        wanted = written_bypass(offset, size, value)
+        if wanted in (0, 1) and self._state.in_use(Feature.BYPASS_CONFIG):
             self._set_bypass(wanted)
 
     def _set_bypass(self, value: int) -> None:
@@ -146,7 +139,7 @@ class VirtioUnit:
         unforeseen = payload is None and Status.OK in statuses and self._is_probed(answer)
         if answer not in answers and not unforeseen:
             self._diverged("request", answer, answers)
-        status = answer[-TAIL_SIZE] if len(answer) >= TAIL_SIZE else None
+        status = status_of(answer)
         if status == Status.OK:
             handler.succeed(data, answer)
         else:
@@ -160,6 +153,8 @@ class VirtioUnit:
             # What is doubtful decides nothing.
             firm = [index for index, one in enumerate(conditions) if one not in DOUBTFUL]
             yield from statuses[: firm[0] + 1] if firm else [*statuses, Status.OK]
+            if firm:
+                yield from self._others(conditions[firm[0]])
             decided = conditions[:1] not in ([], [Condition.ATTACH_BYPASS])
         else:
             yield from [
@@ -168,11 +163,18 @@ class VirtioUnit:
                 if RULES[one].binding
             ] or [Status.OK]
             yield from statuses
+            for one in conditions:
+                yield from self._others(one)
             decided = False
         if whole:
             if not decided and self._handler.may_be_absent(data):
                 yield Status.NOENT
             yield from sorted(dialect.trouble)
+
+    def _others(self, condition: Condition) -> list[int]:
+        """Return what else a condition may be answered, if the unit's own status is not known."""
+        known = condition in self.config.dialect.statuses
+        return [] if known else sorted(RULES[condition].others)
 
     def _answer(self, status: int, probe: bool, room: int, payload: bytes | None) -> bytes:
         if status == UNWRITTEN:
@@ -182,7 +184,8 @@ class VirtioUnit:
             return tail
         size = self._state.parameters.probe_size
         if room < size + TAIL_SIZE:
-            return tail if self.config.dialect.short_probe_tail_first else bytes(room - 4) + tail
+            in_front = self.config.dialect.short_probe_tail_first
+            return tail if in_front else tail.rjust(room, b"\0")
         return ((payload if status == Status.OK else None) or bytes(size)) + tail
 
     def _is_probed(self, answer: bytes) -> bool:

@@ -27,8 +27,9 @@ std::vector<u8> vector_of(const nb::bytes &data) {
 }
 
 Config make_config(u64 features, nb::bytes space, bool known, u64 mapping_budget,
-                   nb::bytes statuses, u64 binding, u64 doubtful, u64 ignored, nb::bytes trouble,
-                   nb::bytes unattached_reasons, u32 fault_flags_ignored, nb::dict switches) {
+                   nb::bytes statuses, const std::vector<u32> &others, u64 binding, u64 doubtful,
+                   u64 ignored, nb::bytes trouble, nb::bytes unattached_reasons,
+                   u32 fault_flags_ignored, nb::dict switches) {
     Config config;
     config.features = features;
     config.space = vector_of(space);
@@ -36,9 +37,10 @@ Config make_config(u64 features, nb::bytes space, bool known, u64 mapping_budget
     config.mapping_budget = mapping_budget;
     virtio::Dialect &dialect = config.dialect;
     const Bytes codes = span_of(statuses);
-    if (codes.size() != dialect.statuses.size())
+    if (codes.size() != dialect.statuses.size() || others.size() != dialect.others.size())
         throw nb::value_error("wrong number of statuses");
     std::copy(codes.begin(), codes.end(), dialect.statuses.begin());
+    std::copy(others.begin(), others.end(), dialect.others.begin());
     dialect.binding = binding;
     dialect.doubtful = doubtful;
     dialect.ignored = ignored;
@@ -104,16 +106,17 @@ void bind_virtio(nb::module_ &m) {
         .def(
             "__init__",
             [](Config *self, u64 features, nb::bytes config, bool known, u64 mapping_budget,
-               nb::bytes statuses, u64 binding, u64 doubtful, u64 ignored, nb::bytes trouble,
-               nb::bytes unattached_reasons, u32 fault_flags_ignored, nb::dict switches) {
+               nb::bytes statuses, const std::vector<u32> &others, u64 binding, u64 doubtful,
+               u64 ignored, nb::bytes trouble, nb::bytes unattached_reasons,
+               u32 fault_flags_ignored, nb::dict switches) {
                 new (self) Config(make_config(features, config, known, mapping_budget, statuses,
-                                              binding, doubtful, ignored, trouble,
+                                              others, binding, doubtful, ignored, trouble,
                                               unattached_reasons, fault_flags_ignored, switches));
             },
             nb::kw_only(), nb::arg("features"), nb::arg("config"), nb::arg("known"),
-            nb::arg("mapping_budget"), nb::arg("statuses"), nb::arg("binding"), nb::arg("doubtful"),
-            nb::arg("ignored"), nb::arg("trouble"), nb::arg("unattached_reasons"),
-            nb::arg("fault_flags_ignored"), nb::arg("switches"));
+            nb::arg("mapping_budget"), nb::arg("statuses"), nb::arg("others"), nb::arg("binding"),
+            nb::arg("doubtful"), nb::arg("ignored"), nb::arg("trouble"),
+            nb::arg("unattached_reasons"), nb::arg("fault_flags_ignored"), nb::arg("switches"));
 
     nb::class_<Unit>(m, "VirtioUnit")
         .def(nb::init<Config>(), nb::arg("config"))

@@ -34,6 +34,7 @@ constexpr ConditionSet bit(Condition condition) {
 
 struct Dialect {
     std::array<u8, wire::conditions> statuses{}; // of each condition
+    std::array<u32, wire::conditions> others{};  // bit n: status n is permitted as well
     ConditionSet binding = 0;                    // those that do not allow success as well
     ConditionSet doubtful = 0;                   // those about mappings that may be gone
     ConditionSet ignored = 0;

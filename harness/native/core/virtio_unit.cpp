@@ -127,6 +127,13 @@ void Unit::add_status(u8 status) {
         statuses_.push_back(status);
 }
 
+void Unit::add_others(Condition condition) {
+    const u32 others = state_.dialect.others[static_cast<std::size_t>(condition)];
+    for (u8 status = 0; others >> status != 0; ++status)
+        if ((others >> status & 1) != 0)
+            add_status(status);
+}
+
 void Unit::add_statuses(Bytes data, const Conditions &conditions, bool whole) {
     const Dialect &dialect = state_.dialect;
     const auto status_of = [&](Condition one) {
@@ -139,8 +146,10 @@ void Unit::add_statuses(Bytes data, const Conditions &conditions, bool whole) {
             add_status(status_of(one));
             // What is doubtful decides nothing.
             firm = (dialect.doubtful & bit(one)) == 0;
-            if (firm)
+            if (firm) {
+                add_others(one);
                 break;
+            }
         }
         if (!firm)
             add_status(ok);
@@ -153,6 +162,8 @@ void Unit::add_statuses(Bytes data, const Conditions &conditions, bool whole) {
             add_status(ok);
         for (const Condition one : conditions)
             add_status(status_of(one));
+        for (const Condition one : conditions)
+            add_others(one);
     }
     if (whole) {
         if (!decided && handler_.may_be_absent(data))

@@ -59,6 +59,7 @@ class Unit {
     void set_bypass(u64 value);
     void add_statuses(Bytes data, const Conditions &conditions, bool whole);
     void add_status(u8 status);
+    void add_others(Condition condition);
     std::string answer(u8 status, bool probe, u64 room, const std::optional<std::string> &payload);
     bool is_probed(Bytes answer) const;
     void judge(u32 endpoint, u64 iova, const Outcome &recorded);

@@ -110,7 +110,7 @@ def access(outcome: Translation | Fault | None, kind: AccessKind = AccessKind.RE
         ),
         ("virtio_iommu_set_config bypass=0x1", RegWrite(36, 1, 1)),
         ("virtio_iommu_device_reset reset!", DeviceReset()),
-        ("virtio_iommu_device_reset_exit reset!", DeviceReset()),
+        ("virtio_iommu_device_reset_exit reset!", Reset()),
         ("virtio_iommu_system_reset system reset!", Reset()),
         (NO_MAPPING, FaultReport(2, 0x100, 24, 0x1234)),
         (OUT, access(Translation(0x9234, 0), AccessKind.UNKNOWN)),
@@ -327,6 +327,33 @@ def test_config_is_told_when_it_has_changed() -> None:
     )
     config = ConfigSpace(encode_config(CONFIG))
     assert events == [config, RegWrite(36, 1, 0), Reset(), config]
+
+
+SYSTEM_RESET = "virtio_iommu_system_reset system reset!"
+RESET_EXIT = "virtio_iommu_device_reset_exit reset!"
+
+
+def test_a_reset_of_the_machine_is_one_event() -> None:
+    events, _ = decode(SYSTEM_RESET, "virtio_iommu_device_status driver status = 0", RESET_EXIT)
+    assert events == [Reset()]
+
+
+def test_a_reset_of_the_device_that_its_driver_did_not_ask_for_ends_domains() -> None:
+    events, _ = recorded(SYSTEM_RESET, RESET_EXIT, "dmr vfeat 57", "dmr vrst", RESET_EXIT)
+    assert events == [Reset(), Features(0x57, 0x57), DeviceReset(), Reset()]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        ("virtio_iommu_set_config bypass=0x0", "dmr vcfg 24 1 0"),
+        ("dmr vcfg 24 1 0",),
+    ],
+)
+def test_bypass_outlives_a_reset_of_the_device_alone(write: tuple[str, ...]) -> None:
+    events, _ = recorded(SYSTEM_RESET, *write, RESET_EXIT, SYSTEM_RESET, RESET_EXIT)
+    bypass = RegWrite(36, 1, 0)
+    assert events == [Reset(), bypass, Reset(), bypass, Reset()]
 
 
 def test_features_are_accepted_and_forgotten() -> None:

@@ -8,7 +8,14 @@ import pytest
 
 from decoders.bytewise import build, encode, packed
 from decoders.errors import DecodeError
-from decoders.virtio_iommu.config import BYPASS_OFFSET, decode_config, describe, encode_config
+from decoders.virtio_iommu.config import (
+    BYPASS_OFFSET,
+    bypasses,
+    decode_config,
+    describe,
+    encode_config,
+    written_bypass,
+)
 from decoders.virtio_iommu.constants import Feature, RequestType
 from decoders.virtio_iommu.properties import encode_properties, read_properties, resv_mem
 from decoders.virtio_iommu.requests import (
@@ -16,6 +23,8 @@ from decoders.virtio_iommu.requests import (
     REQUESTS,
     decode_request,
     encode_request,
+    field_of,
+    status_of,
 )
 from decoders.virtio_iommu.structures import Config, FaultReport, Map, Probe, RequestTail
 
@@ -41,6 +50,31 @@ def test_a_request_is_read_and_written(kind: RequestType) -> None:
     assert {name: request.getfieldval(name) for name in FIELDS[kind]} == FIELDS[kind]
     assert encode_request(request) == BYTES[kind]
     assert len(BYTES[kind]) == READABLE_SIZE[kind]
+
+
+@pytest.mark.parametrize("kind", RequestType)
+def test_a_field_by_its_name(kind: RequestType) -> None:
+    for name, value in FIELDS[kind].items():
+        number = int.from_bytes(value, "little") if isinstance(value, bytes) else value
+        assert field_of(BYTES[kind], name) == number, name
+    assert field_of(BYTES[kind] + b"behind", "type") == kind
+    assert field_of(BYTES[kind], "nowhere") is None
+
+
+def test_a_field_that_is_not_there() -> None:
+    attach = BYTES[RequestType.ATTACH]
+    assert [field_of(attach[:size], "endpoint") for size in (0, 1, 11)] == [None] * 3
+    assert field_of(attach[:12], "endpoint") == 0x108
+    assert field_of(b"\x09" + attach[1:], "endpoint") is None
+    assert field_of(BYTES[RequestType.MAP], "endpoint") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [(None, None), (b"", None), (b"\4\0\0", None), (b"\4\0\0\0", 4), (b"\1\2\7\0\0\0", 7)],
+)
+def test_the_status_is_in_the_tail(answer: bytes | None, status: int | None) -> None:
+    assert status_of(answer) == status
 
 
 @pytest.mark.parametrize("kind", RequestType)
@@ -176,6 +210,52 @@ def test_config_space() -> None:
     assert "endpoints without a domain are refused" in describe(refused, Feature.BYPASS_CONFIG)
     older = "endpoints without a domain bypass once the driver accepts BYPASS"
     assert older in describe(build(Config), Feature.BYPASS)
+    assert older in describe(build(Config), Feature.BYPASS | Feature.BYPASS_CONFIG)
+    for accepted, meaning in ((Feature.BYPASS, "bypass"), (Feature.MAP_UNMAP, "are refused")):
+        words = describe(build(Config), Feature.BYPASS | Feature.MAP_UNMAP, accepted)
+        assert f"endpoints without a domain {meaning}" in words
     assert "no page size, which no driver can use" in describe(build(Config), 0)
     with pytest.raises(DecodeError, match=r"config.reserved: the data ends here"):
         decode_config(data[:-1])
+
+
+BOTH = Feature.BYPASS | Feature.BYPASS_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("bypass", "offered", "accepted", "expected"),
+    [
+        (0, 0, 0, False),
+        (1, 0, 0, False),
+        (1, Feature.BYPASS_CONFIG, 0, True),
+        (1, Feature.BYPASS_CONFIG, Feature.MAP_UNMAP, True),
+        (0, Feature.BYPASS_CONFIG, Feature.BYPASS_CONFIG, False),
+        (0xFE, Feature.BYPASS_CONFIG, 0, False),
+        (1, Feature.BYPASS, 0, False),
+        (0, Feature.BYPASS, Feature.BYPASS, True),
+        (0, BOTH, Feature.BYPASS, True),
+        (1, BOTH, Feature.BYPASS_CONFIG, True),
+        (0, BOTH, Feature.BYPASS_CONFIG, False),
+    ],
+)
+def test_either_feature_lets_endpoints_bypass(
+    bypass: int, offered: int, accepted: int, expected: bool
+) -> None:
+    assert bypasses(bypass, offered, accepted) is expected
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "value", "bypass"),
+    [
+        (36, 1, 1, 1),
+        (36, 4, 0xABCD_EF02, 2),
+        (33, 4, 0x0312_3456, 3),
+        (32, 8, 0x0102_0304_0506_0708, 4),
+        (32, 4, 0xFFFF_FFFF, None),
+        (37, 1, 1, None),
+    ],
+)
+def test_what_a_write_makes_of_bypass(
+    offset: int, size: int, value: int, bypass: int | None
+) -> None:
+    assert written_bypass(offset, size, value) == bypass

@@ -191,6 +191,12 @@ FINE: dict[str, list[Event]] = {
         asked(map_(1, 0x4000, 0x5FFF, 0)),
     ],
     "a device reset": [DeviceReset(), asked(attach(1, NIC)), asked(map_(1, 0x4000, 0x4FFF, 0))],
+    "a reset that ends no domain in QEMU 10.0": [
+        asked(attach(1, DISK)),
+        DeviceReset(),
+        asked(attach(1, NIC)),
+        asked(map_(1, 0x4000, 0x5FFF, 0x80000), INVAL),
+    ],
     "bypass": [RegWrite(0x24, 1, 1), RegWrite(0x24, 1, 0)],
     "after a gap": [Gap("lost"), asked(map_(9, 0x8800, 0x3, 0), INVAL), RegWrite(0x24, 1, 7)],
     "an answer that was not captured": [Request(map_(1, 0x8000, 0x8FFF, 0), 4, None)],

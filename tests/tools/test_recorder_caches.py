@@ -86,7 +86,10 @@ class Pair:
         self.register(IQT, self.tail)
 
     def cached(self) -> Iterator[Table]:
-        """Yield every table that an entry in a cache of the unit points to."""
+        """Yield every table that an entry in a cache of the unit points to.
+
+        One that is kept because it is not present points to nothing.
+        """
         caches = self.unit.caches
         for tag in caches.structures.values():
             for ways in tag.values():
@@ -97,9 +100,12 @@ class Pair:
         if not self.scalable:
             for entries in caches.contexts.values():
                 for entry in entries:
-                    yield entry.words[0], "second", (entry.words[1] & 7) + 2
+                    if entry.blocked is None:
+                        yield entry.words[0], "second", (entry.words[1] & 7) + 2
         for entries in caches.pasids.values():
             for entry in entries:
+                if entry.blocked is not None:
+                    continue
                 low, _, third, *_ = entry.words
                 if low >> 6 & 7 == 1:
                     yield third, "first", 4

@@ -332,8 +332,8 @@ void walk(const Memory::View &view, const PagingRoot &root, u64 iova, AccessKind
     Walker walker(view, root, kind, out, instead);
     const u8 reason = walker.run(iova, resume, out.nonleaf);
     out.rights = (root.rules->rights_of(walker.granted) & stage_rights) | walker.host;
+    out.nonleaf_count = walker.nonleaf_count;
     if (reason == 0) {
-        out.nonleaf_count = walker.nonleaf_count;
         out.outcome.type = OutcomeType::translation;
         out.outcome.address = walker.page;
         out.outcome.mask = walker.inside;

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from harness.decoded import VIRTIO
+from harness import diff_vtd
+from harness.decoded import VIRTIO, VTD
 from harness.deviations import known_crash, without_each
 from harness.differential import given
 from harness.differential.engine import MODEL, Differential, Divergence, Unit
@@ -29,13 +30,14 @@ from harness.model.virtio.dialect import SPECIFICATION, dialect_named
 from harness.qemu.pc import PROGRAM
 from harness.qemu.process import EndedError
 from harness.qemu.unit import QemuUnit, devices_for
+from harness.qemu.vtd import MACHINES
 from harness.report import Report
 from harness.targets.qemu import endpoints_of
 from harness.trace import write_text
 
 QEMU: Final = "qemu"
 TARGETS: Final = (MODEL, "native", QEMU)
-UNITS: Final = (VIRTIO,)
+UNITS: Final = (VIRTIO, VTD)
 SEQUENCE: Final = 40
 """Steps between two resets of the machine."""
 
@@ -106,6 +108,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="write what diverged there, as text traces"
+    )
+    parser.add_argument(
+        "--qemu",
+        action="append",
+        metavar="PROGRAM",
+        help="with --unit vtd: the QEMU to run, may be repeated",
+    )
+    parser.add_argument(
+        "--machine",
+        action="append",
+        choices=tuple(MACHINES),
+        help="with --unit vtd: which intel-iommu to have, may be repeated (default: all in turn)",
     )
     parser.add_argument(
         "--program", default=PROGRAM, metavar="FILE", help="the QEMU to run (default %(default)s)"
@@ -251,6 +265,10 @@ def _plain(value: Any) -> Any:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; return 1 when anything diverged."""
+    if args.unit == VTD:
+        if args.traces:
+            raise HarnessError("--unit vtd makes its sequences up; `dmarewind replay` takes traces")
+        return diff_vtd.run(args, secrets.randbits(32) if args.seed is None else args.seed)
     return max(_given(args, path) for path in args.traces) if args.traces else _made_up(args)
 
 

@@ -93,7 +93,10 @@ QEMU also tolerates it in scalable mode (vtd_spte_rsvd).
 """
 
 TM_MASK = _SECOND["tm"].mask
-"""TM is reserved in a second-stage leaf since revision 3.2 (QEMU: option stale-tm)."""
+"""TM is reserved in a second-stage leaf since revision 3.2 (QEMU: option stale-tm).
+
+In an entry that leads to a table its bit was reserved before (QEMU VTD_SPTE_*_RSVD_MASK).
+"""
 
 
 def _offset_bits(level: int) -> int:

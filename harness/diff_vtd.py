@@ -1,0 +1,250 @@
+"""The diff verb for VT-d: made-up software on a real intel-iommu, and who judges it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from harness.deviations_vtd import known_crash
+from harness.differential.shrink import shrunk
+from harness.differential.vtd import MODEL, Differential, Divergence
+from harness.errors import HarnessError
+from harness.explain import explain
+from harness.files import replacing
+from harness.generate.vtd import Step
+from harness.model.dialects import SPECIFICATION, dialect_named
+from harness.qemu.process import EndedError
+from harness.qemu.vtd import DEVICES, MACHINES, VtdQemu
+from harness.report import Report
+from harness.trace import write_text
+
+SEQUENCE: Final = 80
+"""Steps between two resets of the machine."""
+
+_UNEXPLAINED: Final = "unexplained"
+
+
+class _Run:
+    """Count and print what one QEMU shows, with each machine in turn."""
+
+    def __init__(self, args: argparse.Namespace, machines: Sequence[VtdQemu]) -> None:
+        self._args = args
+        self._report = Report(args)
+        judges = [name for name in args.targets if name != "qemu"]
+        self._judges = judges
+        self._differentials = []
+        for machine in machines:
+            own = dialect_named("qemu-{}.{}".format(*machine.version))
+            judged = own if args.deviations else SPECIFICATION
+            self._differentials.append(Differential(machine, judges, SEQUENCE, own, judged))
+        self.version = ".".join(map(str, machines[0].version))
+        self.steps = self.divergences = 0
+        self.reasons: Counter[str] = Counter()
+        self.first: dict[str, int] = {}
+
+    def sequence(self, seed: int) -> None:
+        """Run one sequence."""
+        differential = self._differentials[seed % len(self._differentials)]
+        before = differential.totals.steps
+        try:
+            found = differential.run(seed)
+        except EndedError as error:
+            self.steps += differential.totals.steps - before
+            self._crash(differential, seed, error)
+            return
+        self.steps += differential.totals.steps - before
+        for divergence in found:
+            row = differential.deviation(divergence)
+            reason = row.id if row else _UNEXPLAINED
+            new = self._count(reason)
+            if row is None or (new and not self._args.deviations):
+                self._show(differential, divergence, reason)
+            self.divergences += row is None or not self._args.deviations
+
+    def _count(self, reason: str) -> bool:
+        """Count a reason; say whether it is the first time."""
+        self.reasons[reason] += 1
+        if reason in self.first:
+            return False
+        self.first[reason] = self.steps
+        return True
+
+    def _show(self, differential: Differential, found: Divergence, reason: str) -> None:
+        kept = self._keep(differential, found, f"{reason}-{found.seed}")
+        finding, events = found.finding, found.events
+        if self._args.json:
+            facts = dataclasses.asdict(found.facts)
+            facts |= {name: sorted(facts[name]) for name in ("permitted", "notes")}
+            self._report.emit(
+                type="divergence", seed=found.seed, step=found.step, judge=found.judge,
+                reason=reason, trace=kept and str(kept), facts=facts, after=self.steps,
+            )  # fmt: skip
+            return
+
+        def event_at(number: int) -> Any:
+            return events[number] if 0 <= number < len(events) else None
+
+        self._report.heading(
+            f"seed {found.seed}, step {found.step}, {found.judge}: {reason}, "
+            f"after {self.steps} steps"
+        )
+        self._report.line(_table_words(found) or explain(finding, event_at))
+        for note in sorted(found.facts.notes):
+            self._report.line(f"  noted       {note}")
+        if kept is not None:
+            self._report.line(f"  kept        {kept}")
+
+    def _crash(self, differential: Differential, seed: int, error: EndedError) -> None:
+        known = known_crash(str(error), differential.qemu.version)
+        reason = known.id if known else "crash"
+        new = self._count(reason)
+        self.divergences += known is None or not self._args.deviations
+        differential.qemu.restart()
+        if known is not None and not new:
+            return
+        kept = self._keep(differential, None, f"{reason}-{seed}", seed)
+        if self._args.json:
+            self._report.emit(type="crash", seed=seed, reason=reason, said=str(error),
+                              trace=kept and str(kept), after=self.steps)  # fmt: skip
+            return
+        self._report.heading(f"seed {seed}: {error}")
+        self._report.line(f"  {known.what if known else 'a crash that is not known yet'}")
+        if kept is not None:
+            self._report.line(f"  kept        {kept}")
+
+    # -- keeping -----------------------------------------------------------------------------
+
+    def _keep(
+        self, differential: Differential, found: Divergence | None, name: str, seed: int = 0
+    ) -> Path | None:
+        """Shrink what diverged; write it as a text trace, and as a script for plain QEMU."""
+        folder: Path | None = self._args.keep
+        if folder is None:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        seed = found.seed if found is not None else seed
+        made, slot = differential.made(seed)
+        if found is not None and found.judge == MODEL:
+            made = made[: found.step + 1]
+        totals = dataclasses.replace(differential.totals)
+
+        def same(steps: Sequence[Step]) -> bool:
+            try:
+                again = differential.run(seed, steps)
+            except EndedError:
+                differential.qemu.restart()
+                return found is None
+            if found is None:
+                return False
+            facts = found.facts
+            return any(
+                (one.facts.subject, one.facts.observed, one.facts.permitted)
+                == (facts.subject, facts.observed, facts.permitted)
+                for one in again
+            )
+
+        least = shrunk(made, slot, same)
+        same(least)
+        differential.totals = totals
+        path = folder / f"{name}.txt"
+        with replacing(path) as draft:
+            write_text(draft, differential.header, differential.events)
+        with replacing(folder / f"{name}.sh") as draft:
+            draft.write_text(_script(differential.qemu))
+        return path
+
+    def summary(self, seconds: float, first: int) -> None:
+        """Print one line, and the known deviations that were met."""
+        totals = [differential.totals for differential in self._differentials]
+        sequences = sum(one.sequences for one in totals)
+        accesses = sum(one.accesses for one in totals)
+        records = sum(one.records for one in totals)
+        rate = self.steps / seconds if seconds else 0.0
+        if self._args.json:
+            seen: Counter[str] = Counter()
+            for one in totals:
+                seen += one.seen
+            self._report.emit(
+                type="summary", unit="vtd", answering=f"QEMU {self.version}", seed=first,
+                sequences=sequences, steps=self.steps, accesses=accesses, reports=records,
+                divergences=self.divergences, reasons=dict(self.reasons), first=self.first,
+                seen=dict(seen), seconds=round(seconds, 3), rate=round(rate),
+            )  # fmt: skip
+            return
+        if self.reasons:
+            self._report.heading("reasons: how often, and the steps before the first")
+            self._report.table(
+                (count, self.first[reason], reason) for reason, count in self.reasons.most_common()
+            )
+        self._report.line(
+            f"{sequences} sequences from seed {first}, {self.steps} steps, {accesses} accesses, "
+            f"{records} fault records of QEMU {self.version} judged by "
+            f"{', '.join(self._judges)}: {self.divergences} divergences, {rate:.0f} steps/s"
+        )
+
+
+def _table_words(found: Divergence) -> str:
+    """Put a finding about the content of a table into words; empty for others."""
+    observed, permitted = found.finding.observed, found.finding.permitted
+    if not isinstance(observed, bytes):
+        return ""
+    words = [f"entry at {int.from_bytes(observed[:8], 'big'):#x}"]
+    words.append(f"  in memory   {int.from_bytes(observed[8:], 'big'):#x}")
+    for one in permitted:
+        if isinstance(one, bytes):
+            words.append(f"  permitted   {int.from_bytes(one[8:], 'big'):#x}")
+    return "\n".join(words)
+
+
+def _script(qemu: VtdQemu) -> str:
+    """Return a shell script that shows the last sequence to a plain QEMU."""
+    command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-accel", "tcg"]
+    command += ["-machine", "q35", "-m", "4M", "-qtest", "stdio", "-qtest-log", "/dev/null"]
+    for device in (qemu.option, *DEVICES):
+        command += ["-device", device]
+    lines = "\n".join(qemu.log)
+    version = ".".join(map(str, qemu.version))
+    return (
+        "#!/bin/sh\n"
+        f"# Seen on QEMU {version}. Each line is a qtest command."
+        " QEMU is ended after 5 s.\n"
+        f"timeout 5 {shlex.join(command)} <<'END'\n{lines}\nEND\n"
+    )
+
+
+def run(args: argparse.Namespace, first: int) -> int:
+    """Compare; return 1 when anything diverged."""
+    if "qemu" not in args.targets:
+        raise HarnessError("--unit vtd needs qemu among the targets: it answers")
+    failed = False
+    for program in args.qemu or [args.program]:
+        failed |= _compare(args, program, first)
+    return int(failed)
+
+
+def _compare(args: argparse.Namespace, program: str, first: int) -> bool:
+    with ExitStack() as stack:
+        machines = [
+            stack.enter_context(VtdQemu(name, program)) for name in args.machine or MACHINES
+        ]
+        running = _Run(args, machines)
+        start, seed = time.perf_counter(), first
+        hidden = args.quiet or args.json or not sys.stderr.isatty()
+        with tqdm(total=args.steps, unit=" steps", leave=False, disable=hidden) as bar:
+            while running.steps < args.steps:
+                before = running.steps
+                running.sequence(seed)
+                seed += 1
+                bar.update(running.steps - before)
+        running.summary(time.perf_counter() - start, first)
+        return bool(running.divergences)

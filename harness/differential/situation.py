@@ -1,0 +1,256 @@
+"""Put a finding about a VT-d unit into facts, which the table of deviations knows it by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from decoders.events import (
+    Access,
+    AccessKind,
+    Event,
+    Fault,
+    FaultRecord,
+    RegRead,
+    RegWrite,
+    Role,
+    Store,
+    Translation,
+)
+from decoders.layout import layout
+from decoders.vtd import registers as vtd
+from decoders.vtd.descriptors import ContextCacheInvalidation, InvalidationWait, descriptor_type
+from harness.deviations_vtd import NO_RECORD, Situation
+from harness.findings import Finding, FindingKind
+from harness.generate.vtd_tables import QUEUE
+from harness.model.caches import CachedTranslation
+from harness.model.lookup import CONTEXT, PASID, TT_PASS_THROUGH, TTM_LEGACY, Blocked
+from harness.model.translate import Candidate, Request
+from harness.targets.model import ModelReplay
+
+LOST: Final = (1 << 64) - 4096
+"""Where an access is said to have led that landed nowhere and left no fault record."""
+
+_NAMES: Final = {
+    register.offset: name
+    for name, register in (
+        ("FSTS", vtd.FSTS), ("IQH", vtd.IQH), ("GSTS", vtd.GSTS), ("ICS", vtd.ICS),
+        ("FECTL", vtd.FECTL), ("FEDATA", vtd.FEDATA), ("FEADDR", vtd.FEADDR),
+        ("IECTL", vtd.IECTL), ("IEDATA", vtd.IEDATA), ("IEADDR", vtd.IEADDR),
+        ("RTADDR", vtd.RTADDR), ("CCMD", vtd.CCMD), ("IOTLB", vtd.IOTLB),
+    )
+}  # fmt: skip
+_WAIT: Final = layout(InvalidationWait)
+_FPD: Final = CONTEXT["fpd"].mask
+_SSADE: Final = PASID["ssade"].mask
+_PASID_CACHE: Final = 7
+_CONTEXT_CACHE: Final = 1
+_CONTEXT_INVALIDATION: Final = layout(ContextCacheInvalidation)
+_CCMD: Final = layout(vtd.ContextCommand)
+_BY_DEVICE: Final = 3
+
+
+def passing(guide: ModelReplay, sid: int) -> bool:
+    """Say whether the tables let a source pass through, as they are now."""
+    translator = guide.unit.translator
+    context = translator.lookup.context(sid)
+    if not translator.enabled or isinstance(context, Blocked):
+        return False
+    if translator.lookup.mode == TTM_LEGACY:
+        return CONTEXT["tt"].get(context.words) == TT_PASS_THROUGH
+    entry = translator.lookup.pasid(context, None, AccessKind.READ)
+    return not isinstance(entry, Blocked) and PASID["pgtt"].get(entry.words) == 4
+
+
+def _same(sid: int, other: int, mask: int) -> bool:
+    """Say whether a device-selective invalidation of another id is about a source, too."""
+    return not (sid ^ other) & ~(0, 4, 6, 7)[mask]
+
+
+class History:
+    """Remember what the facts of a finding depend on, and a model does not keep."""
+
+    def __init__(self, sids: Sequence[int]) -> None:
+        self._sids = tuple(dict.fromkeys(sids))
+        self._passed: set[int] = set()
+        self._flushed: set[int] = set()
+        self.queued: list[tuple[int, ...]] = []
+
+    def written(self, guide: ModelReplay, write: RegWrite, queued: list[tuple[int, ...]]) -> None:
+        """Take note of a register write that was applied, and of the descriptors it set off."""
+        kinds = {descriptor_type(words[0]) for words in queued}
+        if write.offset == vtd.IQT.offset:
+            self.queued = queued
+        for sid in self._sids:
+            if self._looked_at(sid, write, queued):
+                self._flushed.discard(sid)
+                self._passed.discard(sid)
+                if passing(guide, sid):
+                    self._passed.add(sid)
+        if _PASID_CACHE in kinds:
+            self._flushed |= self._passed
+
+    @staticmethod
+    def _looked_at(sid: int, write: RegWrite, queued: list[tuple[int, ...]]) -> bool:
+        """Say whether a write makes the unit look at the context entry of a source anew."""
+        if write.offset == vtd.GCMD.offset:
+            return True
+        if write.offset == vtd.CCMD.offset:
+            value = (write.value,)
+            device = _CCMD["cirg"].get(value) == _BY_DEVICE
+            return not device or _same(sid, _CCMD["sid"].get(value), _CCMD["fm"].get(value))
+        for words in queued if write.offset == vtd.IQT.offset else ():
+            if descriptor_type(words[0]) == _CONTEXT_CACHE:
+                device = _CONTEXT_INVALIDATION["g"].get(words) == _BY_DEVICE
+                function = _CONTEXT_INVALIDATION["sid"].get(words)
+                mask = _CONTEXT_INVALIDATION["fm"].get(words)
+                if not device or _same(sid, function, mask):
+                    return True
+        return False
+
+    def accessed(self, guide: ModelReplay, sid: int) -> None:
+        """Take note of an access that is about to be judged."""
+        if passing(guide, sid):
+            self._passed.add(sid)
+            self._flushed.discard(sid)
+
+    def notes(self, guide: ModelReplay, access: Access | None) -> set[str]:
+        """Return the facts that hold now."""
+        found: set[str] = set()
+        for words in self.queued:
+            kind = descriptor_type(words[0])
+            if kind == _PASID_CACHE:
+                found.add("PASID-cache descriptor")
+            if kind == 5 and not _WAIT["sw"].get(words) and not _WAIT["iflag"].get(words):
+                fences = _WAIT["fn"].get(words)
+                found.add("wait that only fences" if fences else "wait that asks for nothing")
+        if access is None:
+            return found
+        if access.sid in self._passed:
+            found.add("passed through")
+        if access.sid in self._flushed:
+            found.add("passed through before a PASID-cache invalidation")
+        return found
+
+
+def situation(
+    finding: Finding,
+    events: Sequence[Event],
+    guide: ModelReplay,
+    history: History,
+    ways: Mapping[int, Sequence[Candidate]],
+) -> Situation:
+    """Return the facts of a finding; ways are those to the outcomes of accesses."""
+    event = events[finding.event] if 0 <= finding.event < len(events) else None
+    at = finding.event - isinstance(event, FaultRecord)
+    access = event if isinstance(event, Access) else None
+    subject = finding.subject
+    if isinstance(event, RegRead) and subject == "register":
+        subject = _NAMES.get(event.offset, "register")
+    notes = history.notes(guide, access)
+    if access is not None:
+        if _left(guide, access) or (
+            finding.kind == FindingKind.STALE_AFTER_INVALIDATION and finding.covered_by < 0
+        ):
+            notes.add("tag left")
+        if _cached_without_right(guide, access) or _read_before(events[at - 1], access):
+            notes.add("cached without the right")
+    notes |= _fault_disable(ways.get(at, ()), events[at])
+    notes |= _entries(ways.get(at, ()))
+    permitted = frozenset(_word(one, access) for one in finding.permitted)
+    return Situation(subject, _word(finding.observed, access), permitted, frozenset(notes))
+
+
+def cached(guide: ModelReplay, access: Access) -> list[CachedTranslation]:
+    """Return the translations kept for an access, those with the right first, of all domains."""
+    unit = guide.unit
+    request = Request(access.sid, None, access.iova, access.kind)
+    found = [
+        way for tag in unit.tags(access.sid) for way in unit.caches.translations(tag, access.iova)
+    ]
+    return sorted(found, key=lambda way: not unit.translator.allows(way.rights, request))
+
+
+def _left(guide: ModelReplay, access: Access) -> bool:
+    """Say whether an access led where a translation does that is kept for the source."""
+    seen = access.outcome
+    if not isinstance(seen, Translation):
+        return False
+    place = seen.address | access.iova & seen.mask
+    return any(
+        isinstance(way.outcome, Translation)
+        and way.outcome.address | access.iova & way.outcome.mask == place
+        for way in cached(guide, access)
+    )
+
+
+def _read_before(event: Event, access: Access) -> bool:
+    """Say whether a device read just before what it then could not write."""
+    return (
+        isinstance(event, Access)
+        and (event.sid, event.iova) == (access.sid, access.iova)
+        and event.kind is AccessKind.READ
+        and isinstance(event.outcome, Translation)
+    )
+
+
+def _entries(ways: Sequence[Candidate]) -> set[str]:
+    """Return what the fresh context and PASID entries of an access are remarkable for."""
+    found = set()
+    for step in ways[0].steps if ways else ():
+        if step.role == Role.SCALABLE_CONTEXT and step.value & _FPD and step.value & 1:
+            found.add("FPD of the context entry")
+        if step.role == Role.PASID_TABLE and not step.address % 64 and step.value & _SSADE:
+            found.add("SSADE")
+    return found
+
+
+def _fault_disable(ways: Sequence[Candidate], event: Event) -> set[str]:
+    """Say where FPD of an access comes from that faults whatever entries are used."""
+    if not isinstance(event, Access) or not isinstance(event.outcome, Fault):
+        return set()
+    same = [way for way in ways if way.outcome == event.outcome]
+    if len({way.fault_disable for way in same}) > 1:
+        return {"FPD of an entry that is cached"}
+    for way in same[:1]:
+        context = [s.value for s in way.steps if s.role in (Role.CONTEXT, Role.SCALABLE_CONTEXT)]
+        if way.fault_disable and context and not context[0] & _FPD:
+            return {"FPD of a PASID structure"}
+    return set()
+
+
+def _cached_without_right(guide: ModelReplay, access: Access) -> bool:
+    """Say whether a cached translation of an access lacks the right that it needs."""
+    request = Request(access.sid, None, access.iova, access.kind)
+    ways = cached(guide, access)
+    return bool(ways) and not guide.unit.translator.allows(ways[-1].rights, request)
+
+
+def _word(seen: object, access: Access | None) -> str:
+    match seen:
+        case Fault(reason):
+            return f"fault {reason:#04x}"
+        case Translation(address, mask):
+            if address == LOST:
+                return NO_RECORD
+            if access is not None and address | access.iova & mask == access.iova:
+                return "identity"
+            return "translation"
+        case bytes():
+            return "D clear" if seen[-1:] else "table"
+        case int():
+            return f"{seen:#x}"
+        case None:
+            return "nothing"
+        case _:
+            return type(seen).__name__
+
+
+def descriptors(stores: Sequence[Store], slot: int) -> list[tuple[int, ...]]:
+    """Return the descriptors that stores put into the queue."""
+    words: dict[int, dict[int, int]] = {}
+    for store in stores:
+        if QUEUE <= store.address < QUEUE + 4096:
+            place = store.address - QUEUE
+            words.setdefault(place // slot, {})[place % slot // 8] = store.value
+    return [tuple(found.get(n, 0) for n in range(slot // 8)) for found in words.values()]

@@ -1,0 +1,476 @@
+"""Run made-up sequences on a real VT-d unit, and have targets judge every answer.
+
+What the unit did becomes events, as if it had been recorded: the model follows it step by step and
+says what an access that shows nothing may have been; other targets judge the finished sequence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Final
+
+from decoders.events import (
+    Access,
+    AccessKind,
+    Event,
+    Fault,
+    FaultRecord,
+    Outcome,
+    RegRead,
+    RegWrite,
+    Reset,
+    Role,
+    StatusWrite,
+    Store,
+    Translation,
+)
+from decoders.layout import layout
+from decoders.vtd import registers as vtd
+from decoders.vtd.descriptors import DESCRIPTORS
+from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
+from decoders.vtd.registers import FSTS, FaultStatus
+from harness.deviations_vtd import (
+    SEVERAL,
+    Situation,
+    VtdDeviation,
+    crashes_of,
+    explanation,
+    without_each,
+)
+from harness.differential.situation import LOST, History, cached, descriptors, situation
+from harness.findings import Finding, FindingKind
+from harness.generate.vtd import Device, DmaChoice, Generator, Scene, Step
+from harness.generate.vtd_tables import TABLES_END, TABLES_START
+from harness.model.caches import CachedTranslation, CachedWords
+from harness.model.config import UnitConfig
+from harness.model.dialects import Dialect
+from harness.model.lookup import NO_PASID, TTM_LEGACY, Blocked
+from harness.model.translate import Candidate, Request
+from harness.model.walk import ALL_RIGHTS
+from harness.native import available
+from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
+from harness.targets import target_named
+from harness.targets.model import ModelReplay
+from harness.trace import Block, Header, UnitInfo
+from harness.trace.codec import Encoder
+
+MODEL: Final = "model"
+
+UNTRACED: Final = frozenset(DESCRIPTORS)
+"""Types of descriptors: none shows when it is taken; the head of the queue does."""
+
+JUDGED: Final = (FindingKind.DIVERGENCE, FindingKind.STALE_AFTER_INVALIDATION)
+"""Findings about the unit; the others are about software, which is made up."""
+
+ADOPTED: Final = frozenset({"access", "fault-record"})
+"""What a judge takes over as it was, and goes on."""
+
+_RECORD: Final = layout(FaultRecordRegister)
+_STATUS: Final = layout(FaultStatus)
+_F: Final = _RECORD["f"].mask
+_BY_READ: Final = _RECORD["t1"].mask
+_PV: Final = _RECORD["pv"].mask
+_FETCHING: Final = frozenset((vtd.IQT.offset, vtd.CCMD.offset, vtd.GCMD.offset))
+"""Registers whose writes may make a unit read context and PASID entries."""
+
+_PPF, _PFO = _STATUS["ppf"].mask, _STATUS["pfo"].mask
+_ACCESSED, _DIRTY = 1 << 5, 1 << 6
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Hold what a target, the judge, did not accept in a sequence; events end where it did not."""
+
+    seed: int
+    step: int
+    judge: str
+    finding: Finding
+    facts: Situation
+    events: list[Event]
+
+
+@dataclass(slots=True)
+class Totals:
+    """Count what was run; seen counts steps by label and accesses by outcome."""
+
+    sequences: int = 0
+    steps: int = 0
+    accesses: int = 0
+    records: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
+
+
+def unit_config(qemu: VtdQemu, dialect: Dialect) -> UnitConfig:
+    """Return the configuration of a running unit, judged as a dialect has it."""
+    # What PV says where there was no PASID is undefined, and there never is one.
+    ignored = dialect.fault_record_ignored | _PV
+    dialect = replace(dialect, untraced_descriptors=UNTRACED, fault_record_ignored=ignored)
+    return UnitConfig(
+        capability=qemu.capability,
+        extended_capability=qemu.extended_capability,
+        version=qemu.unit_version,
+        host_address_width=qemu.width,
+        memory=MEMORY,
+        dialect=dialect,
+    )
+
+
+def scene(qemu: VtdQemu, config: UnitConfig, avoided: Collection[str] = ()) -> Scene:
+    """Describe a QEMU for the generator; avoided are ids of known crashes."""
+    devices = [
+        Device(
+            qemu.sid(index),
+            device.width,
+            tuple(
+                kind for kind in (AccessKind.WRITE, AccessKind.READ) if device.operation(kind, 0)
+            ),
+            device.write_alignment,
+        )
+        for index, device in enumerate(qemu.devices)
+    ]
+    return Scene(config, devices, POOL_START, POOL_PAGES, frozenset(avoided))
+
+
+class Differential:
+    """Run sequences on one QEMU.
+
+    dialect is the one that the unit is held to, if not its own.
+    """
+
+    def __init__(
+        self, qemu: VtdQemu, judges: Sequence[str], length: int, own: Dialect, dialect: Dialect
+    ) -> None:
+        self.qemu, self._length = qemu, length
+        self._others = [name for name in judges if name != MODEL]
+        self._own = own
+        self.config = unit_config(qemu, own)
+        self._strict = None if dialect == own else unit_config(qemu, dialect)
+        avoided = [crash.id for crash in crashes_of(qemu.version)]
+        self.scene = scene(qemu, self.config, avoided if dialect == own else ())
+        self._sids = [device.sid for device in self.scene.devices]
+        self.totals = Totals()
+        self.events: list[Event] = []
+        info = UnitInfo(
+            version=qemu.unit_version,
+            capability=qemu.capability,
+            extended_capability=qemu.extended_capability,
+            host_address_width=qemu.width,
+        )
+        version = ".".join(map(str, qemu.version))
+        self.header = Header(
+            dialect=own.name, units=(info,), memory=MEMORY,
+            source={"qemu": version, "device": qemu.option},
+        )  # fmt: skip
+
+    def made(self, seed: int) -> tuple[list[Step], int]:
+        """Return the sequence of a seed, and the bytes of a descriptor in it."""
+        generator = Generator(self.scene, Random(seed))
+        return generator.sequence(self._length), generator.slot
+
+    def run(self, seed: int, steps: Sequence[Step] | None = None) -> list[Divergence]:
+        """Run a sequence, that of the seed unless given, and return what was not accepted.
+
+        It ends where the judge does not know any more which state the unit is in. `events` is what
+        happened so far. Errors: EndedError when the unit did not survive.
+        """
+        self.totals.sequences += 1
+        made, slot = self.made(seed)
+        steps = made if steps is None else steps
+        guide = ModelReplay(self.config)
+        judge = guide if self._strict is None else ModelReplay(self._strict)
+        models = [guide] if judge is guide else [guide, judge]
+        teller = _Teller(models, self._sids, slot)
+        events = self.events = teller.events
+        self.qemu.reset()
+        teller.tell(Reset())
+        found: list[Divergence] = []
+        looked = 0
+        for number, step in enumerate(steps):
+            first = len(events)
+            teller.ways.clear()
+            self._step(step, guide, teller)
+            self._count(step, events[first:])
+            for model in teller.models:
+                model.finish()
+            findings = judge.findings()
+            fresh = [one for one in findings[looked:] if one.kind in JUDGED]
+            looked = len(findings)
+            if fresh:
+                # What follows in the same step follows from it.
+                facts = situation(fresh[0], events, judge, teller.history, teller.ways)
+                found.append(Divergence(seed, number, MODEL, fresh[0], facts, events[:]))
+                if any(one.subject not in ADOPTED for one in fresh):
+                    return found
+        number = len(steps) - 1
+        differing = self._tables(guide, events)
+        if differing is not None:
+            facts = situation(differing, events, judge, teller.history, {})
+            found.append(Divergence(seed, number, MODEL, differing, facts, events))
+        for name in self._others:
+            for finding in self._disagreement(name, events):
+                facts = Situation("disagreement", name, frozenset(), frozenset())
+                found.append(Divergence(seed, number, name, finding, facts, events))
+        return found
+
+    def deviation(self, found: Divergence) -> VtdDeviation | None:
+        """Return the known deviation that a divergence goes back to."""
+        if found.judge != MODEL:
+            return None
+        row = explanation(found.facts, self.qemu.version)
+        if row is not None or self._strict is None:
+            return row
+        for row, dialect in without_each(self._own):
+            if self._finds(dialect, found):
+                return row
+        return None if self._finds(self._own, found) else SEVERAL
+
+    def _finds(self, dialect: Dialect, found: Divergence) -> bool:
+        """Say whether a unit that follows a dialect would not have done this."""
+        name = "native" if available() else MODEL
+        same = found.finding.event, found.finding.subject
+        return any(
+            finding.kind in JUDGED and (finding.event, finding.subject) == same
+            for finding in self._judged(name, found.events, unit_config(self.qemu, dialect))
+        )
+
+    def _count(self, step: Step, done: list[Event]) -> None:
+        totals = self.totals
+        totals.steps += 1
+        totals.seen[step.label] += 1
+        for event in done:
+            if isinstance(event, Access):
+                totals.accesses += 1
+                outcome = type(event.outcome).__name__.lower()
+                totals.seen[f"{event.kind.name.lower()} {outcome}"] += 1
+            elif isinstance(event, FaultRecord):
+                totals.records += 1
+
+    def _judged(self, name: str, events: Sequence[Event], config: UnitConfig) -> list[Finding]:
+        target = target_named(name, config)
+        encoder = Encoder()
+        target.feed(Block(0, len(events), b"".join(map(encoder.encode, events))))
+        target.finish()
+        return target.findings()
+
+    def _disagreement(self, name: str, events: Sequence[Event]) -> list[Finding]:
+        """Return what another target finds in events and the model does not, or the reverse."""
+        config = self._strict or self.config
+        theirs = self._judged(name, events, config)
+        ours = self._judged(MODEL, events, config)
+        return [one for one in (*theirs, *ours) if (one in theirs) != (one in ours)][:1]
+
+    # -- one step ----------------------------------------------------------------------------
+
+    def _step(self, step: Step, guide: ModelReplay, teller: _Teller) -> None:
+        """Do one step and tell what happened."""
+        choice, dma = step.dma, None
+        if choice is not None:
+            dma = Dma(choice.device, choice.kind, self._aligned(choice))
+        seen = self.qemu.step(step.stores, step.writes, step.reads, dma)
+        teller.tell(*step.stores)
+        teller.stores(step.stores)
+        for write in step.writes:
+            teller.write(write)
+        for address, value in step.waits:
+            if self.qemu.memory(address, 4) == value.to_bytes(4, "little"):
+                teller.tell(StatusWrite(address, value))
+        for (offset, size), value in zip(step.reads, seen.reads, strict=True):
+            teller.tell(RegRead(offset, size, value))
+        teller.tell(RegRead(FSTS.offset, FSTS.size, seen.before))
+        if dma is not None:
+            self._accesses(dma, seen, guide, teller)
+            teller.tell(RegRead(FSTS.offset, FSTS.size, seen.status))
+
+    def _accesses(self, dma: Dma, seen: Seen, guide: ModelReplay, teller: _Teller) -> None:
+        """Tell of the accesses of a DMA operation, from what it left behind."""
+        low, high = seen.record
+        sid = self.qemu.sid(dma.device)
+        record = None
+        if high & _F and not seen.before & _PPF:
+            record = FaultRecord(0, low, high & ~_F)
+        # A fault does not show beside an earlier one of the same source, nor after an overflow.
+        hidden = bool(seen.before & _PFO or seen.status & _PFO)
+        if seen.before & _PPF and _RECORD["sid"].get((low, high)) == sid:
+            hidden = True
+        both = self.qemu.devices[dma.device].model == "i82559er"
+        for kind in (AccessKind.READ, AccessKind.WRITE) if both else (dma.kind,):
+            access = Access(sid, None, dma.iova, kind, None)
+            teller.access(access)
+            outcome: Outcome
+            if kind is AccessKind.WRITE and seen.landed:
+                outcome = Translation(seen.landed[0][0], 0)
+                teller.tell(replace(access, outcome=outcome))
+                continue
+            by = AccessKind.READ if record and record.high & _BY_READ else AccessKind.WRITE
+            if record is not None and by is kind:
+                outcome = Fault(_RECORD["fr"].get((record.low, record.high)))
+                teller.tell(replace(access, outcome=outcome), record)
+                record, hidden = None, True
+                continue
+            teller.tell(replace(access, outcome=self._unseen(guide, access, hidden)))
+        if record is not None:
+            teller.tell(record)
+
+    def _aligned(self, choice: DmaChoice) -> int:
+        size = self.scene.devices[choice.device].write_alignment
+        return choice.iova - choice.iova % size
+
+    def _unseen(self, guide: ModelReplay, access: Access, hidden: bool) -> Outcome:
+        """Return what an access may have been that left neither data nor a fault record."""
+        request = Request(access.sid, None, access.iova, access.kind)
+        for candidate in guide.unit.translator.candidates(request):
+            if self._leaves_nothing(candidate, access, hidden):
+                return candidate.outcome
+        # QEMU finds what it has cached by source, under whatever domain that was.
+        for way in cached(guide, access):
+            left = Candidate(way.outcome, ())
+            if isinstance(way.outcome, Translation) and self._leaves_nothing(left, access, hidden):
+                return way.outcome
+        return Translation(LOST, 0)
+
+    def _leaves_nothing(self, candidate: Candidate, access: Access, hidden: bool) -> bool:
+        outcome = candidate.outcome
+        if isinstance(outcome, Fault):
+            return hidden or _suppressed(candidate, self.config.dialect)
+        if access.kind is AccessKind.READ:
+            return True
+        place = outcome.address | access.iova & outcome.mask
+        return not POOL_START <= place < self.qemu.pool.end
+
+    def _tables(self, guide: ModelReplay, events: Sequence[Event]) -> Finding | None:
+        """Return where tables hold something else than the model says.
+
+        A walk that ends in a fault may have set A bits. An entry that software has stored to may
+        be cached with other A and D bits than it has now.
+        """
+        size = TABLES_END - TABLES_START
+        ours = guide.unit.load(TABLES_START, size)
+        theirs = self.qemu.memory(TABLES_START, size)
+        if ours == theirs:
+            return None
+        stored = Counter(event.address for event in events if isinstance(event, Store))
+        for at in range(0, size, 8):
+            if ours[at : at + 8] == theirs[at : at + 8]:
+                continue
+            model = int.from_bytes(ours[at : at + 8], "little")
+            real = int.from_bytes(theirs[at : at + 8], "little")
+            differ = (model ^ real) & ~(real & _ACCESSED)
+            if stored[TABLES_START + at] > 1:
+                differ &= ~(_ACCESSED | _DIRTY)
+            if differ:
+                number = guide.counters().events - 1
+                address = (TABLES_START + at).to_bytes(8, "big")
+                observed, permitted = (
+                    address + value.to_bytes(8, "big") for value in (real, model)
+                )
+                return Finding(number, FindingKind.DIVERGENCE, "table", observed, (permitted,))
+        return None
+
+
+def _suppressed(candidate: Candidate, dialect: Dialect) -> bool:
+    """Say whether a fault leaves no record: FPD is in force, and it is one that FPD is for."""
+    assert isinstance(candidate.outcome, Fault)
+    known = FAULT_REASONS.get(candidate.outcome.reason)
+    unqualified = candidate.outcome.reason == Reason.CONTEXT_RESERVED
+    if unqualified and dialect.context_reserved_unqualified:
+        return False
+    return candidate.fault_disable and (known is None or known.qualified)
+
+
+class _Teller:
+    """Tell models what happened, and let them fetch what a unit may have fetched.
+
+    A unit may read context and PASID entries before anything needs them (VT-d specification 6.1).
+    QEMU does so when an invalidation or GCMD makes it look at them again.
+    """
+
+    def __init__(self, models: list[ModelReplay], sids: Sequence[int], slot: int) -> None:
+        self.models, self._sids, self._slot = models, list(dict.fromkeys(sids)), slot
+        self.history = History(sids)
+        self.events: list[Event] = []
+        self.ways: dict[int, list[Candidate]] = {}
+        """What each access of a step could have been, by the number of its event."""
+        self._queued: list[tuple[int, ...]] = []
+
+    def access(self, access: Access) -> None:
+        """Take note of an access that is about to be told of."""
+        self.history.accessed(self.models[0], access.sid)
+        request = Request(access.sid, None, access.iova, access.kind)
+        self.ways[len(self.events)] = self.models[0].unit.translator.candidates(request)
+
+    def tell(self, *events: Event) -> None:
+        """Apply events."""
+        for event in events:
+            self.events.append(event)
+            for model in self.models:
+                model.apply(event)
+            if isinstance(event, Access):
+                self._cached(event)
+
+    def _cached(self, access: Access) -> None:
+        """Let models keep a translation that a stale entry gave, as the unit may have done."""
+        outcome = access.outcome
+        if not isinstance(outcome, Translation) or outcome.address == LOST:
+            return
+        place = outcome.address | access.iova & outcome.mask
+        for way in self.ways.get(len(self.events) - 1, ()):
+            given = way.outcome
+            if not isinstance(given, Translation) or not way.cache or way.domain < 0:
+                continue
+            if given.address | access.iova & given.mask == place and way.steps:
+                for model in self.models:
+                    _keep(model, access, way, given)
+
+    def stores(self, stores: Sequence[Store]) -> None:
+        """Take note of the descriptors among stores."""
+        self._queued = descriptors(stores, self._slot)
+
+    def write(self, write: RegWrite) -> None:
+        """Apply a register write and what comes with it."""
+        self.tell(write)
+        self.history.written(self.models[0], write, self._queued)
+        if write.offset in _FETCHING:
+            for model in self.models:
+                for sid in self._sids:
+                    _fetch(model, sid)
+
+
+def _keep(model: ModelReplay, access: Access, way: Candidate, given: Translation) -> None:
+    """Keep a translation under the domain that it was made for."""
+    unit, last = model.unit, way.steps[-1]
+    if last.role not in (Role.SECOND_STAGE, Role.FIRST_STAGE):
+        return
+    pasid = NO_PASID if last.role == Role.SECOND_STAGE else _pasid_of(model, access.sid)
+    tag = (way.domain, pasid, int(last.role))
+    leaf = CachedTranslation(given, ALL_RIGHTS, way.steps, unit.event)
+    unit.caches.add_translation(tag, given.mask.bit_length(), access.iova, leaf)
+    unit.remember(access.sid, tag)
+
+
+def _pasid_of(model: ModelReplay, sid: int) -> int:
+    """Return the PASID that a source used last for the first stage."""
+    return next((tag[1] for tag in model.unit.tags(sid) if tag[1] != NO_PASID), 0)
+
+
+def _fetch(model: ModelReplay, sid: int) -> None:
+    """Keep the entries of a source as they are now."""
+    unit = model.unit
+    translator, event = unit.translator, unit.event
+    lookup = translator.lookup
+    context = lookup.context(sid)
+    if not translator.enabled or isinstance(context, Blocked):
+        return
+    if lookup.mode == TTM_LEGACY:
+        domain = lookup.legacy_root(context.words).domain
+        unit.caches.add_context(sid, CachedWords(context.words, context.steps, event, domain))
+        return
+    unit.caches.add_context(sid, CachedWords(context.words, context.steps, event, -1))
+    number = lookup.effective_pasid(context.words, None)
+    entry = lookup.pasid(context, None, AccessKind.READ)
+    if not isinstance(entry, Blocked):
+        domain = lookup.scalable_root(context.words, entry, number).domain
+        kept = CachedWords(entry.words, entry.steps, event, domain)
+        unit.caches.add_pasid(sid, number, kept)

@@ -1,0 +1,507 @@
+"""Make up what software could do to a VT-d unit: sound platforms, violations, invalidations, DMA.
+
+A sequence is a list of steps; it depends on the random generator and the scene only. What a step
+does to memory and registers is given as events, so that every target takes the same sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+from decoders.events import AccessKind, RegWrite, Role, Store
+from decoders.layout import layout
+from decoders.vtd import registers as vtd
+from decoders.vtd.descriptors import (
+    ContextCacheInvalidation,
+    InterruptEntryCacheInvalidation,
+    InvalidationWait,
+    IotlbInvalidation,
+    PasidCacheInvalidation,
+    PasidIotlbInvalidation,
+)
+from decoders.vtd.registers import fault_record_offset, iotlb_offset, iva_offset
+from harness.generate.vtd_edits import edited
+from harness.generate.vtd_tables import (
+    NEAR,
+    NOWHERE,
+    PAGE,
+    QUEUE,
+    STATUS,
+    WIDE,
+    Spot,
+    Tables,
+    packed,
+)
+from harness.model.config import UnitConfig
+
+_TE, _SRTP, _QIE = 1 << 31, 1 << 30, 1 << 26
+_WIDE_QUEUE: Final = 1 << 11
+_SCALABLE: Final = 1 << 10
+_QUEUE_BYTES: Final = 4096
+_STATUS_WORDS: Final = 512
+_F: Final = 1 << 31
+"""F in the highest four bytes of a fault record."""
+
+_PFO, _IQE = 1, 1 << 4
+_WAIT: Final = layout(InvalidationWait)
+_CONTEXT: Final = layout(ContextCacheInvalidation)
+_IOTLB: Final = layout(IotlbInvalidation)
+_PASID: Final = layout(PasidCacheInvalidation)
+_PASID_IOTLB: Final = layout(PasidIotlbInvalidation)
+_ENTRIES: Final = layout(InterruptEntryCacheInvalidation)
+
+Words = tuple[int, ...]
+
+_ODD_PLACE, _ODD_VALUE = 0xF00, 0xFFFF_FF07
+_ODD_STATUS: Final[Words] = packed(
+    _WAIT, type=5, sw=1, iflag=1, stdata=_ODD_VALUE, staddr=STATUS + _ODD_PLACE
+)
+"""A wait that asks for both at once (6.5.2.8 allows it)."""
+
+_ALWAYS: Final = ((vtd.IQH.offset, 8),)
+"""What is read in every step, beside what says that there are faults."""
+
+_WRITTEN: Final = (
+    (vtd.FECTL.offset, 8), (vtd.IECTL.offset, 8), (vtd.IEADDR.offset, 8), (vtd.FEADDR.offset, 8),
+    (vtd.FECTL.offset, 4), (vtd.IECTL.offset, 4), (vtd.IEDATA.offset, 4), (vtd.FEDATA.offset, 4),
+    (vtd.ICS.offset, 4), (vtd.RTADDR.offset, 8), (vtd.RTADDR.offset, 4), (vtd.FSTS.offset, 4),
+)  # fmt: skip
+"""Registers that software may write at any time without an effect on translation."""
+
+
+_HALVES: Final = (vtd.FECTL.offset, vtd.IECTL.offset, vtd.IEADDR.offset)
+"""Registers of 32 bits at multiples of 8 with another behind them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Describe a device that can do DMA: the id it shows, what it can reach, and how."""
+
+    sid: int
+    width: int
+    kinds: tuple[AccessKind, ...]
+    write_alignment: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Describe a machine: the unit, DMA devices, the pages that DMA may hit."""
+
+    config: UnitConfig
+    devices: Sequence[Device]
+    pool_start: int
+    pool_pages: int
+    avoided: frozenset[str] = frozenset()
+    """Ids of known crashes (harness.deviations_vtd) to keep away from."""
+
+
+@dataclass(frozen=True, slots=True)
+class DmaChoice:
+    """Ask the device with this index for DMA."""
+
+    device: int
+    kind: AccessKind
+    iova: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Hold stores, the register writes behind them, registers to read, and DMA at the end.
+
+    waits are the status writes that were asked for, as address and value.
+    """
+
+    label: str
+    stores: tuple[Store, ...] = ()
+    writes: tuple[RegWrite, ...] = ()
+    reads: tuple[tuple[int, int], ...] = _ALWAYS
+    dma: DmaChoice | None = None
+    waits: tuple[tuple[int, int], ...] = ()
+
+
+class Generator:
+    """Make up sequences for a scene; `tables` are those of the last one."""
+
+    tables: Tables
+    slot: int
+    """Bytes of a descriptor in the last one."""
+
+    def __init__(self, scene: Scene, random: Random) -> None:
+        self._scene, self._random = scene, random
+        config = scene.config
+        self._record = fault_record_offset(config.capability, 0) + 12
+        self._iotlb = iotlb_offset(config.extended_capability)
+        self._iva = iva_offset(config.extended_capability)
+        kinds: tuple[tuple[Callable[[], list[Step]], int], ...] = (
+            (self._edit, 50),
+            (self._access, 25),
+            (self._flush, 8),
+            (self._odd, 4),
+            (self._register, 2),
+            (self._enable, 2),
+            (self._reroot, 2),
+        )
+        self._kinds = [kind for kind, _ in kinds]
+        self._weights = [weight for _, weight in kinds]
+
+    def sequence(self, steps: int) -> list[Step]:
+        """Return a sequence that begins in a machine that was just reset."""
+        scene, random = self._scene, self._random
+        sids = [device.sid for device in scene.devices]
+        self.tables = tables = Tables(
+            scene.config, sids, (scene.pool_start, scene.pool_pages), random
+        )
+        self._now = {spot.address: spot.words for spot in tables.spots}
+        self._tail, self._number = 0, random.randrange(1 << 20)
+        self._queued = self.tables.scalable or random.random() < 0.7
+        self._wide = bool(scene.config.ecap("smts")) and (
+            tables.stage == Role.FIRST_STAGE or tables.scalable or random.random() < 0.3
+        )
+        self.slot = 32 if self._wide else 16
+        self._level = _TE | (_QIE if self._queued else 0)
+        made = self._start()
+        while len(made) < steps:
+            (kind,) = random.choices(self._kinds, self._weights)
+            made += kind()
+        return made[:steps]
+
+    # -- the platform ------------------------------------------------------------------------
+
+    def _start(self) -> list[Step]:
+        """Return the steps that violate something, seldom, and switch translation on."""
+        random, tables = self._random, self.tables
+        stores = list(tables.stores)
+        for _ in range(random.choice((0, 0, 1, 2, 3))):
+            stores += self._change(random.choice(tables.spots))[0]
+        root = tables.root | (_SCALABLE if tables.scalable else 0)
+        writes = [RegWrite(vtd.RTADDR.offset, 8, root), RegWrite(vtd.GCMD.offset, 4, _SRTP)]
+        if self._queued:
+            queue = QUEUE | (_WIDE_QUEUE if self._wide else 0)
+            writes += [
+                RegWrite(vtd.IQT.offset, 8, 0),
+                RegWrite(vtd.IQA.offset, 8, queue),
+                RegWrite(vtd.GCMD.offset, 4, _QIE),
+            ]
+        first = Step("tables", tuple(stores), tuple(writes), (*_ALWAYS, (vtd.GSTS.offset, 4)))
+        enable = RegWrite(vtd.GCMD.offset, 4, self._level)
+        return [first, *self._flushed("flush", (), self._everything()), self._written([enable])]
+
+    def _written(self, writes: list[RegWrite], dma: bool = True) -> Step:
+        reads = (*_ALWAYS, (vtd.GSTS.offset, 4))
+        choice = self._dma() if dma else None
+        return Step("register", (), (*self._clear(), *writes), reads, choice)
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def _access(self) -> list[Step]:
+        return [Step("access", (), self._clear(), _ALWAYS, self._dma())]
+
+    def _edit(self) -> list[Step]:
+        """Change an entry, invalidate more or less, and use it."""
+        random = self._random
+        spot = random.choice(self.tables.spots)
+        stores, spot = self._change(spot)
+        draw = random.random()
+        steps = []
+        if draw < 0.2:
+            flushed = [Step("edit", tuple(stores), self._clear(), _ALWAYS, self._dma(spot))]
+        elif draw < 0.65:
+            flushed = self._flushed("edit", stores, self._covering(spot), spot)
+        else:
+            flushed = self._flushed("edit", stores, self._insufficient(spot), spot)
+        steps += flushed
+        if random.random() < 0.3:
+            steps.append(Step("access", (), self._clear(), _ALWAYS, self._dma(spot)))
+        return steps
+
+    def _flush(self) -> list[Step]:
+        random = self._random
+        spot = random.choice(self.tables.spots)
+        made = self._everything() if random.random() < 0.5 else self._covering(spot)
+        return self._flushed("flush", (), made, spot)
+
+    def _odd(self) -> list[Step]:
+        """Queue a descriptor that is strange, and put waits in its place behind it."""
+        if not self._queued:
+            return self._access()
+        head = self._tail
+        odd = self._strange()
+        step = self._queue("odd descriptor", (), [odd], None, False)
+        if odd[0] & 0x2F == _ODD_STATUS[0] & 0x2F:
+            step = replace(step, waits=((STATUS + _ODD_PLACE, _ODD_VALUE),))
+        repair: list[Store] = []
+        at = head
+        self._number += 1
+        while at != self._tail:
+            word = packed(_WAIT, type=5, sw=1, stdata=self._number, staddr=STATUS)
+            repair += self._slot_stores(at, word)
+            at = (at + self.slot) % _QUEUE_BYTES
+        writes = (
+            RegWrite(vtd.FSTS.offset, 4, _IQE),
+            RegWrite(vtd.IQT.offset, 8, self._tail),
+        )
+        again = Step("repair", tuple(repair), writes, _ALWAYS, None, ((STATUS, self._number),))
+        return [step, again]
+
+    def _strange(self) -> Words:
+        random = self._random
+        avoided = "wait-write-and-interrupt" in self._scene.avoided
+        match random.choice((0, 1, 3, 4, 5, 6) if avoided else (0, 1, 2, 3, 4, 5, 6)):
+            case 0:
+                return (random.choice((0, 10, 15, 0x205, 0xE02)), 0)
+            case 1:
+                flags = random.choice(({"fn": 1}, {"iflag": 1}, {"iflag": 1, "fn": 1}, {}))
+                return packed(_WAIT, type=5, **flags)
+            case 2:
+                return _ODD_STATUS
+            case 3:
+                words = list(random.choice(self._everything()))
+                words[random.randrange(2)] |= 1 << random.randrange(4, 64)
+                return tuple(words)
+            case 4:
+                return packed(_IOTLB, type=2, g=3, did=1, am=random.choice((18, 19, 63)), addr=NEAR)
+            case 5:
+                return packed(_ENTRIES, type=4, g=random.randrange(2))
+            case _:
+                shape, kind = random.choice(((_PASID, 7), (_PASID_IOTLB, 6)))
+                return packed(shape, type=kind, g=random.randrange(4), did=1)
+
+    def _register(self) -> list[Step]:
+        random = self._random
+        offset, size = random.choice(_WRITTEN)
+        if offset in _HALVES and "wide-register-write" in self._scene.avoided:
+            size = 4
+        # Event messages stay masked: nobody would take them.
+        value = random.getrandbits(8 * size) | 1 << 31
+        if offset == vtd.FSTS.offset:
+            value = random.choice((0, _PFO, 0xFF))
+        if offset in (vtd.FEADDR.offset, vtd.IEADDR.offset):
+            # The upper half is there with extended interrupt mode only.
+            value &= 0xFFFF_FFFC
+        # Of two registers that one write reaches, the upper may or may not be written (11.2).
+        whole = offset == vtd.RTADDR.offset
+        reads = (*_ALWAYS, (offset, size if whole else 4))
+        writes = (RegWrite(offset, size, value),)
+        steps = [Step("register", (), writes, reads, self._dma())]
+        if offset == vtd.RTADDR.offset:
+            # It counts with the next SRTP only.
+            root = self.tables.root | (_SCALABLE if self.tables.scalable else 0)
+            steps.append(self._written([RegWrite(offset, 8, root)]))
+        return steps
+
+    def _enable(self) -> list[Step]:
+        """Switch translation off and on again."""
+        off = self._written([RegWrite(vtd.GCMD.offset, 4, self._level & ~_TE)])
+        return [off, self._written([RegWrite(vtd.GCMD.offset, 4, self._level)])]
+
+    def _reroot(self) -> list[Step]:
+        """Set the root table once more, or one that is not sound, and then the sound one."""
+        random, tables = self._random, self.tables
+        root = tables.root | (_SCALABLE if tables.scalable else 0)
+        wrong = random.choice(
+            (root, root ^ _SCALABLE, root | 0xC00, tables.zeros, NOWHERE, root | 1 << 50)
+        )
+        steps = []
+        for value in (wrong, root):
+            steps.append(
+                self._written(
+                    [
+                        RegWrite(vtd.RTADDR.offset, 8, value),
+                        RegWrite(vtd.GCMD.offset, 4, self._level | _SRTP),
+                    ],
+                    dma=False,
+                )
+            )
+            steps += self._flushed("flush", (), self._everything())
+        return steps
+
+    # -- edits -------------------------------------------------------------------------------
+
+    def _change(self, spot: Spot) -> tuple[list[Store], Spot]:
+        """Return stores that change an entry, or repair one that is not sound."""
+        now = self._now[spot.address]
+        words = spot.words
+        if now == spot.words or self._random.random() < 0.4:
+            words = edited(spot, self.tables, self._random)
+        self._now[spot.address] = words
+        places = [n for n, (old, new) in enumerate(zip(now, words, strict=True)) if old != new]
+        return [Store(spot.address + 8 * n, 8, words[n]) for n in places], spot
+
+    # -- invalidations -----------------------------------------------------------------------
+
+    def _everything(self) -> list[Words]:
+        found = [packed(_CONTEXT, type=1, g=1)]
+        if self._wide:
+            found.append(packed(_PASID, type=7, g=3))
+        return [*found, packed(_IOTLB, type=2, g=1)]
+
+    def _covering(self, spot: Spot) -> list[Words]:
+        """Return what the specification asks for behind a change of an entry (6.5)."""
+        random, tables = self._random, self.tables
+        if spot.space >= 0:
+            return [self._pages(spot, random.random() < 0.5 and spot.leaf)]
+        place = tables.places[spot.device]
+        pasid, did = place.pasid, self._domain(place.space)
+        match spot.role:
+            case Role.CONTEXT | Role.SCALABLE_CONTEXT:
+                first = packed(_CONTEXT, type=1, g=3, sid=place.sid, did=did)
+                if random.random() < 0.3:
+                    first = packed(_CONTEXT, type=1, g=1)
+                pasids = [packed(_PASID, type=7, g=3)] if self._wide else []
+                return [first, *pasids, packed(_IOTLB, type=2, g=1)]
+            case Role.PASID_TABLE | Role.PASID_DIRECTORY:
+                first = packed(_PASID, type=7, g=3)
+                if spot.role == Role.PASID_TABLE and random.random() < 0.3:
+                    first = packed(_PASID, type=7, g=1, did=did, pasid=pasid)
+                return [first, packed(_IOTLB, type=2, g=1)]
+            case _:
+                return self._everything()
+
+    def _pages(self, spot: Spot, hint: bool) -> Words:
+        """Return an invalidation of the addresses that a paging entry serves."""
+        random, space = self._random, self.tables.spaces[spot.space]
+        first = space.stage == Role.FIRST_STAGE
+        shape, kind = (_PASID_IOTLB, 6) if first else (_IOTLB, 2)
+        pasids = [p.pasid for p in self.tables.places if p.space == spot.space] or [0]
+        more = {"pasid": random.choice(pasids)} if first else {}
+        mask = 9 * (spot.level - 1)
+        if random.random() < 0.3 or mask > self._scene.config.cap("mamv"):
+            return packed(shape, type=kind, g=2, did=space.domain, **more)
+        return packed(
+            shape,
+            type=kind,
+            g=3,
+            did=space.domain,
+            am=mask,
+            ih=int(hint),
+            addr=spot.iovas[0] & -(1 << 12 + mask),
+            **more,
+        )
+
+    def _insufficient(self, spot: Spot) -> list[Words]:
+        """Return less than a change needs, or something beside it."""
+        random = self._random
+        whole = self._covering(spot)
+        draw = random.random()
+        if len(whole) > 1 and draw < 0.6:
+            return [random.choice(whole)]
+        if spot.space >= 0 and draw < 0.5:
+            other = random.choice([s for s in self.tables.spots if s.space >= 0])
+            return [self._pages(other, random.random() < 0.5)]
+        did = random.choice([space.domain for space in self.tables.spaces])
+        return [
+            random.choice((packed(_IOTLB, type=2, g=2, did=did), packed(_CONTEXT, type=1, g=1)))
+        ]
+
+    def _domain(self, space: int) -> int:
+        return self.tables.spaces[space].domain if space >= 0 else 0x40
+
+    def _flushed(
+        self,
+        label: str,
+        stores: Sequence[Store],
+        descriptors: list[Words],
+        spot: Spot | None = None,
+    ) -> list[Step]:
+        """Return a step that stores, invalidates and uses what was changed."""
+        if self._queued:
+            wait = self._random.random() < 0.9
+            return [self._queue(label, stores, descriptors, spot, wait)]
+        writes = [write for words in descriptors for write in self._commands(words)]
+        reads = (*_ALWAYS, (vtd.CCMD.offset, 8), (self._iotlb, 8))
+        dma = self._dma(spot)
+        return [Step(label, tuple(stores), (*self._clear(), *writes), reads, dma)]
+
+    def _commands(self, words: Words) -> list[RegWrite]:
+        """Return the register writes that do what a descriptor says (11.4.6)."""
+        kind = words[0] & 0xF
+        if kind == 1:
+            granularity = _CONTEXT["g"].get(words)
+            value = 1 << 63 | granularity << 61
+            value |= _CONTEXT["did"].get(words) | _CONTEXT["sid"].get(words) << 16
+            return [RegWrite(vtd.CCMD.offset, 8, value | _CONTEXT["fm"].get(words) << 32)]
+        if kind != 2:
+            return []
+        value = 1 << 63 | _IOTLB["g"].get(words) << 60 | _IOTLB["did"].get(words) << 32
+        address = RegWrite(self._iva, 8, words[1])
+        return [address, RegWrite(self._iotlb, 8, value)]
+
+    def _queue(
+        self,
+        label: str,
+        stores: Sequence[Store],
+        descriptors: list[Words],
+        spot: Spot | None,
+        wait: bool,
+    ) -> Step:
+        placed, waits = list(stores), []
+        dma = self._dma(spot)
+        if wait:
+            self._number += 1
+            at = STATUS + 4 * (1 + self._number % _STATUS_WORDS)
+            waits.append((at, self._number))
+            more = {"fn": 1} if self._random.random() < 0.1 else {}
+            descriptors = [
+                *descriptors, packed(_WAIT, type=5, sw=1, stdata=self._number, staddr=at, **more)
+            ]  # fmt: skip
+        for words in descriptors:
+            placed += self._slot_stores(self._tail, words)
+            self._tail = (self._tail + self.slot) % _QUEUE_BYTES
+        writes = (*self._clear(), RegWrite(vtd.IQT.offset, 8, self._tail))
+        reads = (*_ALWAYS, (vtd.ICS.offset, 4), (vtd.IECTL.offset, 4))
+        return Step(label, tuple(placed), writes, reads, dma, tuple(waits))
+
+    def _slot_stores(self, at: int, words: Words) -> list[Store]:
+        filled = (*words, 0, 0)[: self.slot // 8]
+        return [Store(QUEUE + at + 8 * n, 8, word) for n, word in enumerate(filled)]
+
+    # -- DMA ---------------------------------------------------------------------------------
+
+    def _clear(self) -> tuple[RegWrite, ...]:
+        """Return the writes that make room for the next fault, seldom none."""
+        draw = self._random.random()
+        if draw < 0.05:
+            return ()
+        record = RegWrite(self._record, 4, _F)
+        return (record,) if draw < 0.8 else (record, RegWrite(vtd.FSTS.offset, 4, _PFO))
+
+    def _dma(self, spot: Spot | None = None) -> DmaChoice:
+        random, tables = self._random, self.tables
+        devices = self._scene.devices
+        spaces = {place.sid: place.space for place in tables.places}
+        wanted = list(range(len(devices)))
+        if spot is not None and random.random() < 0.8:
+            if spot.space >= 0:
+                wanted = [n for n in wanted if spaces[devices[n].sid] == spot.space] or wanted
+            elif spot.role != Role.ROOT:
+                sid = tables.places[spot.device].sid
+                wanted = [n for n in wanted if devices[n].sid == sid] or wanted
+        index = random.choice(wanted)
+        device = devices[index]
+        kind = random.choice(device.kinds)
+        space = spaces[device.sid]
+        iovas = list(tables.spaces[space].iovas) if space >= 0 else []
+        if spot is not None and spot.iovas and random.random() < 0.8:
+            iovas = list(spot.iovas)
+        reachable = [iova for iova in iovas if iova >> device.width == 0]
+        draw = random.random()
+        if draw < 0.88 and reachable:
+            iova = random.choice(reachable)
+        elif draw < 0.95 or space < 0:
+            iova = scene_page(self._scene, random)
+        else:
+            iova = random.choice(
+                (NEAR + 8 * PAGE, NOWHERE, 1 << 39, 1 << 47, 1 << 48, 1 << 63, WIDE - PAGE)
+            )
+        iova &= (1 << device.width) - 1
+        if iova < self._scene.pool_start:
+            iova = scene_page(self._scene, random)
+        return DmaChoice(index, kind, iova | 64 * random.randrange(PAGE // 64))
+
+
+def scene_page(scene: Scene, random: Random) -> int:
+    """Return a page of the pool, where DMA goes that is not translated."""
+    return scene.pool_start + PAGE * random.randrange(scene.pool_pages)

@@ -1,0 +1,230 @@
+"""A VT-d unit in a running QEMU, step by step: stores, register writes, DMA, in one round trip.
+
+Facts: hw/i386/intel_iommu.c of QEMU 10.0 and 11.1. One fault recording register, at 0x220.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from decoders.events import AccessKind, RegWrite, Store
+from decoders.vtd.registers import (
+    CAP,
+    ECAP,
+    FRCD_HIGH,
+    FRCD_LOW,
+    FSTS,
+    VER,
+    fault_record_offset,
+)
+from harness.errors import HarnessError
+from harness.qemu import qtest
+from harness.qemu.dma import DmaDevice, dma_devices, prepare
+from harness.qemu.landing import PAGE, Pool
+from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
+
+REGISTERS: Final = 0xFED9_0000
+"""Where QEMU's unit has its registers (Q35_HOST_BRIDGE_IOMMU_ADDR)."""
+
+DEVICES: Final = (
+    "rtl8139,addr=4",
+    "i82559er,addr=5",
+    "pcie-root-port,id=port1,slot=1,addr=6",
+    "pcie-pci-bridge,id=bridge,bus=port1",
+    "rtl8139,bus=bridge,addr=3",
+    "i82559er,bus=bridge,addr=4",
+    "pcie-root-port,id=port2,slot=2,addr=7",
+    "rtl8139,bus=port2",
+)
+"""Two on the root bus, two behind a conventional bridge that share an id, one on a port."""
+
+MACHINES: Final[dict[str, dict[str, str]]] = {
+    "legacy": {"aw-bits": "48"},
+    "narrow": {"aw-bits": "39"},
+    "second-stage": {"aw-bits": "48", "scalable": "on"},
+    "first-stage": {"aw-bits": "48", "scalable": "on", "first-stage": "on"},
+    "snoop": {"aw-bits": "48", "snoop-control": "on", "fs1gp": "off"},
+}
+"""Options of intel-iommu by the name of a machine."""
+
+_NAMES: Final = {
+    "scalable": ("scalable-mode", "x-scalable-mode"),
+    "first-stage": ("fsts", "x-flts"),
+}
+"""What options are called, in the versions that have them."""
+
+MEMORY: Final = ((0, 0xA_0000), (RAM_START, RAM_SIZE - RAM_START))
+POOL_PAGES: Final = 64
+POOL_START: Final = RAM_SIZE - POOL_PAGES * PAGE
+_HELP_SECONDS: Final = 20.0
+
+
+def options(program: str, machine: str) -> str:
+    """Return the value of -device for a machine, in the words of this QEMU.
+
+    Errors: HarnessError when it has no intel-iommu, or not with what the machine needs.
+    """
+    known = _known_options(program)
+    words = ["intel-iommu", "intremap=off"]
+    for option, value in MACHINES[machine].items():
+        name = next((n for n in _NAMES.get(option, (option,)) if n in known), None)
+        if name is None:
+            raise HarnessError(f"{program} has no intel-iommu with {option}")
+        words.append(f"{name}={value}")
+    return ",".join(words)
+
+
+def _known_options(program: str) -> set[str]:
+    try:
+        said = subprocess.run(
+            [program, "-device", "intel-iommu,help"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_HELP_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HarnessError(f"cannot run {program}: {error}") from error
+    lines = said.stdout.decode(errors="replace").splitlines()
+    found = {line.split("=")[0].strip() for line in lines if "=<" in line}
+    if not found:
+        told = said.stderr.decode(errors="replace").strip()[:200]
+        raise HarnessError(f"{program} has no intel-iommu: {told}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Dma:
+    """Ask for DMA of the device with this index."""
+
+    device: int
+    kind: AccessKind
+    iova: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Hold what came of a step.
+
+    reads are the values asked for, behind the register writes; before is FSTS just before the
+    DMA. Behind it follow FSTS, the fault record as (low, high) and what DMA changed in the pool, as
+    address and content.
+    """
+
+    reads: list[int]
+    before: int
+    status: int
+    record: tuple[int, int]
+    landed: list[tuple[int, bytes]]
+
+
+class VtdQemu:
+    """Own a PC with an intel-iommu and DMA devices; the state after reset() is always the same."""
+
+    def __init__(self, machine: str, program: str = PROGRAM) -> None:
+        self._cleanup = contextlib.ExitStack()
+        self.option = options(program, machine)
+        self._pc = self._cleanup.enter_context(Pc((self.option, *DEVICES), program))
+        try:
+            self.pool = Pool(self._pc.ram, POOL_START, POOL_PAGES)
+            self.devices: list[DmaDevice] = dma_devices(self._pc)
+            load = self._pc.machine.load
+            self.unit_version = load(REGISTERS + VER.offset, VER.size)
+            self.capability = load(REGISTERS + CAP.offset, CAP.size)
+            self.extended_capability = load(REGISTERS + ECAP.offset, ECAP.size)
+            self.version = self._pc.version
+        except BaseException:
+            self.close()
+            raise
+        record = REGISTERS + fault_record_offset(self.capability, 0)
+        status = qtest.load(REGISTERS + FSTS.offset, FSTS.size)
+        self._before = status
+        self._after = (
+            status,
+            qtest.load(record, FRCD_LOW.size),
+            qtest.load(record + FRCD_HIGH.offset, FRCD_HIGH.size),
+        )
+        self.log: list[str] = []
+
+    @property
+    def width(self) -> int:
+        """Return the host address width, which is that of guest addresses, too."""
+        return (self.capability >> 16 & 0x3F) + 1
+
+    def sid(self, device: int) -> int:
+        """Return the source id of a device's DMA."""
+        return self.devices[device].function.requester
+
+    def restart(self) -> None:
+        """Start a QEMU that has ended anew."""
+        self._pc.start()
+        self.devices = dma_devices(self._pc)
+
+    def reset(self) -> None:
+        """Reset the whole system; RAM is zero but for the marks of the pool."""
+        self._pc.reset()
+        prepare(self._pc, self.devices)
+        self._pc.ram[:POOL_START] = bytes(POOL_START)
+        self.pool.restore()
+        lines = [line for device in self.devices for line in device.prepare()]
+        self.log = [*self._pc.config.again(), *lines]
+
+    def step(
+        self,
+        stores: Sequence[Store],
+        writes: Sequence[RegWrite],
+        reads: Sequence[tuple[int, int]],
+        dma: Dma | None,
+    ) -> Seen:
+        """Store, write registers, read some, do DMA, and see what came of it."""
+        ram = self._pc.ram
+        for store in stores:
+            ram[store.address : store.address + store.size] = store.value.to_bytes(
+                store.size, "little"
+            )
+            self.log.append(qtest.store(store.address, store.size, store.value))
+        lines = [qtest.store(REGISTERS + w.offset, w.size, w.value) for w in writes]
+        lines += [qtest.load(REGISTERS + offset, size) for offset, size in reads]
+        lines.append(self._before)
+        lines += self._lines(dma)
+        lines += self._after
+        self.log += lines
+        answers = self._pc.machine.commands(lines)
+        first = len(writes)
+        read = [int(answer, 16) for answer in answers[first : first + len(reads)]]
+        before = int(answers[first + len(reads)], 16)
+        status, low, high = (int(answer, 16) for answer in answers[-3:])
+        return Seen(read, before, status, (low, high), self.pool.changes())
+
+    def memory(self, address: int, size: int) -> bytes:
+        """Return what RAM holds."""
+        return self._pc.ram[address : address + size]
+
+    def _lines(self, dma: Dma | None) -> Sequence[str]:
+        if dma is None:
+            return ()
+        operation = self.devices[dma.device].operation(dma.kind, dma.iova)
+        if operation is None:
+            model = self.devices[dma.device].model
+            raise ValueError(f"{model} cannot {dma.kind.name.lower()} at {dma.iova:#x}")
+        return operation.lines
+
+    def close(self) -> None:
+        """End QEMU."""
+        self._cleanup.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

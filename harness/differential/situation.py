@@ -25,7 +25,8 @@ from harness.findings import Finding, FindingKind
 from harness.generate.vtd_tables import QUEUE
 from harness.model.caches import CachedTranslation
 from harness.model.lookup import CONTEXT, PASID, TT_PASS_THROUGH, TTM_LEGACY, Blocked
-from harness.model.translate import Candidate, Request
+from harness.model.stages import Rights
+from harness.model.translate import Candidate
 from harness.targets.model import ModelReplay
 
 LOST: Final = (1 << 64) - 4096
@@ -58,7 +59,7 @@ def passing(guide: ModelReplay, sid: int) -> bool:
         return False
     if translator.lookup.mode == TTM_LEGACY:
         return CONTEXT["tt"].get(context.words) == TT_PASS_THROUGH
-    entry = translator.lookup.pasid(context, None, AccessKind.READ)
+    entry = translator.lookup.pasid(context, None)
     return not isinstance(entry, Blocked) and PASID["pgtt"].get(entry.words) == 4
 
 
@@ -164,11 +165,10 @@ def situation(
 def cached(guide: ModelReplay, access: Access) -> list[CachedTranslation]:
     """Return the translations kept for an access, those with the right first, of all domains."""
     unit = guide.unit
-    request = Request(access.sid, None, access.iova, access.kind)
     found = [
         way for tag in unit.tags(access.sid) for way in unit.caches.translations(tag, access.iova)
     ]
-    return sorted(found, key=lambda way: not unit.translator.allows(way.rights, request))
+    return sorted(found, key=lambda way: not _allows(way.rights, access))
 
 
 def _left(guide: ModelReplay, access: Access) -> bool:
@@ -221,9 +221,12 @@ def _fault_disable(ways: Sequence[Candidate], event: Event) -> set[str]:
 
 def _cached_without_right(guide: ModelReplay, access: Access) -> bool:
     """Say whether a cached translation of an access lacks the right that it needs."""
-    request = Request(access.sid, None, access.iova, access.kind)
     ways = cached(guide, access)
-    return bool(ways) and not guide.unit.translator.allows(ways[-1].rights, request)
+    return bool(ways) and not _allows(ways[-1].rights, access)
+
+
+def _allows(rights: Rights, access: Access) -> bool:
+    return rights.user and (rights.write if access.kind is AccessKind.WRITE else rights.read)
 
 
 def _word(seen: object, access: Access | None) -> str:

@@ -47,9 +47,9 @@ from harness.generate.vtd_tables import TABLES_END, TABLES_START
 from harness.model.caches import CachedTranslation, CachedWords
 from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
-from harness.model.lookup import NO_PASID, TTM_LEGACY, Blocked
+from harness.model.lookup import TTM_LEGACY, Blocked
+from harness.model.stages import ALL_RIGHTS, NO_PASID
 from harness.model.translate import Candidate, Request
-from harness.model.walk import ALL_RIGHTS
 from harness.native import available
 from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
 from harness.targets import target_named
@@ -469,8 +469,8 @@ def _fetch(model: ModelReplay, sid: int) -> None:
         return
     unit.caches.add_context(sid, CachedWords(context.words, context.steps, event, -1))
     number = lookup.effective_pasid(context.words, None)
-    entry = lookup.pasid(context, None, AccessKind.READ)
+    entry = lookup.pasid(context, None)
     if not isinstance(entry, Blocked):
-        domain = lookup.scalable_root(context.words, entry, number).domain
+        domain = lookup.scalable_root(context.words, entry, number, False).domain
         kept = CachedWords(entry.words, entry.steps, event, domain)
         unit.caches.add_pasid(sid, number, kept)

@@ -197,9 +197,7 @@ class _SecondStage:
                 return rights.read
 
     def _reserved(self, level: int, leaf: bool) -> int:
-        mask = RESERVED_SECOND_STAGE[level, leaf] | self._config.beyond_host
-        if leaf:
-            mask |= TM_MASK
+        mask = RESERVED_SECOND_STAGE[level, leaf] | self._config.beyond_host | TM_MASK
         if not leaf or self._snoop_reserved:
             mask |= SNP_MASK
         if leaf and level > 1 and not self._large >> (level - 2) & 1:

@@ -118,6 +118,10 @@ class Translator:
                 return written
         return found
 
+    def candidates(self, request: Request) -> list[Candidate]:
+        """Return all ways to an outcome, the fresh one first: several may have the same outcome."""
+        return list(self._candidates(request, Fresh()))
+
     def _permitted(self, request: Request) -> tuple[list[Candidate], Fresh]:
         fresh = Fresh()
         unique: list[Candidate] = []

@@ -239,6 +239,14 @@ class VtdUnit:
             self.faults.record(record, taken.reason, disable)
         return InterruptVerdict(tuple(permitted), taken)
 
+    def tags(self, sid: int) -> tuple[Tag, ...]:
+        """Return the last tags that requests without PASID were walked under, newest first."""
+        return tuple(self._tags.get((sid, -1), ()))
+
+    def remember(self, sid: int, tag: Tag) -> None:
+        """Take note that a request without PASID was walked under a tag."""
+        self._remembered((sid, -1), tag)
+
     def adopt(self, seen: Observation) -> None:
         """Take over something the recorded unit did and this one did not."""
         match seen:
@@ -258,12 +266,15 @@ class VtdUnit:
         key = (sid, -1 if pasid is None else pasid)
         if root is None or root.stage is None:
             return self._tags.get(key, [])
+        return self._remembered(key, root.tag)
+
+    def _remembered(self, key: tuple[int, int], tag: Tag) -> list[Tag]:
         if key not in self._tags and len(self._tags) >= SOURCES_LIMIT:
             self._tags.clear()
         tags = self._tags.setdefault(key, [])
-        if root.tag in tags:
-            tags.remove(root.tag)
-        tags.insert(0, root.tag)
+        if tag in tags:
+            tags.remove(tag)
+        tags.insert(0, tag)
         del tags[TAGS_KEPT:]
         return tags
 

@@ -1,0 +1,114 @@
+"""A real intel-iommu under made-up software: known deviations are told from everything else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from decoders.events import RegWrite, Store
+from decoders.vtd import registers as vtd
+from harness.deviations_vtd import DEVIATIONS, Situation, explanation, known_crash
+from harness.differential.shrink import relocated, shrunk
+from harness.differential.vtd import Differential
+from harness.generate.vtd import Step
+from harness.generate.vtd_tables import QUEUE
+from harness.model.dialects import SPECIFICATION, dialect_named
+from harness.qemu.process import EndedError
+from harness.qemu.vtd import VtdQemu
+
+qemu_only = pytest.mark.qemu
+STEPS = 60
+
+
+@pytest.fixture(scope="module", params=["legacy", "second-stage", "first-stage"])
+def machine(request: pytest.FixtureRequest) -> Iterator[VtdQemu]:
+    with VtdQemu(request.param) as found:
+        yield found
+
+
+def held_to(machine: VtdQemu, specification: bool = False) -> Differential:
+    own = dialect_named("qemu-{}.{}".format(*machine.version))
+    return Differential(machine, ["model"], STEPS, own, SPECIFICATION if specification else own)
+
+
+@qemu_only
+def test_what_qemu_does_is_known(machine: VtdQemu) -> None:
+    differential = held_to(machine)
+    for seed in range(8):
+        for found in differential.run(seed):
+            row = differential.deviation(found)
+            assert row is not None, f"seed {seed}, step {found.step}: {found.facts}"
+    totals = differential.totals
+    assert totals.accesses > 250 and totals.records > 60, totals
+
+
+@qemu_only
+def test_the_specification_alone_is_not_what_qemu_does(machine: VtdQemu) -> None:
+    differential = held_to(machine, specification=True)
+    met = set()
+    for seed in range(15):
+        try:
+            found = differential.run(seed)
+        except EndedError as error:
+            known = known_crash(str(error), machine.version)
+            assert known is not None, str(error)
+            met.add(known.id)
+            machine.restart()
+            continue
+        rows = [differential.deviation(one) for one in found]
+        assert None not in rows, f"seed {seed}: {[one.facts for one in found]}"
+        met |= {row.id for row in rows if row is not None}
+    assert len(met) >= 3, met
+
+
+@qemu_only
+def test_a_kept_case_is_small_and_is_seen_again_by_plain_qemu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness", "--json", "diff", "--unit", "vtd", "--targets"]
+    command += ["model,qemu", "--machine", "second-stage", "--steps", "200", "--seed", "1"]
+    done = subprocess.run(
+        [*command, "--no-deviations", "--keep", str(tmp_path)], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found[-1]["type"] == "summary" and found[-1]["divergences"] > 0
+    traces = [Path(line["trace"]) for line in found if line.get("trace")]
+    assert traces, done.stdout
+    for trace in traces:
+        assert len(trace.read_text().splitlines()) < 200, f"{trace.name} is not small"
+        script = trace.with_suffix(".sh").read_text()
+        assert script.startswith("#!/bin/sh\n") and "-qtest stdio" in script
+
+
+def test_every_deviation_says_what_it_is_and_how_it_is_known() -> None:
+    for row in DEVIATIONS:
+        assert row.what and row.source and row.section, row
+        assert bool(row.members) != bool(row.subject), f"{row.id} is known by both or neither"
+
+
+def test_a_deviation_ends_with_the_version_that_fixed_it() -> None:
+    fence = Situation("IQH", "0x0", frozenset({"0x10"}), frozenset({"wait that only fences"}))
+    row = explanation(fence, (10, 0, 2))
+    assert row is not None and row.id == "fence-only-wait"
+    assert explanation(fence, (11, 1, 3)) is None
+
+
+def test_descriptors_move_up_when_steps_are_left_out() -> None:
+    def step(slot: int, value: int) -> Step:
+        stores = (Store(QUEUE + 16 * slot, 8, value), Store(QUEUE + 16 * slot + 8, 8, 0))
+        return Step("flush", stores, (RegWrite(vtd.IQT.offset, 8, 16 * (slot + 1)),))
+
+    steps = [step(0, 1), step(1, 2), step(2, 3)]
+    moved = relocated([steps[0], steps[2]], 16)
+    assert moved == [step(0, 1), step(1, 3)]
+
+    def has_three(left: Sequence[Step]) -> bool:
+        return any(store.value == 3 for step in left for store in step.stores)
+
+    tail = RegWrite(vtd.IQT.offset, 8, 16)
+    assert shrunk(steps, 16, has_three) == [Step("flush", (Store(QUEUE, 8, 3),), (tail,))]

@@ -12,14 +12,20 @@ from typing import Self, TextIO
 
 from decoders.errors import DecodeError
 from decoders.events import Clock, Event
-from harness.trace.codec import FieldError, from_fields, to_fields
+from harness.trace.codec import (
+    ANSWER_LIMIT,
+    REQUEST_LIMIT,
+    FieldError,
+    from_fields,
+    to_fields,
+)
 from harness.trace.header import JSON_LIMIT, Header
 from harness.trace.lines import format_event, parse_event
 
 TITLE = "dmarewind-text 1"
 HEADER_WORD = "header "
-LINE_LIMIT = 64 << 10
-"""Bytes of a line that holds an event."""
+LINE_LIMIT = 2 * (REQUEST_LIMIT + ANSWER_LIMIT) + 1024
+"""Bytes of a line that holds an event: a Request has the longest, most of it in hexadecimal."""
 
 HEADER_LINE_LIMIT = JSON_LIMIT + len(HEADER_WORD)
 

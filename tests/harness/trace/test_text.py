@@ -9,9 +9,43 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decoders.errors import DecodeError
-from decoders.events import Access, Event, Gap, Role, Snapshot
+from decoders.events import (
+    TAGS,
+    Access,
+    AccessKind,
+    Attribute,
+    Clock,
+    ConfigSpace,
+    Descriptor,
+    DeviceReset,
+    Endpoint,
+    Event,
+    FaultRecord,
+    FaultReport,
+    Features,
+    Gap,
+    Interrupt,
+    InterruptRequest,
+    Posted,
+    RegRead,
+    RegWrite,
+    Release,
+    Request,
+    Reset,
+    Role,
+    Snapshot,
+    StatusWrite,
+    Store,
+    Translation,
+)
 from harness.trace import Header, TraceReader, TraceWriter, parse_text, read_text, write_text
-from harness.trace.codec import FieldError
+from harness.trace.codec import (
+    ANSWER_LIMIT,
+    CONFIG_LIMIT,
+    REGIONS_LIMIT,
+    REQUEST_LIMIT,
+    FieldError,
+)
 from harness.trace.lines import format_event, parse_event
 from harness.trace.text import LINE_LIMIT
 from tests.harness.trace.samples import EVENTS, HEADER
@@ -198,8 +232,8 @@ def test_bad_head(tmp_path: Path, content: bytes, line: int) -> None:
     [
         (b"clock 12", "no newline"),  # of 1234, perhaps
         (b"gap \xff\n", "not UTF-8"),
-        (b"gap " + b"x" * LINE_LIMIT + b"\n", "more than 65536 bytes"),
-        (b"x" * (4 << 20), "more than 65536 bytes"),
+        (b"gap " + b"x" * LINE_LIMIT + b"\n", f"more than {LINE_LIMIT} bytes"),
+        (b"x" * (4 << 20), f"more than {LINE_LIMIT} bytes"),
     ],
     ids=["torn", "not-utf-8", "long", "endless"],
 )
@@ -228,15 +262,43 @@ def test_every_prefix_gives_a_prefix_of_the_events(tmp_path: Path) -> None:
         assert found == EVENTS[:whole]
 
 
-def test_longest_lines_can_be_read(tmp_path: Path) -> None:
-    longest: list[Event] = [
-        Snapshot((1 << 64) - 4096, Role.SCALABLE_CONTEXT, 7, b"\xff" * 4096),
-        Gap("\x01" * 4096),
-        Gap("\U000e0001" * 1024),
-    ]
+TOP = (1 << 64) - 1
+WIDE = 0xFFFF_FFFF  # an endpoint, or another number of 32 bits
+LONGEST_NAME = Attribute.TRANSLATED | Attribute.PRIVILEGED
+LONGEST: list[Event] = [
+    RegWrite(WIDE, 8, TOP),
+    RegRead(WIDE, 8, TOP),
+    Store(TOP - 7, 8, TOP),
+    Snapshot(TOP - 4095, Role.SCALABLE_CONTEXT, 7, b"\xff" * 4096),
+    Release(TOP - 4095),
+    Access(WIDE, 0xFFFFF, TOP, AccessKind.EXECUTE, Translation(TOP, TOP), LONGEST_NAME),
+    Descriptor((TOP,) * 4),
+    FaultRecord(TOP, TOP, TOP),
+    StatusWrite(TOP - 3, WIDE),
+    Interrupt(TOP, WIDE),
+    Reset(),
+    Clock(TOP),
+    Gap("\x01" * 4096),
+    Gap("\U000e0001" * 1024),
+    Request(b"\xff" * REQUEST_LIMIT, WIDE, b"\xff" * ANSWER_LIMIT),
+    FaultReport(0xFF, WIDE, WIDE, TOP),
+    Features(TOP, TOP),
+    ConfigSpace(b"\xff" * CONFIG_LIMIT),
+    DeviceReset(),
+    Endpoint(WIDE, ((0xFF, TOP, TOP),) * REGIONS_LIMIT),
+    InterruptRequest(0xFFFF, TOP, WIDE, Posted(TOP - 63, 0xFF, True)),
+]
+
+
+@pytest.mark.parametrize("event", LONGEST, ids=lambda event: type(event).__name__)
+def test_the_longest_line_of_each_kind_can_be_read(tmp_path: Path, event: Event) -> None:
     path = tmp_path / "a.txt"
-    write_text(path, HEADER, longest)
-    assert list(read_text(path)) == longest
+    write_text(path, HEADER, [event])
+    assert list(read_text(path)) == [event]
+
+
+def test_each_kind_has_a_longest_line() -> None:
+    assert {type(event) for event in LONGEST} == set(TAGS.values())
 
 
 def test_a_bad_event_is_not_written(tmp_path: Path) -> None:

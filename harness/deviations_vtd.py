@@ -242,7 +242,7 @@ DEVIATIONS: Final = (
         "pasid-entry-unchecked",
         "7.3",
         "while FPD of a cached context entry is set, a PASID entry that cannot be used is used "
-        "nevertheless (docs/findings/vtd-fault-disable-pasid.md)",
+        "nevertheless (docs/findings/vtd-pasid-not-present.md)",
         "vtd_do_iommu_translate (is_fpd_set), vtd_get_iova_pgtbl_base",
         subject=("access",),
         permitted=("fault 0x50", "fault 0x51", "fault 0x58", "fault 0x59", "fault 0x5b"),
@@ -251,9 +251,9 @@ DEVIATIONS: Final = (
     VtdDeviation(
         "pasid-present-unchecked",
         "9.6",
-        "a PASID entry that is not present any more is used while the context entry is cached",
+        "a PASID entry that is not present any more is used while the context entry is cached "
+        "(docs/findings/vtd-pasid-not-present.md)",
         "vtd_do_iommu_translate (vtd_ce_get_pasid_fpd does not look at P)",
-        last=_FIXED_11,
         subject=("access",),
         permitted=("fault 0x59",),
     ),

@@ -195,9 +195,9 @@ def _read_before(event: Event, access: Access) -> bool:
 
 
 def _entries(ways: Sequence[Candidate]) -> set[str]:
-    """Return what the fresh context and PASID entries of an access are remarkable for."""
+    """Return what the context and PASID entries of an access are remarkable for."""
     found = set()
-    for step in ways[0].steps if ways else ():
+    for step in (step for way in ways for step in way.steps):
         if step.role == Role.SCALABLE_CONTEXT and step.value & _FPD and step.value & 1:
             found.add("FPD of the context entry")
         if step.role == Role.PASID_TABLE and not step.address % 64 and step.value & _SSADE:

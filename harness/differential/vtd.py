@@ -295,6 +295,8 @@ class Differential:
         hidden = bool(seen.before & _PFO or seen.status & _PFO)
         if seen.before & _PPF and _RECORD["sid"].get((low, high)) == sid:
             hidden = True
+        # An overflow says that one did fault.
+        overflowed = bool(seen.status & _PFO and not seen.before & _PFO)
         both = self.qemu.devices[dma.device].model == "i82559er"
         for kind in (AccessKind.READ, AccessKind.WRITE) if both else (dma.kind,):
             access = Access(sid, None, dma.iova, kind, None)
@@ -310,7 +312,9 @@ class Differential:
                 teller.tell(replace(access, outcome=outcome), record)
                 record, hidden = None, True
                 continue
-            teller.tell(replace(access, outcome=self._unseen(guide, access, hidden)))
+            outcome = self._unseen(guide, access, hidden, overflowed)
+            overflowed = overflowed and not isinstance(outcome, Fault)
+            teller.guess(replace(access, outcome=outcome))
         if record is not None:
             teller.tell(record)
 
@@ -318,10 +322,12 @@ class Differential:
         size = self.scene.devices[choice.device].write_alignment
         return choice.iova - choice.iova % size
 
-    def _unseen(self, guide: ModelReplay, access: Access, hidden: bool) -> Outcome:
+    def _unseen(self, guide: ModelReplay, access: Access, hidden: bool, faulted: bool) -> Outcome:
         """Return what an access may have been that left neither data nor a fault record."""
         request = Request(access.sid, None, access.iova, access.kind)
         for candidate in guide.unit.translator.candidates(request):
+            if faulted and not isinstance(candidate.outcome, Fault):
+                continue
             if self._leaves_nothing(candidate, access, hidden):
                 return candidate.outcome
         # QEMU finds what it has cached by source, under whatever domain that was.
@@ -407,20 +413,23 @@ class _Teller:
             self.events.append(event)
             for model in self.models:
                 model.apply(event)
-            if isinstance(event, Access):
-                self._cached(event)
+            if isinstance(event, Access) and isinstance(event.outcome, Translation):
+                if event.outcome.address != LOST:
+                    place = event.outcome.address | event.iova & event.outcome.mask
+                    self._cached(event, place)
 
-    def _cached(self, access: Access) -> None:
-        """Let models keep a translation that a stale entry gave, as the unit may have done."""
-        outcome = access.outcome
-        if not isinstance(outcome, Translation) or outcome.address == LOST:
-            return
-        place = outcome.address | access.iova & outcome.mask
+    def guess(self, access: Access) -> None:
+        """Apply an access that left nothing: whatever it may have used may be cached now."""
+        self.tell(access)
+        self._cached(access, None)
+
+    def _cached(self, access: Access, place: int | None) -> None:
+        """Let models keep what a stale entry gave, if it led to a place (or at all)."""
         for way in self.ways.get(len(self.events) - 1, ()):
             given = way.outcome
             if not isinstance(given, Translation) or not way.cache or way.domain < 0:
                 continue
-            if given.address | access.iova & given.mask == place and way.steps:
+            if way.steps and place in (None, given.address | access.iova & given.mask):
                 for model in self.models:
                     _keep(model, access, way, given)
 

@@ -179,7 +179,10 @@ _QEMU_10_0 = replace(
     fault_record_ignored=1 << 31 | 0xFFFFF << 40,
 )
 
-DIALECTS = {dialect.name: dialect for dialect in (SPECIFICATION, _QEMU, _QEMU_10_0)}
+# Of 11.1 its behaviour was compared (11.1.3, `dmarewind diff --unit vtd`), not its source.
+_QEMU_11_1 = replace(_QEMU, name="qemu-11.1")
+
+DIALECTS = {dialect.name: dialect for dialect in (SPECIFICATION, _QEMU, _QEMU_10_0, _QEMU_11_1)}
 
 
 def dialect_named(name: str) -> Dialect:

@@ -103,7 +103,7 @@ def test_a_defect_of_a_unit_is_found(name: str) -> None:
         (["--targets", "model,abacus"], "'abacus' is none of"),
         (["--steps", "0"], "not a number of things"),
         (["--seed", "x"], "not a seed"),
-        (["--unit", "vtd"], "invalid choice"),
+        (["--unit", "abacus"], "invalid choice"),
     ],
 )
 def test_bad_arguments(

@@ -93,6 +93,13 @@ DEVIATIONS: Final = (
         ignored=(Condition.MAP_ALIGNMENT,),
     ),
     Deviation(
+        "map-input-range",
+        "5.13.4",
+        "MAP takes a range that reaches beyond input_range",
+        "virtio_iommu_map",
+        ignored=(Condition.MAP_INPUT_RANGE,),
+    ),
+    Deviation(
         "map-reserved-region",
         "5.13.6.5",
         "MAP takes a range that meets a reserved region of an endpoint",
@@ -105,6 +112,22 @@ DEVIATIONS: Final = (
         "MAP and UNMAP take a range that ends before it starts; no lookup is reliable then",
         "virtio_iommu_map, virtio_iommu_unmap",
         ignored=(Condition.MAP_ORDER, Condition.UNMAP_ORDER),
+    ),
+    Deviation(
+        "breaks",
+        "5.13.6",
+        "a request without a head, or room for a tail, and a config.bypass above 1 end all answers "
+        "and fault reports until the device is reset (DEVICE_NEEDS_RESET)",
+        "virtio_iommu_handle_command, virtio_iommu_set_config",
+        members=("breaks",),
+    ),
+    Deviation(
+        "endpoint-ids-wrap",
+        "5.13.6.3",
+        "of an endpoint's id the lowest 16 bits say who it is: ATTACH and PROBE of 0x10020 succeed "
+        "where 0x20 is there, though its DMA stays in the domain of 0x20",
+        "virtio_iommu_mr",
+        members=("endpoint_ids_wrap",),
     ),
     Deviation(
         "unmap-removes-before-split",

@@ -146,7 +146,9 @@ class _Run:
         answering = QEMU if QEMU in args.targets else MODEL
         named = [MODEL, *args.targets] if answering == QEMU else args.targets
         self.judges = [name for name in dict.fromkeys(named) if name != answering]
-        dialect = unit.dialect if args.deviations else SPECIFICATION
+        # How wide ids are is a fact about the machine.
+        strict = dataclasses.replace(SPECIFICATION, endpoint_bits=unit.dialect.endpoint_bits)
+        dialect = unit.dialect if args.deviations else strict
         self.differential = Differential(unit, self.judges, SEQUENCE, dialect)
         self.divergences = 0
         self.reasons: Counter[str] = Counter()

@@ -36,7 +36,7 @@ from decoders.vtd.tables import (
 )
 from harness.decoded import VIRTIO, VTD, known_reason
 from harness.decoded_virtio import decode_report, properties, request_words, status_text
-from harness.findings import Finding, FindingKind, StepTuple
+from harness.findings import BROKEN, UNANSWERED, Finding, FindingKind, StepTuple
 from harness.trace.lines import format_event, format_sid
 
 _SHAPES: dict[Role, type[Structure]] = {
@@ -65,6 +65,11 @@ _INTRODUCTION = {
 _VIRTIO_INTRODUCTION = {
     FindingKind.STALE_AFTER_INVALIDATION: "the unit used a mapping after its end",
 }
+_UNANSWERED = {
+    UNANSWERED: "the unit did not give the request back, and does not ask to be reset",
+    BROKEN: "the unit did not give the request back: it asks to be reset (NEEDS_RESET)",
+}
+"""By the subject of a finding; it has what was recorded, or what is permitted."""
 _LABELS = ("filled by", "changed by", "covered by")
 _VIRTIO_LABELS = ("mapped by", "changed by", "ended by")
 
@@ -136,7 +141,7 @@ def _written(finding: Finding, event: Event | None, outcome: object) -> str:
     """Put what is permitted, or was recorded, into words: bytes are what the finding is about."""
     if not isinstance(outcome, bytes):
         return answer(outcome, VIRTIO)
-    if finding.subject != "request":
+    if finding.subject not in ("request", *_UNANSWERED):
         return f"bypass {outcome.hex()}"  # all of a config space that is compared
     found, _ = properties(event.data if isinstance(event, Request) else b"", outcome)
     size = len(outcome) - TAIL_SIZE
@@ -175,14 +180,19 @@ def explain(finding: Finding, event_at: Callable[[int], Event | None], kind: str
         return f"event {number}: {format_event(found)}"
 
     introduction = _INTRODUCTION | (_VIRTIO_INTRODUCTION if virtio else {})
-    lines = [f"{finding.kind}: {named(finding.event)}", f"  {introduction[finding.kind]}"]
+    said = _UNANSWERED.get(finding.subject, introduction[finding.kind])
+    lines = [f"{finding.kind}: {named(finding.event)}", f"  {said}"]
     if finding.kind != FindingKind.PAGE_REUSE:
         observed, *permitted = (
             _written(finding, event, outcome) if virtio else answer(outcome)
             for outcome in (finding.observed, *finding.permitted)
         )
-        lines.append(f"  recorded    {observed}")
-        lines += [f"  permitted   {outcome}" for outcome in permitted or ["nothing"]]
+        unanswered = finding.subject in _UNANSWERED
+        if finding.observed is not None or not unanswered:
+            lines.append(f"  recorded    {observed}")
+        if not permitted and not unanswered:
+            permitted = ["nothing"]
+        lines += [f"  permitted   {outcome}" for outcome in permitted]
     lines += [f"  walk        {line}" for line in _walk(finding.steps)]
     if virtio and finding.subject == "access":
         lines.append(f"  domain      {f'{finding.domain:#x}' if finding.domain >= 0 else 'none'}")

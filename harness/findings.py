@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from decoders.events import Delivery, Observation, Outcome
 
@@ -18,8 +19,17 @@ class FindingKind(StrEnum):
     PAGE_REUSE = "page-reuse"
 
 
+UNANSWERED: Final = "unanswered"
+BROKEN: Final = "broken"
+"""Subjects of findings about a request that the unit did not give back, and that it did not give
+back and asks to be reset (DEVICE_NEEDS_RESET; virtio 1.4, 2.1.2)."""
+
 StepTuple = tuple[int, int, int, int]
 """Role, level, address and value of one entry that was read."""
+
+
+Compared = Outcome | Delivery | Observation | bytes | int
+"""What a recording and a target both say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +45,8 @@ class Finding:
     event: int
     kind: FindingKind
     subject: str
-    observed: Outcome | Delivery | Observation | bytes | int | None
-    permitted: tuple[Outcome | Delivery | Observation | bytes | int, ...]
+    observed: Compared | None
+    permitted: tuple[Compared, ...]
     steps: tuple[StepTuple, ...] = ()
     cache: str = ""
     domain: int = -1

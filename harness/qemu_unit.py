@@ -15,11 +15,9 @@ from decoders.virtio_iommu.config import encode_config
 from decoders.virtio_iommu.structures import Config
 from decoders.vtd import registers
 from harness.errors import HarnessError
+from harness.model.virtio.config import PROBE_SIZE
 from harness.qmp import Qmp
 from harness.trace import UnitInfo
-
-PROBE_SIZE = 512
-"""What QEMU's virtio-iommu gives as probe_size (VIOMMU_PROBE_SIZE in hw/virtio/virtio-iommu.c)."""
 
 _MGAW = layout(registers.Capability)["mgaw"]
 _GRANULES = {"4k": 4096, "8k": 8192, "16k": 16384, "64k": 65536}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,18 @@ from harness.model.virtio.config import (
     VirtioConfig,
 )
 from harness.model.virtio.dialect import dialect_named as virtio_dialect_named
-from harness.targets import REAL_TARGETS, Counters, ReplayTarget, target_named, target_names
+from harness.qemu.pc import PROGRAM
+from harness.targets import (
+    REAL_TARGETS,
+    Counters,
+    Machine,
+    ReplayTarget,
+    real_target_named,
+    target_named,
+    target_names,
+)
 from harness.targets.base import FINDINGS_KEPT, AnyConfig
+from harness.targets.qemu import endpoints_of
 from harness.trace import Block, Header, TextReader, TraceReader, UnitInfo, open_events
 from harness.trace.codec import Encoder
 
@@ -61,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=FINDINGS_SHOWN,
         metavar="N",
         help=f"findings to explain per trace (default {FINDINGS_SHOWN})",
+    )
+    parser.add_argument(
+        "--program",
+        default=PROGRAM,
+        metavar="FILE",
+        help="the QEMU that the target qemu runs (default %(default)s)",
     )
     add_budgets(parser)
 
@@ -191,15 +208,43 @@ class Result:
     counters: Counters
     findings: list[Finding]
     seconds: float
+    recorded: str = ""
+    running: str = ""
+    """Versions of the QEMU that was recorded, and of the one that answered now."""
 
 
-def replay(path: Path, names: list[str], quiet: bool, **budgets: int) -> Iterator[Result]:
-    """Replay one trace on each named target; raise DecodeError after what precedes damage."""
+def _endpoints(path: Path) -> Collection[int]:
+    """Return the endpoints of a trace, as far as it is not damaged."""
+    with open_events(path) as source:
+        return endpoints_of(_until_damage(iter(source)))
+
+
+def _until_damage(events: Iterator[Event]) -> Iterator[Event]:
+    with contextlib.suppress(DecodeError):
+        yield from events
+
+
+def replay(
+    path: Path, names: list[str], quiet: bool, program: str = PROGRAM, **budgets: int
+) -> Iterator[Result]:
+    """Replay one trace on each named target; raise DecodeError after what precedes damage.
+
+    program is what a real unit runs in.
+    """
     damage: DecodeError | None = None
     spent = dict.fromkeys(names, 0.0)
     with open_events(path) as source:
         config = unit_config(source.header, **budgets)
-        targets: list[ReplayTarget] = [target_named(name, config) for name in names]
+        recorded = str(source.header.source.get("qemu", ""))
+        targets: list[ReplayTarget] = []
+        running: dict[str, str] = {}
+        for name in names:
+            if name in REAL_TARGETS:
+                real = real_target_named(name, config, Machine(_endpoints(path), program))
+                running[name] = ".".join(map(str, real.version))
+                targets.append(real)
+            else:
+                targets.append(target_named(name, config))
         with tqdm(
             desc=path.name, unit=" events", unit_scale=True, delay=1, leave=False,
             disable=True if quiet else None,
@@ -225,7 +270,11 @@ def replay(path: Path, names: list[str], quiet: bool, **budgets: int) -> Iterato
     for target in targets:
         if complete:
             target.finish()
-        yield Result(path, target.name, target.counters(), target.findings(), spent[target.name])
+        version = running.get(target.name, "")
+        yield Result(
+            path, target.name, target.counters(), target.findings(), spent[target.name],
+            recorded, version,
+        )  # fmt: skip
     if damage is not None:
         raise damage
 
@@ -290,8 +339,9 @@ def run(args: argparse.Namespace) -> int:
     for path in args.traces:
         found: list[Result] = []
         try:
-            for result in replay(path, names, args.quiet, **budgets_of(args)):
+            for result in replay(path, names, args.quiet, args.program, **budgets_of(args)):
                 found.append(result)
+                _name_versions(result)
         except (DecodeError, HarnessError, OSError) as error:
             # The other traces are still worth replaying.
             failed = True
@@ -303,6 +353,7 @@ def run(args: argparse.Namespace) -> int:
         for result in results:
             print(json.dumps({"type": "result", "trace": str(result.trace), "target": result.target,
                               "seconds": round(result.seconds, 6),
+                              **({"qemu": result.running} if result.running else {}),
                               **result.counters.as_dict()}))  # fmt: skip
     else:
         each = [result.counters.as_dict() for result in results]
@@ -316,6 +367,16 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         return 2
     return 1 if disagreements or any(r.counters.divergences for r in results) else 0
+
+
+def _name_versions(result: Result) -> None:
+    """Say so where the QEMU that answered is another than the one that was recorded."""
+    if result.running and result.recorded and result.running != result.recorded:
+        print(
+            f"{result.trace}: recorded with QEMU {result.recorded}, "
+            f"replayed on QEMU {result.running}",
+            file=sys.stderr,
+        )
 
 
 def _shown(each: list[dict[str, int]]) -> list[str]:

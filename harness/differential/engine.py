@@ -13,9 +13,8 @@ from random import Random
 from typing import Final, Protocol
 
 from decoders.events import Access, DeviceReset, Event, FaultReport, RegWrite, Request
-from decoders.virtio_iommu.constants import RequestType, Status
-from decoders.virtio_iommu.requests import status_of
-from harness.findings import Finding, FindingKind
+from harness.decoded_virtio import request_name, status_name
+from harness.findings import BROKEN, UNANSWERED, Finding, FindingKind
 from harness.generate.virtio import Generator, Scene, Step
 from harness.model.virtio.config import VirtioConfig
 from harness.model.virtio.dialect import VirtioDialect
@@ -25,9 +24,6 @@ from harness.trace import Block, Header
 from harness.trace.codec import Encoder
 
 MODEL: Final = "model"
-
-_REQUESTS: Final = {int(kind): kind.name.lower() for kind in RequestType}
-_STATUSES: Final = {int(status): status.name for status in Status}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +53,8 @@ class Totals:
         for event in events:
             match event:
                 case Request(data, _, answer):
-                    kind = _REQUESTS.get(data[0], "unknown request")
-                    status = status_of(answer)
-                    self.seen[f"{kind} {_STATUSES.get(status or 0) if answer else 'none'}"] += 1
+                    said = "none" if answer is None else status_name(answer)
+                    self.seen[f"{request_name(data)} {said}"] += 1
                 case Access(kind=kind, outcome=outcome):
                     self.accesses += 1
                     self.seen[f"{kind.name.lower()} {type(outcome).__name__.lower()}"] += 1
@@ -96,12 +91,31 @@ class Unit(Protocol):
     def step(self, step: Step, guide: VirtioModelReplay) -> list[Event]:
         """Do one step and return what happened; the guide is told of each event.
 
+        A request without an answer was not given back.
         Errors: EndedError when the unit did not survive, UnexplainedError.
         """
         ...
 
     def restart(self) -> None:
         """Start a unit that has ended anew."""
+
+    def needs_reset(self) -> bool:
+        """Say whether the unit asks to be reset."""
+        ...
+
+
+class Judge(VirtioModelReplay):
+    """Judge as the model does, and take a request without an answer for one not given back."""
+
+    def __init__(self, config: VirtioConfig, unit: Unit) -> None:
+        super().__init__(config)
+        self._judged = unit
+
+    def _unanswered(self, permitted: tuple[bytes, ...]) -> None:
+        if not self.unit.broken:
+            subject = BROKEN if self._judged.needs_reset() else UNANSWERED
+            number = self._counters.events
+            self._report(Finding(number, FindingKind.DIVERGENCE, subject, None, permitted))
 
 
 class Differential:
@@ -135,8 +149,8 @@ class Differential:
         """
         self.totals.sequences += 1
         # Where an access led that shows nowhere is told by the unit's own dialect.
-        guide = VirtioModelReplay(self.config(self.unit.dialect))
-        strict = VirtioModelReplay(self.config(self._dialect))
+        guide = Judge(self.config(self.unit.dialect), self.unit)
+        strict = Judge(self.config(self._dialect), self.unit)
         models = [guide] if self._dialect == self.unit.dialect else [guide, strict]
         events = self.events = []
         for event in self.unit.begin():
@@ -170,7 +184,8 @@ class Differential:
 
     def judged(self, name: str, dialect: VirtioDialect, events: Sequence[Event]) -> list[Finding]:
         """Return what a target finds in events when the unit is taken to follow a dialect."""
-        target = target_named(name, self.config(dialect))
+        config = self.config(dialect)
+        target = Judge(config, self.unit) if name == MODEL else target_named(name, config)
         encoder = Encoder()
         target.feed(Block(0, len(events), b"".join(map(encoder.encode, events))))
         target.finish()

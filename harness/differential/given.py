@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from decoders.errors import DecodeError
-from decoders.events import Access, DeviceReset, Event, RegWrite, Request, Reset
-from decoders.virtio_iommu.config import BYPASS_OFFSET
+from decoders.events import Access, DeviceReset, Event, Features, RegWrite, Request, Reset
+from decoders.virtio_iommu.config import BYPASS_OFFSET, written_bypass
 from harness.generate.virtio import DmaChoice, Step
 from harness.qemu.unit import QemuUnit
 from harness.targets.qemu import dma_for
@@ -40,11 +40,16 @@ def sequences(events: Iterable[Event], unit: QemuUnit) -> Iterator[list[Step]]:
             case Reset() if steps:
                 yield steps
                 steps = []
-            case Request() | DeviceReset():
+            case Request(data, room) if not data and not room:
+                pass  # no queue can hold it
+            case Features(_, 0):
+                pass  # not known
+            case Request() | DeviceReset() | Features():
                 steps.append(Step(event, None))
-            case RegWrite(offset, size, value) if offset <= BYPASS_OFFSET < offset + size:
-                bypass = value >> 8 * (BYPASS_OFFSET - offset) & 0xFF
-                steps.append(Step(RegWrite(BYPASS_OFFSET, 1, bypass), None))
+            case RegWrite(offset, size, value):
+                bypass = written_bypass(offset, size, value)
+                if bypass is not None:
+                    steps.append(Step(RegWrite(BYPASS_OFFSET, 1, bypass), None))
             case Access():
                 dma = dma_for(unit, event)
                 if dma is not None:

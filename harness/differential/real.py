@@ -18,9 +18,10 @@ from decoders.events import (
 from decoders.virtio_iommu.config import BYPASS_OFFSET
 from harness.differential.engine import UnexplainedError
 from harness.generate.virtio import Device, Scene, Step
+from harness.model.virtio.config import PROBE_SIZE
 from harness.model.virtio.dialect import dialect_named
 from harness.qemu.observed import Guess, observed
-from harness.qemu.unit import POOL_PAGES, POOL_START, PROBE_SIZE, Dma, QemuUnit, Seen
+from harness.qemu.unit import POOL_PAGES, POOL_START, Dma, QemuUnit, Seen
 from harness.targets.virtio_model import VirtioModelReplay
 from harness.trace import Header, UnitInfo
 
@@ -50,6 +51,10 @@ class Qemu:
         """Start a QEMU that has ended anew."""
         self.unit.restart()
 
+    def needs_reset(self) -> bool:
+        """Say whether the device asks to be reset."""
+        return self.unit.broken()
+
     def step(self, step: Step, guide: VirtioModelReplay) -> list[Event]:
         """Do one step and return what happened; the guide is told of each event."""
         unit, choice, stimulus = self.unit, step.dma, step.stimulus
@@ -62,14 +67,18 @@ class Qemu:
             seen = unit.write_bypass(stimulus.value, dma)
             events = [stimulus, RegRead(BYPASS_OFFSET, 1, unit.bypass())]
         else:
+            began = isinstance(stimulus, Features) and unit.negotiate(stimulus.accepted)
             if isinstance(stimulus, DeviceReset):
                 unit.device_reset()
+                began = True
+            if began:
                 now = RegRead(BYPASS_OFFSET, 1, unit.bypass())
-                events = [stimulus, Features(*unit.features), now]
+                events = [DeviceReset(), Features(*unit.features), now]
             seen = unit.access(dma) if dma is not None else Seen(None, [], [])
         for event in events:
             guide.apply(event)
-        if dma is None:
+        # What a broken device refuses it does not report: it cannot be told from what it permits.
+        if dma is None or guide.unit.broken:
             guide.finish()
             return events
         endpoint = unit.endpoint(dma.device)

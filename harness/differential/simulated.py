@@ -9,6 +9,7 @@ from decoders.events import (
     Access,
     AccessKind,
     ConfigSpace,
+    DeviceReset,
     Endpoint,
     Event,
     Fault,
@@ -20,10 +21,15 @@ from decoders.events import (
 )
 from decoders.virtio_iommu.config import BYPASS_OFFSET
 from harness.generate.virtio import Device, Scene, Step
-from harness.model.virtio.config import DEFAULT_CONFIG, DEFAULT_FEATURES, VirtioConfig
+from harness.model.virtio.config import (
+    DEFAULT_CONFIG,
+    DEFAULT_FEATURES,
+    PROBE_SIZE,
+    VirtioConfig,
+)
 from harness.model.virtio.dialect import VirtioDialect
 from harness.model.virtio.unit import VirtioUnit
-from harness.qemu.unit import POOL_PAGES, POOL_START, PROBE_SIZE
+from harness.qemu.unit import POOL_PAGES, POOL_START
 from harness.targets.virtio_model import VirtioModelReplay
 from harness.trace import Header, UnitInfo
 
@@ -64,6 +70,10 @@ class Simulated:
     def restart(self) -> None:
         """Do nothing: a model does not end."""
 
+    def needs_reset(self) -> bool:
+        """Say whether the unit asks to be reset."""
+        return self._unit.broken
+
     def step(self, step: Step, guide: VirtioModelReplay) -> list[Event]:
         """Do one step and return what happened; the guide is told of each event."""
         unit, stimulus, choice = self._unit, step.stimulus, step.dma
@@ -71,7 +81,8 @@ class Simulated:
             raise ValueError("a step without DMA is for a real unit")
         events: list[Event]
         if isinstance(stimulus, Request):
-            answer = unit.request(stimulus.data, stimulus.room)[0]
+            answers = unit.request(stimulus.data, stimulus.room)
+            answer = answers[0] if answers else None
             events = [Request(stimulus.data, stimulus.room, answer)]
         elif isinstance(stimulus, RegWrite):
             unit.write_register(stimulus.offset, stimulus.size, stimulus.value)
@@ -81,7 +92,7 @@ class Simulated:
         else:
             unit.device_reset()
             unit.features(DEFAULT_FEATURES, DEFAULT_FEATURES)
-            events = [stimulus, Features(DEFAULT_FEATURES, DEFAULT_FEATURES)]
+            events = [DeviceReset(), Features(DEFAULT_FEATURES, DEFAULT_FEATURES)]
         endpoint = self.scene.devices[choice.device].endpoint
         if choice.iova + _TRANSFER <= _ADDRESSES:
             outcome = unit.access(endpoint, choice.iova, choice.kind)[0]

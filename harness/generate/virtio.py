@@ -12,13 +12,13 @@ from random import Random
 from typing import Final
 
 from decoders.bytewise import packed
-from decoders.events import AccessKind, DeviceReset, RegWrite, Request
+from decoders.events import AccessKind, DeviceReset, Features, RegWrite, Request
 from decoders.virtio_iommu.config import BYPASS_OFFSET
 from decoders.virtio_iommu.constants import AttachFlag, MapFlag, RequestType
-from decoders.virtio_iommu.requests import TAIL_SIZE
+from decoders.virtio_iommu.requests import HEAD_SIZE, TAIL_SIZE
 from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, Unmap
 
-Stimulus = Request | RegWrite | DeviceReset
+Stimulus = Request | RegWrite | DeviceReset | Features
 
 PAGE: Final = 4096
 _LAST: Final = (1 << 64) - 1
@@ -237,6 +237,11 @@ class Generator:
     def _strange(self) -> Request:
         """Return a request of a type that is not known, or of another length."""
         random = self._random
+        if random.random() < 0.03:  # no whole head, or no room for a tail
+            cut = random.randrange(HEAD_SIZE)
+            return random.choice(
+                (self._request(bytes(cut)), self._request(self._attach().data, cut))
+            )
         request = random.choice((self._attach, self._detach, self._map, self._unmap, self._probe))()
         match random.randrange(3):
             case 0:
@@ -250,7 +255,8 @@ class Generator:
                 return self._request(request.data + bytes(random.choice((1, 4))), request.room + 4)
 
     def _bypass(self) -> RegWrite:
-        return RegWrite(BYPASS_OFFSET, 1, self._random.choices((0, 1), (3, 1))[0])
+        value = self._random.choices((0, 1, 2, 0xFF), (300, 100, 2, 1))[0]
+        return RegWrite(BYPASS_OFFSET, 1, value)
 
     def _dma(self) -> DmaChoice:
         random = self._random

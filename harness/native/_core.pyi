@@ -218,6 +218,7 @@ class VirtioConfig:
         trouble: bytes,
         unattached_reasons: bytes,
         fault_flags_ignored: int,
+        endpoint_bits: int,
         switches: dict[str, bool],
     ) -> None: ...
 

@@ -45,6 +45,7 @@ def native_virtio_config(config: VirtioConfig) -> _core.VirtioConfig:
             trouble=bytes(sorted(dialect.trouble)),
             unattached_reasons=bytes(dialect.unattached_reasons),
             fault_flags_ignored=int(dialect.fault_flags_ignored),
+            endpoint_bits=dialect.endpoint_bits,
             switches={name: getattr(dialect, name) for name in switches(type(dialect))},
         ),
     )

@@ -16,34 +16,34 @@ from decoders.virtio_iommu.constants import RequestType, Status
 from decoders.virtio_iommu.properties import read_properties
 from decoders.virtio_iommu.structures import Probe, RequestTail
 from harness.errors import HarnessError
+from harness.model.virtio.config import PROBE_SIZE
 from harness.qemu import virtio_iommu
 from harness.qemu.dma import DmaDevice, Operation, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
 from harness.qemu.pc import PROGRAM, RAM_SIZE, Pc
 from harness.qemu.virtio import VERSION_1
 
-DEVICES: Final = (
-    "virtio-iommu-pci,addr=3",
-    "rtl8139,addr=4",
-    "i82559er,addr=5",
-    "pcie-root-port,id=port1,slot=1,addr=6",
-    "pcie-pci-bridge,id=bridge,bus=port1",
-    "rtl8139,bus=bridge,addr=3",
-    "i82559er,bus=bridge,addr=4",
-    "pcie-root-port,id=port2,slot=2,addr=7",
-    "rtl8139,bus=port2",
+_MACHINE: Final = (
+    ("virtio-iommu-pci,addr=3", {0x18}),
+    ("rtl8139,addr=4", {0x20}),
+    ("i82559er,addr=5", {0x28}),
+    ("pcie-root-port,id=port1,slot=1,addr=6", {0x30}),
+    ("pcie-pci-bridge,id=bridge,bus=port1", {0x100}),
+    ("rtl8139,bus=bridge,addr=3", {0x200}),
+    ("i82559er,bus=bridge,addr=4", {0x200}),
+    ("pcie-root-port,id=port2,slot=2,addr=7", {0x38}),
+    ("rtl8139,bus=port2", {0x300}),
 )
-"""Endpoints on the root bus, two behind a conventional bridge that share an id, one on a port."""
+"""Devices of the standard machine and the ids that each one's DMA carries: endpoints on the root
+bus, two behind a conventional bridge that share an id, one on a port."""
 
-ENDPOINTS: Final = frozenset(
-    {0x00, 0x18, 0x20, 0x28, 0x30, 0x38, 0xF8, 0xFA, 0xFB, 0x100, 0x200, 0x300}
-)
-"""The endpoints of that machine."""
+_CHIPSET: Final = frozenset({0x00, 0xF8, 0xFA, 0xFB})
+"""What a q35 has by itself: host bridge, ISA bridge, SATA, SMBus."""
+
+DEVICES: Final = tuple(device for device, _ in _MACHINE)
+ENDPOINTS: Final = _CHIPSET.union(*(endpoints for _, endpoints in _MACHINE))
 
 _OWN_SLOT, _LAST_SLOT = 0x1E, 0x1F
-
-PROBE_SIZE: Final = 512
-"""Bytes of properties that QEMU's device returns."""
 
 Regions = tuple[tuple[int, int, int], ...]
 
@@ -163,7 +163,15 @@ class QemuUnit:
 
     def device_reset(self, features: int = virtio_iommu.ALL_FEATURES) -> None:
         """Reset the IOMMU alone, as its driver does, and start it again with some features."""
-        self._iommu.start(features | VERSION_1)
+        self._iommu.start(features & virtio_iommu.ALL_FEATURES | VERSION_1)
+
+    def negotiate(self, features: int) -> bool:
+        """Let the IOMMU work with these of its features; say whether that took a reset of it."""
+        offered, accepted = self.features
+        if accepted == offered & virtio_iommu.ALL_FEATURES & features | VERSION_1:
+            return False
+        self.device_reset(features)
+        return True
 
     def request(self, data: bytes, room: int, dma: Dma | None = None) -> Seen:
         """Hand a request over, and do DMA behind it."""

@@ -14,10 +14,6 @@ from harness.qemu import qtest
 from harness.qemu.pc import Pc
 from harness.qemu.pci import Function
 
-VENDOR: Final = 0x1AF4
-MODERN: Final = 0x1040
-"""A modern device's PCI id less its device type (virtio 1.2, 4.1.2)."""
-
 # Bits of the device status (virtio 1.2, 2.1).
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET = 1, 2, 4, 8, 0x40
 VERSION_1: Final = int(GeneralFeature.VERSION_1)
@@ -78,10 +74,14 @@ class Queue:
         self._free = list(range(self.size - 1, -1, -1))
         self._chains: dict[int, tuple[list[int], list[tuple[int, int]]]] = {}
 
+    def has_room(self, count: int) -> bool:
+        """Say whether a chain of so many buffers fits beside those the device still has."""
+        return count <= len(self._free)
+
     def post(self, readable: Sequence[bytes], writable: Sequence[int]) -> int:
         """Make a chain of buffers available, those to read first; return its head."""
         sizes = [*map(len, readable), *writable]
-        if not sizes or len(sizes) > len(self._free) or max(sizes) > BUFFER:
+        if not sizes or not self.has_room(len(sizes)) or not 0 < min(sizes) <= max(sizes) <= BUFFER:
             raise ValueError(f"a chain of {len(sizes)} buffers does not fit into the queue")
         ram, chain = self._ram, [self._free.pop() for _ in sizes]
         places = []

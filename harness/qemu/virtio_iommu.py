@@ -20,12 +20,15 @@ from decoders.virtio_iommu.structures import FaultReport
 from harness.errors import HarnessError
 from harness.qemu import qtest
 from harness.qemu.pc import Pc
-from harness.qemu.virtio import NEEDS_RESET, VERSION_1, VirtioPci
+from harness.qemu.virtio import BUFFER, NEEDS_RESET, VERSION_1, VirtioPci
 
 ALL_FEATURES: Final = VERSION_1 | sum(Feature)
 """What is accepted where it is offered."""
 
 QUEUE_SIZE: Final = 64
+MOST_ROOM: Final = 8 * BUFFER
+"""Bytes of a request's room that are handed over; an answer that filled them would be refused."""
+
 _REPORT: Final = packed(FaultReport)
 
 
@@ -67,13 +70,31 @@ class VirtioIommu:
             self._events.post((), (_REPORT.size,))
 
     def request(self, data: bytes, room: int, then: Iterable[str] = ()) -> Answer:
-        """Hand a request over and return what came back; then are commands that follow at once."""
-        return self.chain((data,), (room,) if room else (), then)
+        """Hand a request over and return what came back; then are commands that follow at once.
+
+        Both parts are split where a buffer ends. Of a large room only the beginning is given.
+        Errors: HarnessError for a request without any byte, or too long for the queue.
+        """
+        given = min(room, MOST_ROOM)
+        readable = [data[at : at + BUFFER] for at in range(0, len(data), BUFFER)]
+        writable = [min(BUFFER, given - at) for at in range(0, given, BUFFER)]
+        if not 0 < len(readable) + len(writable) <= QUEUE_SIZE:
+            raise HarnessError(
+                f"a request of {len(data)} bytes with room for {room} does not fit into a queue of "
+                f"{QUEUE_SIZE} buffers of {BUFFER} bytes"
+            )
+        answer = self.chain(readable, writable, then)
+        if room > given and answer.used == given:
+            raise HarnessError(f"the answer to a request has {given} bytes or more")
+        return answer
 
     def chain(
         self, readable: Sequence[bytes], writable: Sequence[int], then: Iterable[str] = ()
     ) -> Answer:
-        """Hand a request over in several buffers."""
+        """Hand a request over in several buffers, if the device has not kept too many of others."""
+        if not self._requests.has_room(len(readable) + len(writable)):
+            self._machine.commands([*then])
+            return Answer(None, b"")
         head = self._requests.post(readable, writable)
         self._machine.commands((self._requests.kick, *then))
         for used in self._requests.take():

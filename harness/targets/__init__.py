@@ -3,9 +3,19 @@
 from harness.targets.base import (
     REAL_TARGETS,
     Counters,
+    Machine,
     ReplayTarget,
+    real_target_named,
     target_named,
     target_names,
 )
 
-__all__ = ["REAL_TARGETS", "Counters", "ReplayTarget", "target_named", "target_names"]
+__all__ = [
+    "REAL_TARGETS",
+    "Counters",
+    "Machine",
+    "ReplayTarget",
+    "real_target_named",
+    "target_named",
+    "target_names",
+]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from importlib import import_module
+from types import ModuleType
 from typing import Protocol, cast
 
 from harness.errors import HarnessError
@@ -67,6 +68,23 @@ class ReplayTarget(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Say which machine a real unit is to be part of: its endpoints, and what runs it."""
+
+    endpoints: Collection[int]
+    program: str
+
+
+class RealTarget(ReplayTarget, Protocol):
+    """Drive a unit that has a version of its own."""
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Return the version of what runs the unit."""
+        ...
+
+
 AnyConfig = UnitConfig | VirtioConfig
 """What a unit of either kind is built from."""
 
@@ -86,8 +104,17 @@ def target_names() -> tuple[str, ...]:
 
 
 def target_named(name: str, config: AnyConfig) -> ReplayTarget:
-    """Build a target; raise HarnessError when there is none of that name or it is not built."""
+    """Build a model; raise HarnessError when there is none of that name or it is not built."""
+    return cast(Callable[[AnyConfig], ReplayTarget], _module(name).create)(config)
+
+
+def real_target_named(name: str, config: AnyConfig, machine: Machine) -> RealTarget:
+    """Build a real unit; raise HarnessError when there is none of that name, or no such machine."""
+    create = cast(Callable[[AnyConfig, Machine], RealTarget], _module(name).create)
+    return create(config, machine)
+
+
+def _module(name: str) -> ModuleType:
     if name not in _TARGETS:
         raise HarnessError(f"no target {name!r}; there are {', '.join(_TARGETS)}")
-    module = import_module(_TARGETS[name])
-    return cast(Callable[[AnyConfig], ReplayTarget], module.create)(config)
+    return import_module(_TARGETS[name])

@@ -30,24 +30,30 @@ from decoders.events import (
     Reset,
     Translation,
 )
-from decoders.virtio_iommu.config import BYPASS_OFFSET
+from decoders.virtio_iommu.config import BYPASS_OFFSET, written_bypass
 from decoders.virtio_iommu.constants import RequestType
+from decoders.virtio_iommu.requests import READABLE_SIZE
 from harness.errors import HarnessError
-from harness.findings import Finding, FindingKind
+from harness.findings import BROKEN, UNANSWERED, Compared, Finding, FindingKind
 from harness.model.virtio.config import VirtioConfig
 from harness.model.virtio.requests import endpoint_of
 from harness.qemu.landing import PAGE, watching
 from harness.qemu.pc import is_ram
 from harness.qemu.unit import Dma, QemuUnit, Seen, devices_for
-from harness.targets.base import FINDINGS_KEPT, AnyConfig, Counters
+from harness.targets.base import FINDINGS_KEPT, AnyConfig, Counters, Machine
 from harness.trace import Block
 from harness.trace.codec import decode
 
 _OUT_OF_REACH: Final = range(0xE000_0000, 1 << 32)
 """Other devices are here: no DMA goes there."""
 
+_ATTACH: Final = READABLE_SIZE[RequestType.ATTACH]
+
 RAM: Final = 2 << 30
 """Bytes of RAM, as far as it begins at 0: what is not written takes no memory."""
+
+
+MOST_ENDPOINTS: Final = 1 << 16
 
 
 class QemuReplay:
@@ -55,29 +61,29 @@ class QemuReplay:
 
     name = "qemu"
 
-    def __init__(self, config: VirtioConfig):
-        self._config = config
-        self._unit: QemuUnit | None = None
+    def __init__(self, machine: Machine):
+        self._unit = QemuUnit(machine.program, devices_for(machine.endpoints), RAM)
+        self._end = weakref.finalize(self, self._unit.close)
+        self._unit.reset()
         self._counters = Counters()
         self._findings: list[Finding] = []
         self._reports: list[FaultReport] = []
         self._lost = False
 
     def feed(self, block: Block) -> None:
-        """Apply the events of one block; the first one says which machine to build."""
-        if self._unit is None:
-            named = endpoints_of(decode(block.raw, "trace", block.first_event))
-            self._unit = QemuUnit(devices=devices_for(named), ram_size=RAM)
-            self._end = weakref.finalize(self, self._unit.close)
-            self._unit.reset()
+        """Apply the events of one block."""
         for event in decode(block.raw, "trace", block.first_event):
             self._apply(self._unit, event)
             self._counters.events += 1
 
     def finish(self) -> None:
         """End QEMU."""
-        if self._unit is not None:
-            self._end()
+        self._end()
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Return the version of the QEMU that runs."""
+        return self._unit.version
 
     def counters(self) -> Counters:
         """Return the counts so far."""
@@ -92,17 +98,18 @@ class QemuReplay:
         if not isinstance(event, FaultReport):
             self._reports = []
         match event:
-            case Request(data, room, answer):
+            case Request():
                 counters.requests += 1
-                now = unit.request(data, room).answer
-                self._compare("request", answer, now)
+                self._request(unit, event)
             case Access():
                 self._access(unit, event)
             case FaultReport():
                 counters.fault_records += 1
                 self._report(event)
-            case RegWrite(offset, size, value) if offset <= BYPASS_OFFSET < offset + size:
-                unit.write_bypass(value >> 8 * (BYPASS_OFFSET - offset) & 0xFF)
+            case RegWrite(offset, size, value):
+                bypass = written_bypass(offset, size, value)
+                if bypass is not None:
+                    unit.write_bypass(bypass)
             case RegRead(offset, size, value):
                 counters.register_reads += value is not None
                 now = unit.config()[offset : offset + size]
@@ -110,8 +117,8 @@ class QemuReplay:
             case ConfigSpace(data) if len(data) > BYPASS_OFFSET:
                 # All else depends on how the machine was built.
                 self._compare("config", data[BYPASS_OFFSET], unit.bypass())
-            case Features(_, accepted) if accepted and accepted != unit.features[1]:
-                unit.device_reset(accepted)
+            case Features(_, accepted) if accepted:
+                unit.negotiate(accepted)
             case DeviceReset():
                 unit.device_reset()
             case Reset():
@@ -121,6 +128,16 @@ class QemuReplay:
                 self._lost = True
             case _:
                 pass
+
+    def _request(self, unit: QemuUnit, event: Request) -> None:
+        if not event.data and not event.room:
+            self._counters.unjudged += event.answer is not None
+            return  # no queue can hold it
+        now = unit.request(event.data, event.room).answer
+        if now is not None or event.answer is None or self._lost:
+            self._compare("request", event.answer, now)
+        else:
+            self._found(BROKEN if unit.broken() else UNANSWERED, event.answer, ())
 
     def _compare(self, subject: str, recorded: bytes | int | None, now: bytes | int | None) -> None:
         if recorded is None:
@@ -132,11 +149,11 @@ class QemuReplay:
         else:
             self._found(subject, recorded, () if now is None else (now,))
 
-    def _found(self, subject: str, recorded: Finding | object, now: tuple[object, ...]) -> None:
+    def _found(self, subject: str, recorded: Compared | None, now: tuple[Compared, ...]) -> None:
         self._counters.divergences += 1
         if len(self._findings) < FINDINGS_KEPT:
             self._findings.append(
-                Finding(self._counters.events, FindingKind.DIVERGENCE, subject, recorded, now)  # type: ignore[arg-type]
+                Finding(self._counters.events, FindingKind.DIVERGENCE, subject, recorded, now)
             )
 
     def _access(self, unit: QemuUnit, event: Access) -> None:
@@ -193,7 +210,10 @@ class QemuReplay:
 
 
 def endpoints_of(events: Iterable[Event]) -> set[int]:
-    """Return the endpoints that are declared; where none is, those that events name."""
+    """Return the endpoints that are declared; where none is, those that events name.
+
+    Errors: HarnessError for more than there are PCI functions.
+    """
     declared: set[int] = set()
     found: set[int] = set()
     for event in events:
@@ -202,10 +222,12 @@ def endpoints_of(events: Iterable[Event]) -> set[int]:
                 declared.add(endpoint)
             case Access(sid):
                 found.add(sid)
-            case Request(data) if data[:1] == bytes((RequestType.ATTACH,)) and len(data) >= 12:
+            case Request(data) if data[:1] == bytes((RequestType.ATTACH,)) and len(data) >= _ATTACH:
                 found.add(endpoint_of(data) or 0)
             case _:
-                pass
+                continue
+        if len(found) > MOST_ENDPOINTS or len(declared) > MOST_ENDPOINTS:
+            raise HarnessError(f"no machine has more than {MOST_ENDPOINTS} endpoints")
     return declared or found
 
 
@@ -255,8 +277,8 @@ def _landed(seen: Seen, iova: int) -> Translation | None:
     return None
 
 
-def create(config: AnyConfig) -> QemuReplay:
+def create(config: AnyConfig, machine: Machine) -> QemuReplay:
     """Build the target; raise HarnessError for another kind of unit."""
     if not isinstance(config, VirtioConfig):
         raise HarnessError("the target qemu replays traces of a virtio-iommu only")
-    return QemuReplay(config)
+    return QemuReplay(machine)

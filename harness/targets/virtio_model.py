@@ -87,15 +87,19 @@ class VirtioModelReplay(EventReplay):
     def _request(self, event: Request) -> None:
         counters = self._counters
         counters.requests += 1
-        self.unit.request(event.data, event.room, event.answer)
+        permitted = self.unit.request(event.data, event.room, event.answer)
         found = self.unit.findings()
         self._report_all(found)
         if event.answer is None:
+            self._unanswered(permitted)
             return
         if self._lost:
             counters.unjudged += 1
         else:
             counters.agreed += not found
+
+    def _unanswered(self, permitted: tuple[bytes, ...]) -> None:
+        """Take a request without an answer: that was not recorded."""
 
     def _register_read(self, offset: int, size: int, value: int | None) -> None:
         self._compare_register("config", value, self.unit.read_register(offset, size), 0)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from decoders.bytewise import packed
 from decoders.events import (
     Access,
     AccessKind,
@@ -18,7 +17,6 @@ from decoders.events import (
     Request,
     Reset,
 )
-from decoders.virtio_iommu.structures import Attach, Map
 from harness.cli import main
 from harness.deviations import DEVIATIONS, Deviation
 from harness.differential.engine import MODEL, Differential
@@ -27,6 +25,7 @@ from harness.model.virtio.config import DEFAULT_CONFIG, DEFAULT_FEATURES
 from harness.model.virtio.dialect import dialect_named
 from harness.qemu.unit import POOL_START
 from harness.trace import Header, UnitInfo, open_events, write_text
+from tests.writers.virtio_iommu import attach, map_
 
 STEPS = 1200
 
@@ -40,7 +39,7 @@ def test_qemu_does_what_its_dialect_says(capsys: pytest.CaptureFixture[str]) -> 
     assert summary["steps"] >= STEPS
     assert summary["sequences"] == STEPS // 40
     # All that matters has happened.
-    for kind in ("attach OK", "map OK", "unmap OK", "unmap RANGE", "probe OK", "detach OK"):
+    for kind in ("ATTACH OK", "MAP OK", "UNMAP OK", "UNMAP RANGE", "PROBE OK", "DETACH OK"):
         assert summary["seen"].get(kind), kind
     for kind in ("write translation", "write fault", "read translation", "read fault"):
         assert summary["seen"][kind] > 100, kind
@@ -124,8 +123,8 @@ STORY: list[Event] = [
     Reset(),
     Endpoint(0x20, ()),
     RegWrite(36, 1, 0),
-    Request(packed(Attach).pack(1, bytes(3), 1, 0x20, 0, bytes(4)), 4, None),
-    Request(packed(Map).pack(3, bytes(3), 1, 0x8000_0000, 0x8000_0FFF, POOL_START, 3), 4, None),
+    Request(attach(1, 0x20), 4, None),
+    Request(map_(1, 0x8000_0000, 0x8000_0FFF, POOL_START), 4, None),
     Access(0x20, None, 0x8000_0040, AccessKind.WRITE, None),
     Access(0x20, None, 0x8000_0048, AccessKind.WRITE, None),
     DeviceReset(),

@@ -17,8 +17,11 @@ DEFAULT_MAPPING_BUDGET = 1 << 20
 _TOP64 = (1 << 64) - 1
 _TOP32 = (1 << 32) - 1
 
+PROBE_SIZE = 512
+"""What QEMU's device gives as probe_size (VIOMMU_PROBE_SIZE in hw/virtio/virtio-iommu.c)."""
+
 DEFAULT_CONFIG = packed(Config).pack(
-    _TOP64 - 0xFFF, 0, _TOP64, 0, _TOP32, 512, 1, bytes(3)
+    _TOP64 - 0xFFF, 0, _TOP64, 0, _TOP32, PROBE_SIZE, 1, bytes(3)
 )  # fmt: skip
 """Config space where nothing else is known: 4 KiB pages and the defaults of QEMU's device."""
 

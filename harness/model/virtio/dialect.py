@@ -5,6 +5,7 @@ Source of the deviations: QEMU hw/virtio/virtio-iommu.c of the version named.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -45,6 +46,13 @@ class VirtioDialect:
     unit's own gives the address as the mapping says."""
     reset_keeps_domains: bool = False
     """Domains, attached endpoints and mappings outlive the driver's reset of the device."""
+    breaks: bool = False
+    """A request without a whole head or room for a tail, or a value that config.bypass cannot have,
+    ends all answers and fault reports until the device is reset."""
+    endpoint_bits: int = 32
+    """Bits an endpoint's id has in the machine: an id that needs more belongs to none."""
+    endpoint_ids_wrap: bool = False
+    """Only `endpoint_bits` of an id say who it is; to domains each id is another endpoint."""
     removes_before_split: bool = False
     """UNMAP may have removed whole mappings when it finds one that it would split."""
     unattached_reasons: tuple[int, ...] = (FaultReason.DOMAIN, FaultReason.UNKNOWN)
@@ -88,21 +96,35 @@ _QEMU = VirtioDialect(
     short_probe_tail_first=True,
     reaches_next_byte=True,
     keeps_page_offset=True,
+    breaks=True,
+    endpoint_bits=16,
+    endpoint_ids_wrap=True,
     removes_before_split=True,
     unattached_reasons=(FaultReason.DOMAIN,),
     fault_flags_ignored=0,
     fault_flags_of_rights_only=True,
 )
 
-# virtio_reset does not run the device's reset phases; nothing is known of later versions.
+# virtio_reset does not run the device's reset phases.
 _QEMU_10_0 = replace(_QEMU, name="qemu-10.0", reset_keeps_domains=True)
 
 DIALECTS = {dialect.name: dialect for dialect in (SPECIFICATION, _QEMU, _QEMU_10_0)}
 
 
 def dialect_named(name: str) -> VirtioDialect:
-    """Return the dialect a header names; an unknown QEMU version falls back to `qemu`."""
+    """Return the dialect a header names.
+
+    A QEMU that is not listed has that of the newest one before it, or `qemu`.
+    """
     found = DIALECTS.get(name)
     if found is None and name.startswith("qemu-"):
-        found = _QEMU
+        version = _version(name)
+        older = [one for one in DIALECTS if () < _version(one) <= version]
+        found = DIALECTS[max(older, key=_version)] if older else _QEMU
     return found or SPECIFICATION
+
+
+def _version(name: str) -> tuple[int, ...]:
+    """Return the version in the name of a QEMU's dialect; empty for any other name."""
+    found = re.fullmatch(r"qemu-([0-9]{1,4})\.([0-9]{1,4})(?:\..*)?", name)
+    return (int(found[1]), int(found[2])) if found else ()

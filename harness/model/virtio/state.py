@@ -44,6 +44,7 @@ class State:
         self.event = 0
         self.offered = config.features
         self.accepted = 0
+        self.broken = False
         self.parameters = Parameters.of(config.config)
         self.domains: dict[int, Domain] = {}
         self.attached: dict[int, int] = {}
@@ -66,9 +67,11 @@ class State:
         self.left.clear()
         self.seen.clear()
         self.accepted = 0
+        self.broken = False
 
     def device_reset(self) -> None:
         """Take back what a driver's reset of the device does."""
+        self.broken = False
         if self.dialect.reset_keeps_domains:
             self.accepted = 0
         else:
@@ -76,6 +79,7 @@ class State:
 
     def declare(self, endpoint: int, regions: tuple[Region, ...]) -> None:
         """Learn that an endpoint is there, and what is reserved."""
+        endpoint = self._who(endpoint)
         self._spend(endpoint not in self.present)
         self.present.add(endpoint)
         self._buses.add(endpoint >> BUS_SHIFT)
@@ -83,6 +87,7 @@ class State:
 
     def learn(self, endpoint: int, regions: tuple[Region, ...]) -> None:
         """Learn what is reserved for an endpoint."""
+        endpoint = self._who(endpoint)
         before = len(self.regions.get(endpoint, ()))
         if self._region_count - before + len(regions) > REGIONS_KEPT:
             raise MappingBudgetError(f"the trace has more than {REGIONS_KEPT} reserved regions")
@@ -102,15 +107,28 @@ class State:
 
     def endpoint_is_absent(self, endpoint: int) -> bool:
         """Say whether an endpoint is known not to be there."""
-        return endpoint not in self.present and endpoint >> BUS_SHIFT in self._buses
+        endpoint = self._who(endpoint)
+        return endpoint not in self.present and self._is_listed(endpoint)
 
     def endpoint_is_unknown(self, endpoint: int) -> bool:
         """Say whether nobody said if an endpoint is there."""
-        return endpoint not in self.present and endpoint >> BUS_SHIFT not in self._buses
+        endpoint = self._who(endpoint)
+        return endpoint not in self.present and not self._is_listed(endpoint)
+
+    def _who(self, endpoint: int) -> int:
+        """Return the id of the endpoint that the unit takes an id for."""
+        dialect = self.dialect
+        return (
+            endpoint & (1 << dialect.endpoint_bits) - 1 if dialect.endpoint_ids_wrap else endpoint
+        )
+
+    def _is_listed(self, endpoint: int) -> bool:
+        """Say whether all endpoints are known that are on the same bus."""
+        return endpoint >> BUS_SHIFT in self._buses or bool(endpoint >> self.dialect.endpoint_bits)
 
     def regions_of(self, endpoint: int) -> tuple[Region, ...] | None:
         """Return what is reserved for an endpoint; None when that is not known."""
-        return self.regions.get(endpoint)
+        return self.regions.get(self._who(endpoint))
 
     def offers(self, feature: Feature) -> bool:
         """Say whether the device offers a feature."""

@@ -58,6 +58,11 @@ class VirtioUnit:
     def event(self, number: int) -> None:
         self._state.event = number
 
+    @property
+    def broken(self) -> bool:
+        """Say whether the unit answers nothing until it is reset."""
+        return self._state.broken
+
     def emitted(self) -> list[FaultReport]:
         """Return and forget the fault reports since the last call."""
         emitted, self._emitted = self._emitted, []
@@ -108,10 +113,16 @@ class VirtioUnit:
         return int.from_bytes(self._space[offset : offset + size], "little")
 
     def write_register(self, offset: int, size: int, value: int) -> None:
-        """Write the config space: only bypass can be, and only to 0 or 1."""
+        """Write the config space: only bypass can be, and only to 0 or 1.
+
+        A unit that breaks (`VirtioDialect.breaks`) does so when another value is new to it.
+        """
         wanted = written_bypass(offset, size, value)
-        if wanted in (0, 1) and self._state.in_use(Feature.BYPASS_CONFIG):
+        state = self._state
+        if wanted in (0, 1) and state.in_use(Feature.BYPASS_CONFIG):
             self._set_bypass(wanted)
+        elif wanted is not None and wanted != state.parameters.bypass:
+            state.broken |= self.config.dialect.breaks
 
     def _set_bypass(self, value: int) -> None:
         self._state.parameters.bypass = value
@@ -124,7 +135,8 @@ class VirtioUnit:
         """Answer a request with what is permitted, the expected answer first.
 
         With a recorded answer, judge it and take it over. data is what the device may read, room
-        how many bytes it may write; an answer is what it writes.
+        how many bytes it may write; an answer is what it writes. Nothing is permitted to a unit
+        that is broken; one that answers is not.
         """
         handler = self._handler
         conditions = handler.conditions(data, room)
@@ -132,7 +144,13 @@ class VirtioUnit:
         probe = len(data) >= HEAD_SIZE and data[0] == RequestType.PROBE
         if probe and self._state.parameters.probe_size > PROBE_LIMIT:
             return ()  # no trace holds such an answer
+        if self.config.dialect.breaks and Condition.NO_HEAD_OR_TAIL in conditions:
+            self._state.broken = True
+        if self._state.broken and recorded is None:
+            return ()
         statuses = list(dict.fromkeys(self._statuses(data, conditions, whole)))
+        if self._state.broken:
+            self._state.broken, statuses = False, []
         payload = handler.payload(data) if probe and whole else b""
         answers = tuple(self._answer(status, probe, room, payload) for status in statuses)
         answer = answers[0] if recorded is None else recorded
@@ -223,7 +241,7 @@ class VirtioUnit:
         certain = all((one.mapping, one.gone) == (chosen.mapping, chosen.gone) for one in fitting)
         if recorded is not None and certain and chosen.mapping is not None:
             self._settle(endpoint, chosen.mapping, gone=chosen.gone)
-        if isinstance(chosen.outcome, Fault):
+        if isinstance(chosen.outcome, Fault) and not self._state.broken:
             report = FaultReport(chosen.outcome.reason, chosen.flags, endpoint, iova)
             self._emitted.append(report)
             self._flags = {one.flags for one in fitting if one.outcome == chosen.outcome}

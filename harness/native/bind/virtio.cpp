@@ -29,7 +29,7 @@ std::vector<u8> vector_of(const nb::bytes &data) {
 Config make_config(u64 features, nb::bytes space, bool known, u64 mapping_budget,
                    nb::bytes statuses, const std::vector<u32> &others, u64 binding, u64 doubtful,
                    u64 ignored, nb::bytes trouble, nb::bytes unattached_reasons,
-                   u32 fault_flags_ignored, nb::dict switches) {
+                   u32 fault_flags_ignored, u32 endpoint_bits, nb::dict switches) {
     Config config;
     config.features = features;
     config.space = vector_of(space);
@@ -49,6 +49,9 @@ Config make_config(u64 features, nb::bytes space, bool known, u64 mapping_budget
     if (dialect.unattached_reasons.empty())
         throw nb::value_error("no reason for an access without a domain");
     dialect.fault_flags_ignored = fault_flags_ignored;
+    if (endpoint_bits < 8 || endpoint_bits > 32)
+        throw nb::value_error("an endpoint's id has 8 to 32 bits");
+    dialect.endpoint_bits = endpoint_bits;
     const Switch flags[] = {
         {"first_decides", &dialect.first_decides},
         {"flags_need_features", &dialect.flags_need_features},
@@ -60,6 +63,8 @@ Config make_config(u64 features, nb::bytes space, bool known, u64 mapping_budget
         {"reaches_next_byte", &dialect.reaches_next_byte},
         {"keeps_page_offset", &dialect.keeps_page_offset},
         {"reset_keeps_domains", &dialect.reset_keeps_domains},
+        {"breaks", &dialect.breaks},
+        {"endpoint_ids_wrap", &dialect.endpoint_ids_wrap},
         {"removes_before_split", &dialect.removes_before_split},
         {"fault_flags_of_rights_only", &dialect.fault_flags_of_rights_only},
     };
@@ -108,15 +113,17 @@ void bind_virtio(nb::module_ &m) {
             [](Config *self, u64 features, nb::bytes config, bool known, u64 mapping_budget,
                nb::bytes statuses, const std::vector<u32> &others, u64 binding, u64 doubtful,
                u64 ignored, nb::bytes trouble, nb::bytes unattached_reasons,
-               u32 fault_flags_ignored, nb::dict switches) {
+               u32 fault_flags_ignored, u32 endpoint_bits, nb::dict switches) {
                 new (self) Config(make_config(features, config, known, mapping_budget, statuses,
                                               others, binding, doubtful, ignored, trouble,
-                                              unattached_reasons, fault_flags_ignored, switches));
+                                              unattached_reasons, fault_flags_ignored,
+                                              endpoint_bits, switches));
             },
             nb::kw_only(), nb::arg("features"), nb::arg("config"), nb::arg("known"),
             nb::arg("mapping_budget"), nb::arg("statuses"), nb::arg("others"), nb::arg("binding"),
             nb::arg("doubtful"), nb::arg("ignored"), nb::arg("trouble"),
-            nb::arg("unattached_reasons"), nb::arg("fault_flags_ignored"), nb::arg("switches"));
+            nb::arg("unattached_reasons"), nb::arg("fault_flags_ignored"),
+            nb::arg("endpoint_bits"), nb::arg("switches"));
 
     nb::class_<Unit>(m, "VirtioUnit")
         .def(nb::init<Config>(), nb::arg("config"))

@@ -41,6 +41,9 @@ struct Dialect {
     std::vector<u8> trouble;            // statuses that may come at any time
     std::vector<u8> unattached_reasons; // the first one by choice
     u32 fault_flags_ignored = 0;
+    u32 endpoint_bits = 32;
+    bool endpoint_ids_wrap = false;
+    bool breaks = false;
     bool first_decides = false;
     bool flags_need_features = true;
     bool detaches_first = false;

@@ -16,9 +16,11 @@ void State::forget() {
     left_.clear();
     seen_.clear();
     accepted = 0;
+    broken = false;
 }
 
 void State::declare(u32 endpoint, std::span<const Region> regions) {
+    endpoint = who(endpoint);
     spend(!present_.contains(endpoint));
     present_.insert(endpoint);
     buses_.insert(endpoint >> wire::bus_shift);
@@ -26,6 +28,7 @@ void State::declare(u32 endpoint, std::span<const Region> regions) {
 }
 
 void State::learn(u32 endpoint, std::span<const Region> regions) {
+    endpoint = who(endpoint);
     const auto known = regions_.find(endpoint);
     const std::size_t before = known == regions_.end() ? 0 : known->second.size();
     if (region_count_ - before + regions.size() > wire::regions_kept)
@@ -48,15 +51,27 @@ void State::spend(bool one) {
 }
 
 bool State::endpoint_is_absent(u32 endpoint) const {
-    return !present_.contains(endpoint) && buses_.contains(endpoint >> wire::bus_shift);
+    endpoint = who(endpoint);
+    return !present_.contains(endpoint) && is_listed(endpoint);
 }
 
 bool State::endpoint_is_unknown(u32 endpoint) const {
-    return !present_.contains(endpoint) && !buses_.contains(endpoint >> wire::bus_shift);
+    endpoint = who(endpoint);
+    return !present_.contains(endpoint) && !is_listed(endpoint);
+}
+
+u32 State::who(u32 endpoint) const {
+    const u64 ids = u64{1} << dialect.endpoint_bits;
+    return dialect.endpoint_ids_wrap ? static_cast<u32>(endpoint & (ids - 1)) : endpoint;
+}
+
+bool State::is_listed(u32 endpoint) const {
+    return buses_.contains(endpoint >> wire::bus_shift) ||
+           u64{endpoint} >> dialect.endpoint_bits != 0;
 }
 
 const std::vector<Region> *State::regions_of(u32 endpoint) const {
-    const auto found = regions_.find(endpoint);
+    const auto found = regions_.find(who(endpoint));
     return found == regions_.end() ? nullptr : &found->second;
 }
 

@@ -27,6 +27,7 @@ class State {
     u64 event = 0;
     u64 offered;
     u64 accepted = 0;
+    bool broken = false;
     Parameters parameters;
     std::deque<Dropped> dropped;
 
@@ -78,6 +79,10 @@ class State {
 
   private:
     static std::optional<u32> find(const std::map<u32, u32> &places, u32 endpoint);
+    // The id of the endpoint that the unit takes an id for.
+    u32 who(u32 endpoint) const;
+    // Whether all endpoints are known that are on the same bus.
+    bool is_listed(u32 endpoint) const;
     void spend(bool one);
     Domain &make(u32 number, bool bypass);
     void end(u32 number);

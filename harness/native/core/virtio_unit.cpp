@@ -43,6 +43,7 @@ void Unit::reset() {
 }
 
 void Unit::device_reset() {
+    state_.broken = false;
     if (state_.dialect.reset_keeps_domains)
         state_.accepted = 0;
     else
@@ -81,6 +82,8 @@ void Unit::write_register(u64 offset, u32 size, u64 value) {
     const u64 wanted = value >> (8 * (bypass_offset - offset)) & 0xff;
     if (wanted <= 1 && state_.in_use(wire::Feature::bypass_config))
         set_bypass(wanted);
+    else if (wanted != state_.parameters.bypass)
+        state_.broken |= state_.dialect.breaks;
 }
 
 void Unit::set_bypass(u64 value) {
@@ -97,8 +100,14 @@ const std::vector<std::string> &Unit::request(Bytes data, u64 room, std::optiona
                        data[0] == static_cast<u8>(wire::RequestType::probe);
     if (probe && state_.parameters.probe_size > wire::probe_limit)
         return answers_; // no trace holds such an answer
+    if (state_.dialect.breaks && (conditions.set() & bit(Condition::no_head_or_tail)) != 0)
+        state_.broken = true;
+    if (state_.broken && !recorded.has_value())
+        return answers_;
     statuses_.clear();
-    add_statuses(data, conditions, whole);
+    if (!state_.broken)
+        add_statuses(data, conditions, whole);
+    state_.broken = false; // or it would not have answered
     std::optional<std::string> payload = std::string();
     if (probe && whole)
         payload = handler_.payload(data);
@@ -223,7 +232,7 @@ const std::vector<Outcome> &Unit::access(u32 endpoint, u64 iova, AccessKind kind
     });
     if (recorded.type != OutcomeType::none && certain && chosen->mapping.has_value())
         settle(endpoint, *chosen);
-    if (chosen->outcome.type == OutcomeType::fault) {
+    if (chosen->outcome.type == OutcomeType::fault && !state_.broken) {
         emitted.push_back(
             Observation::fault_report(chosen->outcome.reason, chosen->flags, endpoint, iova));
         for (const Permitted &one : permitted_)

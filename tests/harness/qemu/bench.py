@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from decoders.bytewise import build
 from decoders.events import AccessKind, FaultReport
-from decoders.virtio_iommu.requests import encode_request
-from decoders.virtio_iommu.structures import Attach, Detach, Map, Unmap
 from harness.qemu.dma import DmaDevice, dma_devices
 from harness.qemu.landing import PAGE, Pool
 from harness.qemu.pc import RAM_START, Pc
 from harness.qemu.unit import POOL_START
 from harness.qemu.virtio_iommu import VirtioIommu
+from tests.writers import virtio_iommu as write
 
 RTL8139, I82559, RTL8139_BEHIND_BRIDGE, I82559_BEHIND_BRIDGE, RTL8139_BEHIND_PORT = range(5)
 DOMAIN = 7
-OK, INVAL, NOENT = 0, 4, 6
 
 
 class Bench:
@@ -43,24 +40,18 @@ class Bench:
         self.pc.machine.command(self.iommu.bypass_write(value))
 
     def attach(self, device: DmaDevice, domain: int = DOMAIN) -> int:
-        endpoint = device.function.requester
-        return self._status(encode_request(build(Attach, type=1, domain=domain, endpoint=endpoint)))
+        return self._status(write.attach(domain, device.function.requester))
 
     def detach(self, device: DmaDevice, domain: int = DOMAIN) -> int:
-        endpoint = device.function.requester
-        return self._status(encode_request(build(Detach, type=2, domain=domain, endpoint=endpoint)))
+        return self._status(write.detach(domain, device.function.requester))
 
     def map(self, start: int, last: int, to: int, flags: int, domain: int = DOMAIN) -> int:
-        request = build(
-            Map, type=3, domain=domain, virt_start=start, virt_end=last, phys_start=to, flags=flags
-        )
-        return self._status(encode_request(request))
+        return self._status(write.map_(domain, start, last, to, flags))
 
     def unmap(self, start: int, last: int, domain: int = DOMAIN) -> int:
-        request = build(Unmap, type=4, domain=domain, virt_start=start, virt_end=last)
-        return self._status(encode_request(request))
+        return self._status(write.unmap(domain, start, last))
 
     def _status(self, request: bytes) -> int:
-        answer = self.iommu.request(request, 4)
-        assert answer.used == 4, f"{request.hex()} was answered with {answer}"
+        answer = self.iommu.request(request, write.TAIL)
+        assert answer.used == write.TAIL, f"{request.hex()} was answered with {answer}"
         return answer.data[0]

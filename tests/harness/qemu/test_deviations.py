@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from decoders.bytewise import packed
 from decoders.events import AccessKind, DeviceReset, Event, RegWrite, Request
 from decoders.virtio_iommu.config import BYPASS_OFFSET
-from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, Unmap
 from harness.deviations import CRASHES, DEVIATIONS, Deviation, known_crash
-from harness.differential.engine import MODEL, Differential
+from harness.differential.engine import MODEL, Differential, Judge
 from harness.differential.real import Qemu
+from harness.findings import BROKEN
 from harness.generate.virtio import DmaChoice, Step, Stimulus
 from harness.qemu.process import EndedError
 from harness.qemu.unit import POOL_START, Dma, QemuUnit
-from harness.targets.virtio_model import VirtioModelReplay
+from tests.writers import virtio_iommu as write
 
 pytestmark = pytest.mark.qemu
 
@@ -26,34 +26,34 @@ BEHIND_PORT = 4
 NEAR = 0x8000_0000
 WRITE, READ = AccessKind.WRITE, AccessKind.READ
 HARMLESS = DmaChoice(RTL8139, WRITE, POOL_START)
-BOTH = 3
+
+
+def asked(data: bytes, room: int = write.TAIL) -> Request:
+    return Request(data, room, None)
 
 
 def attach(domain: int, endpoint: int = DEVICE, flags: int = 0, reserved: int = 0) -> Request:
-    tail = bytes((reserved, 0, 0, 0))
-    return Request(packed(Attach).pack(1, bytes(3), domain, endpoint, flags, tail), 4, None)
+    return asked(write.attach(domain, endpoint, flags, reserved))
 
 
 def detach(domain: int, endpoint: int = DEVICE) -> Request:
-    return Request(packed(Detach).pack(2, bytes(3), domain, endpoint, bytes(8)), 4, None)
+    return asked(write.detach(domain, endpoint))
 
 
 def mapped(start: int, end: int, to: int = POOL_START, domain: int = 1) -> Request:
-    return Request(packed(Map).pack(3, bytes(3), domain, start, end, to, BOTH), 4, None)
+    return asked(write.map_(domain, start, end, to))
 
 
 def unmapped(start: int, end: int, domain: int = 1) -> Request:
-    return Request(packed(Unmap).pack(4, bytes(3), domain, start, end, bytes(4)), 4, None)
-
-
-def probe(room: int) -> Request:
-    return Request(packed(Probe).pack(5, bytes(3), DEVICE, bytes(64)), room, None)
+    return asked(write.unmap(domain, start, end))
 
 
 SCENARIOS: dict[str, list[Stimulus | tuple[Stimulus, DmaChoice]]] = {
-    "unknown-type": [Request(b"\x09" + bytes(19), 4, None)],
-    "short-request": [Request(attach(1).data[:12], 4, None)],
-    "probe-room": [probe(40)],
+    "unknown-type": [asked(b"\x09" + bytes(19))],
+    "short-request": [asked(attach(1).data[:12])],
+    "probe-room": [asked(write.probe(DEVICE), 40)],
+    "breaks": [asked(attach(1).data, 0), attach(1), DeviceReset(), attach(1)],
+    "endpoint-ids-wrap": [attach(1, DEVICE | 0x1_0000)],
     "attach-reserved": [attach(1, reserved=1)],
     "attach-detaches-first": [
         attach(2, OTHER, flags=1),
@@ -63,6 +63,7 @@ SCENARIOS: dict[str, list[Stimulus | tuple[Stimulus, DmaChoice]]] = {
     ],
     "endpoint-forgotten": [detach(1)],
     "map-alignment": [attach(1), mapped(NEAR, NEAR + 0x7FF)],
+    "map-input-range": [attach(1), mapped(1 << 63, (1 << 63) + 0xFFF)],
     "map-reserved-region": [attach(1), mapped(0xFEE0_0000, 0xFEE0_0FFF)],
     "inverted-range": [attach(1), mapped(NEAR + 0x1000, NEAR + 0xFFF)],
     "unmap-removes-before-split": [
@@ -99,7 +100,7 @@ def qemu() -> Iterator[Qemu]:
 
 def run(qemu: Qemu, scenario: list[Stimulus | tuple[Stimulus, DmaChoice]]) -> list[Event]:
     differential = Differential(qemu, [MODEL], 1)
-    guide = VirtioModelReplay(differential.config(qemu.dialect))
+    guide = Judge(differential.config(qemu.dialect), qemu)
     events = qemu.begin()
     for event in events:
         guide.apply(event)
@@ -133,3 +134,16 @@ def test_the_known_crash(qemu: Qemu) -> None:
     assert known_crash("something else", unit.version) is None
     unit.restart()
     assert unit.request(attach(1).data, 4).answer == bytes(4)
+
+
+def test_a_bypass_that_there_is_not_breaks_the_device(qemu: Qemu) -> None:
+    """It answers nothing more; the specification's model does not know why."""
+    events = run(qemu, [RegWrite(BYPASS_OFFSET, 1, 9), attach(1), mapped(NEAR, NEAR + 0xFFF)])
+    assert [event.answer for event in events if isinstance(event, Request)] == [None, None]
+    assert qemu.needs_reset()
+    judged = Differential(qemu, [MODEL], 1).judged
+    assert judged(MODEL, qemu.dialect, events) == []
+    unaware = replace(qemu.dialect, breaks=False)
+    assert [finding.subject for finding in judged(MODEL, unaware, events)] == [BROKEN, BROKEN]
+    run(qemu, [attach(1)])
+    assert not qemu.needs_reset()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from decoders.bytewise import build, size_of
+from decoders.bytewise import size_of
 from decoders.virtio_iommu.config import decode_config, describe, encode_config
-from decoders.virtio_iommu.constants import RequestType, ResvSubtype
+from decoders.virtio_iommu.constants import ResvSubtype
 from decoders.virtio_iommu.forms import Form, detect
 from decoders.virtio_iommu.properties import encode_properties, read_properties
-from decoders.virtio_iommu.requests import encode_request
-from decoders.virtio_iommu.structures import Probe, RequestTail
+from decoders.virtio_iommu.structures import RequestTail
 from tests.harness.qemu.bench import RTL8139, Bench
+from tests.writers.virtio_iommu import probe
 
 pytestmark = pytest.mark.qemu
 
@@ -29,9 +29,8 @@ def test_config_space(bench: Bench) -> None:
 def test_properties(bench: Bench) -> None:
     config = decode_config(bench.iommu.config())
     endpoint = bench.devices[RTL8139].function.requester
-    probe = build(Probe, type=int(RequestType.PROBE), endpoint=endpoint)
     room = config.probe_size + size_of(RequestTail)
-    answer = bench.iommu.request(encode_request(probe), room)
+    answer = bench.iommu.request(probe(endpoint), room)
     assert answer.used == room
     payload = answer.data[: config.probe_size]
     (msi,) = read_properties(payload, "probe")

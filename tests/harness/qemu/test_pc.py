@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
 from harness.errors import HarnessError
@@ -20,6 +18,7 @@ from tests.harness.qemu.bench import (
     RTL8139_BEHIND_PORT,
     Bench,
 )
+from tests.writers import virtio_iommu as write
 
 pytestmark = pytest.mark.qemu
 
@@ -98,11 +97,11 @@ def test_marks_differ_and_are_no_descriptors() -> None:
 
 
 def test_chains_of_several_buffers(bench: Bench) -> None:
-    probe = bytes([5, 0, 0, 0]) + (0x20).to_bytes(4, "little") + bytes(64)
+    probe = write.probe(0x20)
     answer = bench.iommu.chain((probe[:1], probe[1:3], probe[3:]), (500, 12, 10))
     assert answer.used == 516
     # A PC reserves the addresses of message-signalled interrupts.
-    region = struct.pack("<HHB3xQQ", 1, 20, 1, 0xFEE0_0000, 0xFEEF_FFFF)
+    region = write.resv_mem(1, 0xFEE0_0000, 0xFEEF_FFFF)
     assert answer.data == region + bytes(516 - len(region)) + bytes([FILL]) * 6
 
 

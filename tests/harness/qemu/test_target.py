@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from decoders.bytewise import packed
 from decoders.events import (
     Access,
     AccessKind,
     ConfigSpace,
+    DeviceReset,
     Endpoint,
     Event,
     Fault,
@@ -23,24 +24,29 @@ from decoders.events import (
     Reset,
     Translation,
 )
-from decoders.virtio_iommu.structures import Attach, Map
+from harness.cli import main
 from harness.errors import HarnessError
-from harness.findings import Finding
+from harness.explain import explain
+from harness.findings import BROKEN, Finding
 from harness.model.config import UnitConfig
-from harness.model.virtio.config import DEFAULT_CONFIG, VirtioConfig
+from harness.model.virtio.config import DEFAULT_CONFIG, DEFAULT_FEATURES, VirtioConfig
+from harness.qemu.pc import PROGRAM
 from harness.qemu.unit import DEVICES, ENDPOINTS, POOL_START, QemuUnit, devices_for
-from harness.targets import Counters, target_named
-from harness.trace import Block, TraceReader
+from harness.targets import Counters, Machine, real_target_named
+from harness.targets.qemu import endpoints_of
+from harness.trace import Block, Header, TraceReader, TraceWriter, UnitInfo, write_text
 from harness.trace.codec import Encoder
+from tests.writers.virtio_iommu import asked, attach, map_
 
+NOWHERE = Machine((), "no-such-qemu")
 CORPUS = Path(__file__).parents[3] / "corpora/traces"
 DEVICE = 0x10
 IOVA = 0x4_0000_0000
 OK, NOENT = bytes(4), b"\x06\0\0\0"
 WRITE, READ = AccessKind.WRITE, AccessKind.READ
 
-ATTACH = Request(packed(Attach).pack(1, bytes(3), 1, DEVICE, 0, bytes(4)), 4, OK)
-MAP = Request(packed(Map).pack(3, bytes(3), 1, IOVA, IOVA + 0xFFF, POOL_START, 3), 4, OK)
+ATTACH = asked(attach(1, DEVICE))
+MAP = asked(map_(1, IOVA, IOVA + 0xFFF, POOL_START))
 BEHIND = IOVA + 0x1000
 STORY: list[Event] = [
     Reset(),
@@ -61,7 +67,7 @@ STORY: list[Event] = [
 
 
 def replay(events: list[Event]) -> tuple[Counters, list[Finding]]:
-    target = target_named("qemu", VirtioConfig())
+    target = real_target_named("qemu", VirtioConfig(), Machine(endpoints_of(events), PROGRAM))
     encoder = Encoder()
     target.feed(Block(0, len(events), b"".join(map(encoder.encode, events))))
     target.finish()
@@ -129,9 +135,37 @@ def test_where_no_device_is_nothing_is_judged() -> None:
     assert counters.unjudged == 2
 
 
+@pytest.mark.qemu
+def test_requests_that_are_not_given_back() -> None:
+    """QEMU gives nothing back once its device is broken, however much is asked."""
+    broken: list[Event] = [RegWrite(36, 1, 9), *(ATTACH for _ in range(40))]
+    counters, findings = replay([*STORY[:5], *broken, DeviceReset(), ATTACH])
+    assert {(finding.subject, finding.observed) for finding in findings} == {(BROKEN, OK)}
+    assert [finding.event for finding in findings] == list(range(6, 46))
+    text = explain(findings[0], lambda _: ATTACH, "virtio-iommu")
+    assert "NEEDS_RESET" in text
+    assert "permitted" not in text
+    assert counters.requests == 41
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("room", [4, 1024, 1025, 60_000, (1 << 32) - 1])
+def test_long_requests_are_split(room: int) -> None:
+    long = replace(ATTACH, data=ATTACH.data + bytes(4096 - len(ATTACH.data)), room=room)
+    assert replay([*STORY[:5], long])[1] == []
+    (finding,) = replay([*STORY[:5], replace(long, answer=NOENT)])[1]
+    assert finding.permitted == (OK,)
+
+
+@pytest.mark.qemu
+def test_a_request_that_no_queue_can_hold_is_not_judged() -> None:
+    counters, findings = replay([*STORY[:5], Request(b"", 0, b"")])
+    assert (findings, counters.unjudged) == ([], 1)
+
+
 def test_another_kind_of_unit_is_refused() -> None:
     with pytest.raises(HarnessError, match="virtio-iommu only"):
-        target_named("qemu", UnitConfig(capability=1, extended_capability=1))
+        real_target_named("qemu", UnitConfig(capability=1, extended_capability=1), NOWHERE)
 
 
 def test_the_machine_follows_the_endpoints() -> None:
@@ -158,7 +192,8 @@ def test_the_standard_machine_has_the_endpoints_that_are_listed() -> None:
 def test_a_recorded_guest() -> None:
     """Linux on another QEMU: what its driver asked, and where its devices wrote, holds here."""
     with TraceReader(CORPUS / "virtio-iommu-lazy.trace") as source:
-        target = target_named("qemu", VirtioConfig())
+        machine = Machine(endpoints_of(source.events()), PROGRAM)
+        target = real_target_named("qemu", VirtioConfig(), machine)
         for block in source.blocks():
             target.feed(block)
         requests = target.counters().requests
@@ -169,3 +204,44 @@ def test_a_recorded_guest() -> None:
     # All requests, and every write: a read shows only that it did not fail.
     assert counters.agreed > requests + 1000
     assert counters.agreed + counters.unjudged >= requests + counters.translations
+
+
+@pytest.mark.qemu
+def test_endpoints_may_be_declared_anywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The machine has those of the second block, too."""
+    path = tmp_path / "two-blocks.trace"
+    other, far = 0x18, IOVA + 0x4000
+    unit = UnitInfo("virtio-iommu", capability=DEFAULT_FEATURES, config=DEFAULT_CONFIG)
+    header = Header(units=(unit,), source={"qemu": "1.2.3"})
+    with TraceWriter.create(path, header) as writer:
+        for event in STORY:
+            writer.append(event)
+        writer.flush()
+        for event in (
+            Endpoint(other, ()),
+            asked(attach(1, other)),
+            asked(map_(1, far, far + 0xFFF, POOL_START)),
+            Access(other, None, far, WRITE, Translation(POOL_START, 0xFFF)),
+        ):
+            writer.append(event)
+    with TraceReader(path) as source:
+        assert len(list(source.blocks())) == 2
+    assert main(["replay", "-q", "--target", "qemu", "--json", str(path)]) == 0
+    said = capsys.readouterr()
+    result, _ = map(json.loads, said.out.splitlines())
+    assert (result["divergences"], result["unjudged"]) == (0, 1)
+    assert f"recorded with QEMU 1.2.3, replayed on QEMU {result['qemu']}" in said.err
+
+
+def test_the_qemu_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "story.txt"
+    write_text(path, Header(units=(UnitInfo("virtio-iommu"),)), STORY)
+    assert main(["replay", "--target", "qemu", "--program", "no-such-qemu", str(path)]) == 2
+    assert "cannot run no-such-qemu" in capsys.readouterr().err
+
+
+def test_endpoints_without_number_are_refused() -> None:
+    with pytest.raises(HarnessError, match="65536 endpoints"):
+        endpoints_of(Endpoint(number, ()) for number in range(1 << 32))

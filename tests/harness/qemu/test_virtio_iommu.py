@@ -9,17 +9,15 @@ from tests.harness.qemu.bench import (
     DOMAIN,
     I82559,
     I82559_BEHIND_BRIDGE,
-    NOENT,
-    OK,
     RTL8139,
     RTL8139_BEHIND_BRIDGE,
     RTL8139_BEHIND_PORT,
     Bench,
 )
+from tests.writers.virtio_iommu import NOENT, OK, READ, WRITE
 
 pytestmark = pytest.mark.qemu
 
-READ, WRITE = 1, 2
 READ_FAULT, WRITE_FAULT, ADDRESS = 1, 2, 0x100
 UNKNOWN, NO_DOMAIN, NO_MAPPING = 0, 1, 2
 SELF_TEST = b"\xff\xff\xff\xff\0\0\0\0"

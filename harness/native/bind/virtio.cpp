@@ -114,16 +114,16 @@ void bind_virtio(nb::module_ &m) {
                nb::bytes statuses, const std::vector<u32> &others, u64 binding, u64 doubtful,
                u64 ignored, nb::bytes trouble, nb::bytes unattached_reasons,
                u32 fault_flags_ignored, u32 endpoint_bits, nb::dict switches) {
-                new (self) Config(make_config(features, config, known, mapping_budget, statuses,
-                                              others, binding, doubtful, ignored, trouble,
-                                              unattached_reasons, fault_flags_ignored,
-                                              endpoint_bits, switches));
+                new (self)
+                    Config(make_config(features, config, known, mapping_budget, statuses, others,
+                                       binding, doubtful, ignored, trouble, unattached_reasons,
+                                       fault_flags_ignored, endpoint_bits, switches));
             },
             nb::kw_only(), nb::arg("features"), nb::arg("config"), nb::arg("known"),
             nb::arg("mapping_budget"), nb::arg("statuses"), nb::arg("others"), nb::arg("binding"),
             nb::arg("doubtful"), nb::arg("ignored"), nb::arg("trouble"),
-            nb::arg("unattached_reasons"), nb::arg("fault_flags_ignored"),
-            nb::arg("endpoint_bits"), nb::arg("switches"));
+            nb::arg("unattached_reasons"), nb::arg("fault_flags_ignored"), nb::arg("endpoint_bits"),
+            nb::arg("switches"));
 
     nb::class_<Unit>(m, "VirtioUnit")
         .def(nb::init<Config>(), nb::arg("config"))

@@ -109,7 +109,8 @@ DEVIATIONS: Final = (
     Deviation(
         "inverted-range",
         "5.13.6.5",
-        "MAP and UNMAP take a range that ends before it starts; no lookup is reliable then",
+        "MAP and UNMAP take a range that ends before it starts; no lookup is reliable then "
+        "(11.1.3 refuses it)",
         "virtio_iommu_map, virtio_iommu_unmap",
         ignored=(Condition.MAP_ORDER, Condition.UNMAP_ORDER),
     ),
@@ -182,7 +183,7 @@ class Crash:
 CRASHES: Final = (
     Crash(
         "reset-behind-bridge",
-        (10, 0),
+        (11, 1),
         "ids of devices behind bridges are taken for those of bus 0 while the system is reset: one "
         "whose namesake is attached to a domain of a higher number is left without bypass, and its "
         "next DMA aborts",

@@ -53,6 +53,8 @@ class VirtioDialect:
     """Bits an endpoint's id has in the machine: an id that needs more belongs to none."""
     endpoint_ids_wrap: bool = False
     """Only `endpoint_bits` of an id say who it is; to domains each id is another endpoint."""
+    order_first: bool = False
+    """A range that ends before it starts is refused before its domain is looked for."""
     removes_before_split: bool = False
     """UNMAP may have removed whole mappings when it finds one that it would split."""
     unattached_reasons: tuple[int, ...] = (FaultReason.DOMAIN, FaultReason.UNKNOWN)
@@ -108,7 +110,15 @@ _QEMU = VirtioDialect(
 # virtio_reset does not run the device's reset phases.
 _QEMU_10_0 = replace(_QEMU, name="qemu-10.0", reset_keeps_domains=True)
 
-DIALECTS = {dialect.name: dialect for dialect in (SPECIFICATION, _QEMU, _QEMU_10_0)}
+# Seen on 11.1.3; versions between are not known.
+_QEMU_11_1 = replace(
+    _QEMU_10_0,
+    name="qemu-11.1",
+    ignored=_QEMU_10_0.ignored - {Condition.MAP_ORDER, Condition.UNMAP_ORDER},
+    order_first=True,
+)
+
+DIALECTS = {dialect.name: dialect for dialect in (SPECIFICATION, _QEMU, _QEMU_10_0, _QEMU_11_1)}
 
 
 def dialect_named(name: str) -> VirtioDialect:

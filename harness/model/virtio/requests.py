@@ -24,6 +24,8 @@ from harness.model.virtio.state import State
 
 _RESV_MEM_SIZE: Final = packed(ResvMem).size
 
+_ORDER: Final = {Condition.MAP_ORDER, Condition.UNMAP_ORDER}
+
 Found = Iterator[Condition]
 
 
@@ -47,6 +49,8 @@ class Handler:
             return [*found, Condition.SHORT_BODY]
         ignored = self.state.dialect.ignored
         found += _LOOKED_FOR[kind](self, data)
+        if self.state.dialect.order_first:
+            found.sort(key=lambda condition: condition not in _ORDER)
         return [condition for condition in found if condition not in ignored]
 
     def _attach(self, data: bytes) -> Found:

@@ -64,6 +64,7 @@ Config make_config(u64 features, nb::bytes space, bool known, u64 mapping_budget
         {"keeps_page_offset", &dialect.keeps_page_offset},
         {"reset_keeps_domains", &dialect.reset_keeps_domains},
         {"breaks", &dialect.breaks},
+        {"order_first", &dialect.order_first},
         {"endpoint_ids_wrap", &dialect.endpoint_ids_wrap},
         {"removes_before_split", &dialect.removes_before_split},
         {"fault_flags_of_rights_only", &dialect.fault_flags_of_rights_only},

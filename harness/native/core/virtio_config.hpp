@@ -44,6 +44,7 @@ struct Dialect {
     u32 endpoint_bits = 32;
     bool endpoint_ids_wrap = false;
     bool breaks = false;
+    bool order_first = false;
     bool first_decides = false;
     bool flags_need_features = true;
     bool detaches_first = false;

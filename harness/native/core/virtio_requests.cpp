@@ -43,6 +43,11 @@ void Conditions::ignore(ConditionSet ignored) {
     count_ = static_cast<std::size_t>(last - list_.begin());
 }
 
+void Conditions::put_first(ConditionSet first) {
+    std::stable_partition(list_.begin(), list_.begin() + count_,
+                          [&](Condition one) { return (bit(one) & first) != 0; });
+}
+
 ConditionSet Conditions::set() const {
     ConditionSet all = 0;
     for (const Condition one : *this)
@@ -127,6 +132,8 @@ Conditions Handler::conditions(Bytes data, u64 room) const {
         look_at_probe(data.data(), found);
         break;
     }
+    if (state_.dialect.order_first)
+        found.put_first(bit(Condition::map_order) | bit(Condition::unmap_order));
     found.ignore(state_.dialect.ignored);
     return found;
 }

@@ -15,6 +15,8 @@ class Conditions {
     void add(Condition condition) { list_[count_++] = condition; }
     // Leave out what the dialect does not look for.
     void ignore(ConditionSet ignored);
+    // Put those that are in a set in front of the others.
+    void put_first(ConditionSet first);
 
     const Condition *begin() const { return list_.data(); }
     const Condition *end() const { return list_.data() + count_; }

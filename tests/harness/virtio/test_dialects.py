@@ -12,7 +12,18 @@ from harness.model.virtio.config import DEFAULT_FEATURES
 from harness.model.virtio.dialect import DIALECTS, dialect_named
 from tests.harness.virtio.bench import MOVED, NIC, PROBE_SIZE, WHOLE_PROBE, Bench, Engine, config
 from tests.harness.virtio.conftest import MakeBench
-from tests.writers.virtio_iommu import FEATURES, NOENT, OK, attach, detach, map_, probe, regions
+from tests.writers.virtio_iommu import (
+    FEATURES,
+    INVAL,
+    NOENT,
+    OK,
+    attach,
+    detach,
+    map_,
+    probe,
+    regions,
+    unmap,
+)
 
 BYPASS = 36
 IN = attach(1, NIC)
@@ -29,8 +40,9 @@ QEMUS = pytest.mark.parametrize("dialect", ["qemu", "qemu-10.0"])
         ("qemu-10.0", "qemu-10.0"),
         ("qemu-9.2", "qemu"),
         ("qemu-10.1", "qemu-10.0"),
-        ("qemu-11.1", "qemu-10.0"),
-        ("qemu-11.1.3", "qemu-10.0"),
+        ("qemu-11.0.3", "qemu-10.0"),
+        ("qemu-11.1.3", "qemu-11.1"),
+        ("qemu-12.0", "qemu-11.1"),
         ("qemu-", "qemu"),
         ("qemu-x.y", "qemu"),
         ("something-else", "spec"),
@@ -105,6 +117,15 @@ def test_the_value_it_has_breaks_nothing(make_bench: MakeBench) -> None:
     bench = make_bench("qemu", bypass=2)
     bad_bypass(bench)
     bench.do(IN)
+
+
+@pytest.mark.parametrize(("dialect", "status"), [("qemu-10.0", NOENT), ("qemu-11.1", INVAL)])
+def test_what_comes_first_of_a_range_without_order_and_no_domain(
+    make_bench: MakeBench, dialect: str, status: int
+) -> None:
+    bench = make_bench(dialect)
+    for request in (map_(9, 0x6000, 0x5FFF, 0), unmap(9, 0x6000, 0x5FFF)):
+        assert bench.ask(request) == [status]
 
 
 # --- ids ------------------------------------------------------------------------------------------

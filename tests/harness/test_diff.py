@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,22 @@ from decoders.events import (
     DeviceReset,
     Endpoint,
     Event,
+    Features,
     RegWrite,
     Request,
     Reset,
 )
+from decoders.virtio_iommu.constants import Feature
 from harness.cli import main
 from harness.deviations import DEVIATIONS, Deviation
 from harness.differential.engine import MODEL, Differential
 from harness.differential.simulated import Simulated
+from harness.findings import BROKEN
 from harness.model.virtio.config import DEFAULT_CONFIG, DEFAULT_FEATURES
 from harness.model.virtio.dialect import dialect_named
 from harness.qemu.unit import POOL_START
 from harness.trace import Header, UnitInfo, open_events, write_text
-from tests.writers.virtio_iommu import attach, map_
+from tests.writers.virtio_iommu import FEATURES, attach, map_
 
 STEPS = 1200
 
@@ -159,6 +163,34 @@ def test_a_given_trace_and_the_specification(
     assert main(["diff", str(story), "--json", "--no-deviations"]) == 1
     *_, summary = map(json.loads, capsys.readouterr().out.splitlines())
     assert summary["reasons"] == {"reset-keeps-domains": 2}
+
+
+@pytest.mark.qemu
+def test_a_given_trace_may_break_the_device_and_ask_for_much(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "odd.txt"
+    unit = UnitInfo("virtio-iommu", capability=DEFAULT_FEATURES, config=DEFAULT_CONFIG)
+    few = int(FEATURES & ~Feature.BYPASS_CONFIG)
+    ask = Request(attach(1, 0x20), 4, None)
+    events: list[Event] = [
+        Reset(), Endpoint(0x20, ()),
+        Request(b"", 0, None), Request(b"", 4, None), ask,
+        DeviceReset(), Features(FEATURES, few), ask,
+        RegWrite(36, 1, 0), ask,  # which takes the feature
+        Reset(), Features(FEATURES, FEATURES), RegWrite(36, 1, 9), ask,
+        DeviceReset(), replace(ask, data=ask.data + bytes(3000), room=1 << 31),
+    ]  # fmt: skip
+    write_text(path, Header(units=(unit,)), events)
+    assert main(["diff", str(path), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["seen"]["ATTACH OK"] == 2
+    assert summary["seen"]["ATTACH none"] == 3
+    assert summary["seen"]["empty request none"] == 1
+    assert main(["diff", str(path), "--json", "--no-deviations"]) == 1
+    *found, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [one["finding"]["subject"] for one in found] == [BROKEN]
+    assert summary["reasons"] == {"breaks": 2}
 
 
 def test_a_given_trace_takes_qemu(story: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -271,7 +271,7 @@ DEVIATIONS: Final = (
         "FPD is that of an entry that is cached; the specification allows it, the model does not "
         "follow it",
         "vtd_do_iommu_translate (context_cache_entry)",
-        subject=("fault-record", "access"),
+        subject=("fault-record", "access", "FSTS"),
         notes=_notes("FPD of an entry that is cached"),
     ),
     VtdDeviation(
@@ -279,8 +279,8 @@ DEVIATIONS: Final = (
         "7.3",
         "FPD of PASID structures counts only once all of them have been found sound",
         "vtd_do_iommu_translate (vtd_dev_to_context_entry fails before vtd_ce_get_pasid_fpd)",
-        subject=("fault-record",),
-        observed=("FaultRecord",),
+        subject=("fault-record", "FSTS"),
+        observed=("FaultRecord", "0x3"),
         notes=_notes("FPD of a PASID structure"),
     ),
     VtdDeviation(

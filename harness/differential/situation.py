@@ -143,7 +143,10 @@ def situation(
 ) -> Situation:
     """Return the facts of a finding; ways are those to the outcomes of accesses."""
     event = events[finding.event] if 0 <= finding.event < len(events) else None
-    at = finding.event - isinstance(event, FaultRecord)
+    # A fault record, and FSTS behind DMA, are about the access before them.
+    at = finding.event
+    if isinstance(event, FaultRecord | RegRead) and isinstance(events[at - 1], Access):
+        at -= 1
     access = event if isinstance(event, Access) else None
     subject = finding.subject
     if isinstance(event, RegRead) and subject == "register":

@@ -6,8 +6,9 @@ order (see harness.trace.codec). Addresses and sizes are in bytes, integers are 
 
 Two families share the stream. *Stimuli* are what software or a device did (RegWrite, Store,
 Access...). *Observations* are what the recorded unit was seen doing in answer (Descriptor,
-StatusWrite, FaultRecord, Interrupt, FaultReport); a target must produce the same ones in the same
-order. A Request of a virtio-iommu is a stimulus that carries its answer with it, as an Access does.
+StatusWrite, FaultRecord, Interrupt, PageResponse...); a target must produce the same ones in the
+same order. A Request of a virtio-iommu is a stimulus that carries its answer with it, as an Access
+does.
 """
 
 from __future__ import annotations
@@ -43,6 +44,17 @@ ATTRIBUTES = frozenset(
     for mode in (NO_ATTRIBUTES, Attribute.PRIVILEGED)
 )
 """What a request can be: its address type (AT) is one of three."""
+
+
+class PageRequestFlag(IntFlag):
+    """Say what a device asks of a page."""
+
+    READ = 1
+    WRITE = 2
+    EXECUTE = 4
+    PRIVILEGED = 8
+    LAST = 16
+    """The last request of its group, which is answered as a whole; alone, a stop marker."""
 
 
 class Role(IntEnum):
@@ -287,6 +299,49 @@ class InterruptRequest:
     outcome: Delivery | None
 
 
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Ask for a page to be made present, as a device with the PCIe page request interface does."""
+
+    sid: int
+    pasid: int | None
+    address: int
+    flags: PageRequestFlag
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequestRecord:
+    """Observe the four quadwords of a request being stored in the page request queue."""
+
+    address: int
+    words: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PageResponse:
+    """Observe a group of page requests being answered: 0 success, 1 invalid, 15 failure."""
+
+    sid: int
+    pasid: int | None
+    group: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTlbMessage:
+    """Observe a device being told to forget the translations of a range: its base, its size - 1.
+
+    They are those without PASID, those of one, or with every_pasid those of all PASIDs.
+    """
+
+    sid: int
+    pasid: int | None
+    address: int
+    mask: int
+    every_pasid: bool = False
+
+
 Event = (
     RegWrite
     | RegRead
@@ -308,8 +363,21 @@ Event = (
     | DeviceReset
     | Endpoint
     | InterruptRequest
+    | PageRequest
+    | PageRequestRecord
+    | PageResponse
+    | DeviceTlbMessage
 )
-Observation = Descriptor | FaultRecord | StatusWrite | Interrupt | FaultReport
+Observation = (
+    Descriptor
+    | FaultRecord
+    | StatusWrite
+    | Interrupt
+    | FaultReport
+    | PageRequestRecord
+    | PageResponse
+    | DeviceTlbMessage
+)
 
 TAGS: dict[int, type[Event]] = {
     1: RegWrite,
@@ -332,5 +400,9 @@ TAGS: dict[int, type[Event]] = {
     18: DeviceReset,
     19: Endpoint,
     20: InterruptRequest,
+    21: PageRequest,
+    22: PageRequestRecord,
+    23: PageResponse,
+    24: DeviceTlbMessage,
 }
 """Tag of each event kind in the stored form; numbers are never reused."""

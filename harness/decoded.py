@@ -18,6 +18,8 @@ from decoders.events import (
     FaultReport,
     Features,
     InterruptRequest,
+    PageRequestRecord,
+    PageResponse,
     RegRead,
     RegWrite,
     Release,
@@ -28,6 +30,7 @@ from decoders.events import (
 )
 from decoders.fields import Structure
 from decoders.layout import layout
+from decoders.vtd import pagerequest
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
 from decoders.vtd.faults import FAULT_REASONS, INTERRUPT_REASONS, FaultRecordRegister
 from decoders.vtd.interrupt import InterruptRemapEntry, message_index
@@ -74,6 +77,10 @@ SHAPES: dict[Role, type[Structure]] = {
     Role.INTERRUPT_TABLE: InterruptRemapEntry,
 }
 POINTER_BITS = 40  # a field this wide is an address without its low bits
+
+RESPONSE_CODES = {0: "success", 1: "invalid request", 15: "response failure"}
+"""What a device is told about a group of page requests (PCIe 10.4.2.2)."""
+UNKNOWN_CODE = "reserved response code"
 
 _TTM = layout(RootTableAddress)["ttm"]
 _SID = layout(FaultRecordRegister)["sid"]
@@ -138,8 +145,10 @@ class Namer:
         offered = unit.capability if self.kind == VIRTIO else 0
         self._features = Features(offered or DEFAULT_FEATURES, 0)
         units = [unit for unit in header.units if unit.kind == "vtd"]
-        capabilities = (units[0].capability, units[0].extended_capability) if units else (0, 0)
-        self._registers = register_map(*capabilities)
+        first = units[0] if units else UnitInfo()
+        self._registers = register_map(
+            first.capability, first.extended_capability, first.virtual_commands
+        )
         self._pages: dict[int, tuple[Role, int]] = {}
         self._scalable = False
 
@@ -193,6 +202,10 @@ class Namer:
             case FaultRecord(_, low, high):
                 fields = fields_of(FaultRecordRegister, (low, high))
                 return Decoded("fault", fields, reason_text(_REASON.get((low, high))))
+            case PageRequestRecord(_, words):
+                return Decoded("PageRequest", fields_of(pagerequest.PageRequest, words))
+            case PageResponse(code=code):
+                return Decoded(RESPONSE_CODES.get(code, UNKNOWN_CODE))
             case Request():
                 return decode_request(event)
             case FaultReport():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from decoders.events import (
     Access,
     Descriptor,
+    DeviceTlbMessage,
     Event,
     Fault,
     FaultRecord,
@@ -14,6 +15,8 @@ from decoders.events import (
     Interrupt,
     InterruptRequest,
     Message,
+    PageRequestRecord,
+    PageResponse,
     Posted,
     Request,
     Role,
@@ -104,6 +107,8 @@ def answer(outcome: object, kind: str = VTD) -> str:
             return f"status write of {value:#x} to {address:#x}"
         case Interrupt(address, data):
             return f"interrupt {address:#x} data {data:#x}"
+        case PageRequestRecord() | PageResponse() | DeviceTlbMessage():
+            return format_event(outcome)
         case int():
             return f"{outcome:#x}"
         case _:
@@ -155,6 +160,8 @@ def _missing(finding: Finding, event: Event | None) -> str | None:
     if isinstance(event, InterruptRequest):
         index = message_index(event.address, event.data)
         return f"interrupt entry invalidation, index {index or 0:#x}"
+    if finding.cache == "device-tlb":
+        return "device-TLB invalidation of the device, for the page that leads there"
     if finding.cache in _MISSING:
         return _MISSING[finding.cache]
     page = f", page {event.iova & ~0xFFF:#x}" if isinstance(event, Access) else ""

@@ -51,9 +51,10 @@ DEFAULT_WIDTH = 39
 TEXT_BLOCK_EVENTS = 4096
 """Events of a text form that are encoded and handed on together."""
 COUNTS = (
-    "events", "translations", "faults", "requests", "interrupt_requests", "agreed", "divergences"
+    "events", "translations", "faults", "requests", "interrupt_requests", "page_requests", "agreed",
+    "divergences",
 )  # fmt: skip
-OPTIONAL = frozenset({"requests", "interrupt_requests"})
+OPTIONAL = frozenset({"requests", "interrupt_requests", "page_requests"})
 """Counts that are shown only where there is something to count."""
 
 
@@ -154,6 +155,7 @@ def _vtd_config(header: Header, unit: UnitInfo, **budgets: Any) -> UnitConfig:
         host_address_width=unit.host_address_width or DEFAULT_WIDTH,
         memory=header.memory,
         dialect=dialect_named(header.dialect),
+        virtual_commands=unit.virtual_commands,
         **budgets,
     )
 

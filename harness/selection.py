@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from decoders.events import (
     Access,
     Descriptor,
+    DeviceTlbMessage,
     Endpoint,
     Event,
     FaultRecord,
     FaultReport,
     InterruptRequest,
+    PageRequest,
+    PageRequestRecord,
+    PageResponse,
     Request,
     Translation,
 )
 from decoders.layout import layout
 from decoders.virtio_iommu.constants import FaultFlag
+from decoders.vtd import pagerequest
 from decoders.vtd.descriptors import (
     DESCRIPTORS,
     ContextCacheInvalidation,
@@ -43,6 +48,7 @@ _TIME = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(s|ms|us)")
 _UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _NUMBER = r"(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})"
 _RANGE = re.compile(rf"{_NUMBER}(?:([-+]){_NUMBER})?")
+_RECORD = layout(pagerequest.PageRequest)
 _SID_FIELD = {
     ContextCacheInvalidation: "sid",
     DeviceTlbInvalidation: "sid",
@@ -124,8 +130,10 @@ class Selection:
 
 def source_of(event: Event) -> int | None:
     """Return the source id, or endpoint, that an event names."""
-    if isinstance(event, Access | InterruptRequest):
+    if isinstance(event, Access | InterruptRequest | PageRequest | PageResponse | DeviceTlbMessage):
         return event.sid
+    if isinstance(event, PageRequestRecord):
+        return _RECORD["rid"].get(event.words)
     if isinstance(event, Endpoint | FaultReport):
         return event.endpoint
     if isinstance(event, Request):
@@ -155,6 +163,13 @@ def span_of(event: Event) -> tuple[int, int] | None:
     if isinstance(event, Access):
         mask = event.outcome.mask if isinstance(event.outcome, Translation) else 0
         return event.iova & ~mask, event.iova | mask
+    if isinstance(event, PageRequest):
+        return event.address, event.address | PAGE_MASK
+    if isinstance(event, PageRequestRecord):
+        asked = _RECORD["addr"].address(event.words)
+        return asked, asked | PAGE_MASK
+    if isinstance(event, DeviceTlbMessage):
+        return event.address, event.address | event.mask
     if isinstance(event, FaultRecord):
         page = fault_record_address(event)
         return None if page is None else (page, page | PAGE_MASK)

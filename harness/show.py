@@ -13,6 +13,7 @@ from decoders.events import (
     Access,
     Attribute,
     Clock,
+    DeviceTlbMessage,
     Endpoint,
     Event,
     Fault,
@@ -20,6 +21,9 @@ from decoders.events import (
     Gap,
     InterruptRequest,
     Message,
+    PageRequest,
+    PageRequestFlag,
+    PageResponse,
     Posted,
     Request,
     Snapshot,
@@ -38,6 +42,7 @@ from harness.report import Report, progress
 from harness.selection import Place, Selection
 from harness.trace import TextReader, TraceReader, open_events
 from harness.trace.lines import ATTRIBUTE_NAMES, ROLE_NAMES, WORDS, format_event, format_sid
+from harness.trace.page_lines import FLAG_NAMES
 
 ENTRIES_SHOWN = 8
 
@@ -160,6 +165,8 @@ def _went_wrong(event: Event) -> bool:
         return isinstance(event.outcome, Fault)
     if isinstance(event, Request):
         return event.answer is not None and status_of(event.answer) != Status.OK
+    if isinstance(event, PageResponse):
+        return bool(event.code)
     return isinstance(event, Gap | FaultReport)
 
 
@@ -178,7 +185,7 @@ def as_json(
             continue
         if value or not isinstance(value, Attribute):
             plain[member.name] = _plain(value)
-    if isinstance(event, Access):
+    if isinstance(event, Access | PageRequest | PageResponse | DeviceTlbMessage):
         plain["device"] = format_sid(event.sid)
     elif isinstance(event, InterruptRequest):
         plain["device"] = None if event.sid is None else format_sid(event.sid)
@@ -194,6 +201,8 @@ def as_json(
 def _plain(value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, PageRequestFlag):
+        return [FLAG_NAMES[flag] for flag in value]
     if isinstance(value, Attribute):
         return [ATTRIBUTE_NAMES[flag] for flag in value]
     if isinstance(value, IntEnum):

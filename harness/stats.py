@@ -19,6 +19,7 @@ from decoders.events import (
     FaultReport,
     InterruptRequest,
     Message,
+    PageResponse,
     Posted,
     RegRead,
     RegWrite,
@@ -26,7 +27,7 @@ from decoders.events import (
     Translation,
 )
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
-from harness.decoded import Namer, reason_text
+from harness.decoded import RESPONSE_CODES, UNKNOWN_CODE, Namer, reason_text
 from harness.decoded_virtio import request_name, status_name
 from harness.report import Report, progress
 from harness.trace import Header, open_events
@@ -82,6 +83,7 @@ class Statistics:
     faults: Counter[int] = field(default_factory=Counter)
     unanswered: Counter[int] = field(default_factory=Counter)
     interrupts: Counter[str] = field(default_factory=Counter)
+    responses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[int] = field(default_factory=Counter)
     registers: Counter[str] = field(default_factory=Counter)
     descriptors: Counter[str] = field(default_factory=Counter)
@@ -112,6 +114,8 @@ class Statistics:
                 self.interrupts[_DELIVERIES[type(outcome)]] += 1
                 if isinstance(outcome, Fault) and outcome.reason:
                     self.reasons[outcome.reason] += 1
+            case PageResponse(code=code):
+                self.responses[RESPONSE_CODES.get(code, UNKNOWN_CODE)] += 1
             case RegWrite() | RegRead():
                 word = "read " if isinstance(event, RegRead) else "write "
                 name = word + self._namer.register_name(event.offset)
@@ -158,6 +162,8 @@ class Statistics:
         }
         if self.interrupts:
             plain["interrupts"] = dict(self.interrupts.most_common())
+        if self.responses:
+            plain["page_responses"] = dict(self.responses.most_common())
         if self.requests:
             requests: dict[str, dict[str, int]] = {}
             for (name, status), count in self.requests.most_common():
@@ -219,6 +225,9 @@ def _print(report: Report, path: Path, found: Statistics) -> None:
     if found.interrupts:
         report.heading("interrupt requests")
         report.table(found.interrupts.most_common())
+    if found.responses:
+        report.heading("page responses")
+        report.table(found.responses.most_common())
     for name, reasons in (("faults", found.reasons), ("fault reports", found.reports)):
         if reasons:
             report.heading(name)

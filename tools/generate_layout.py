@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from decoders.events import TAGS, AccessKind, Attribute, Role
+from decoders.events import TAGS, AccessKind, Attribute, PageRequestFlag, Role
 from decoders.fields import Structure
 from decoders.layout import layout
 from decoders.vtd import (
@@ -118,6 +118,8 @@ def _events() -> Iterator[str]:
     yield ""
     yield from enum("Attribute", "uint8_t", members(Attribute), "d")
     yield ""
+    yield from enum("PageRequestFlag", "uint8_t", members(PageRequestFlag), "d")
+    yield ""
     yield from enum("Role", "uint8_t", members(Role), "d")
 
 
@@ -160,6 +162,8 @@ def _descriptors() -> Iterator[str]:
     wide = sum(1 << code for code in descriptors.WIDE_ONLY)
     yield "// Bit n: type n exists only in a queue of 256-bit descriptors."
     yield f"inline constexpr std::uint64_t wide_only = {wide:#x};"
+    yield ""
+    yield f"inline constexpr std::uint32_t page_request_type = {pagerequest.PAGE_REQUEST_TYPE};"
 
 
 def _faults() -> Iterator[str]:
@@ -195,6 +199,14 @@ def _registers() -> Iterator[str]:
     yield "// Relative to CAP.FRO * 16 + 16 * index."
     yield from _register(registers.FRCD_LOW)
     yield from _register(registers.FRCD_HIGH)
+    for name, group in (("a", registers.VIRTUAL_COMMAND_A), ("b", registers.VIRTUAL_COMMAND_B)):
+        yield ""
+        yield f"namespace virtual_{name} {{"
+        yield ""
+        for register in group.values():
+            yield from _register(register)
+        yield ""
+        yield f"}} // namespace virtual_{name}"
     yield ""
     yield "} // namespace reg"
     yield ""

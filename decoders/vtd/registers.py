@@ -105,6 +105,7 @@ __all__ = [
     "REGISTERS",
     "RTADDR",
     "VER",
+    "VIRTUAL_COMMANDS",
     "VIRTUAL_COMMAND_A",
     "VIRTUAL_COMMAND_B",
     "AdvancedFaultLog",
@@ -328,6 +329,11 @@ VIRTUAL_COMMAND_B: dict[str, Register] = {
 }
 """Revision 3.3 (ECAP.VCS)."""
 
+VIRTUAL_COMMANDS = {
+    registers["VCCAP"].offset: registers for registers in (VIRTUAL_COMMAND_A, VIRTUAL_COMMAND_B)
+}
+"""The two by where VCCAP is."""
+
 LEVEL_COMMANDS = layout(GlobalCommand).mask("te", "eafl", "qie", "ire", "cfi")
 """Commands of GCMD whose status bit follows the written bit."""
 
@@ -337,6 +343,7 @@ ONE_SHOT_COMMANDS = layout(GlobalCommand).mask("srtp", "sfl", "wbf", "sirtp")
 _FRO = layout(Capability)["fro"]
 _NFR = layout(Capability)["nfr"]
 _IRO = layout(ExtendedCapability)["iro"]
+_VCS = layout(ExtendedCapability)["vcs"]
 
 
 def iva_offset(ecap: int) -> int:
@@ -359,8 +366,11 @@ def fault_record_count(cap: int) -> int:
     return _NFR.get((cap,)) + 1
 
 
-def register_map(cap: int, ecap: int) -> dict[int, Register]:
-    """Return every register of a unit by offset; where two collide the fixed one wins."""
+def register_map(cap: int, ecap: int, vccap: int = 0) -> dict[int, Register]:
+    """Return every register of a unit by offset; where two collide the fixed one wins.
+
+    vccap is where VCCAP is, 0 without virtual commands.
+    """
     found = [
         replace(IVA, offset=iva_offset(ecap)),
         replace(IOTLB, offset=iotlb_offset(ecap)),
@@ -370,4 +380,5 @@ def register_map(cap: int, ecap: int) -> dict[int, Register]:
         for half in (FRCD_LOW, FRCD_HIGH):
             name = half.name.replace("FRCD", f"FRCD{index}")
             found.append(replace(half, name=name, offset=base + half.offset))
-    return {register.offset: register for register in [*found, *REGISTERS.values()]}
+    virtual = VIRTUAL_COMMANDS[vccap].values() if vccap and _VCS.get((ecap,)) else ()
+    return {register.offset: register for register in [*found, *virtual, *REGISTERS.values()]}

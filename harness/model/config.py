@@ -37,6 +37,8 @@ class UnitConfig:
     version, capability and extended_capability are the values of VER, CAP and ECAP;
     host_address_width is in bits; memory lists (start, length) of RAM, empty when unknown. The
     budgets bound what a trace may cost: pages of memory, and invalidation descriptors.
+    virtual_commands is the offset of VCCAP, a key of decoders.vtd.registers.VIRTUAL_COMMANDS, or 0
+    where there is none.
     """
 
     capability: int
@@ -48,6 +50,7 @@ class UnitConfig:
     page_budget: int = DEFAULT_PAGE_BUDGET
     descriptor_budget: int = DEFAULT_DESCRIPTOR_BUDGET
     updates: Updates = Updates.DONE
+    virtual_commands: int = 0
 
     def cap(self, name: str) -> int:
         """Return a field of CAP by its mnemonic."""

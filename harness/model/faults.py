@@ -93,7 +93,9 @@ class FaultRecorder:
         """Start with the first register again."""
         self._next = 0
 
-    def record(self, request: Request, reason: int, fault_disable: bool) -> None:
+    def record(
+        self, request: Request, reason: int, fault_disable: bool, page_request: bool = False
+    ) -> None:
         """Record a fault unless FPD suppresses it, a record of the same source is pending, or
         the registers have overflowed.
         """
@@ -109,7 +111,7 @@ class FaultRecorder:
             return
         index = self._next
         self._next = (index + 1) % self._count
-        words = self._compose(request, reason)
+        words = self._compose(request, reason, page_request)
         self._emit(FaultRecord(index, *words))
         RECORD["f"].put(words, 1)
         base = fault_record_offset(self._config.capability, index)
@@ -168,11 +170,13 @@ class FaultRecorder:
         known = FAULT_REASONS.get(reason)
         return known is None or known.qualified
 
-    def _compose(self, request: Request, reason: int) -> list[int]:
+    def _compose(self, request: Request, reason: int, page_request: bool) -> list[int]:
         words = [request.iova & ~PAGE_MASK, 0]
         RECORD["sid"].put(words, request.sid)
         RECORD["fr"].put(words, reason)
-        if request.kind != AccessKind.WRITE:
+        if page_request:
+            RECORD["t2"].put(words, 1)
+        elif request.kind != AccessKind.WRITE:
             RECORD["t1"].put(words, 1)
         if request.kind == AccessKind.EXECUTE:
             RECORD["exe"].put(words, 1)

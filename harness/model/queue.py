@@ -31,8 +31,10 @@ from harness.errors import HarnessError
 from harness.memory import Memory
 from harness.model.caches import Caches
 from harness.model.config import UnitConfig
+from harness.model.device_tlb import DeviceTlbs, invalidation, pasid_invalidation
 from harness.model.faults import FSTS, EventMessage, FaultRecorder
 from harness.model.interrupts import EntryCache
+from harness.model.page_requests import PageRequestQueue
 from harness.model.registers import RegisterFile
 
 IQA = layout(InvalidationQueueAddress)
@@ -77,6 +79,8 @@ class InvalidationQueue:
         registers: RegisterFile,
         caches: Caches,
         interrupts: EntryCache,
+        devices: DeviceTlbs,
+        page_requests: PageRequestQueue,
         faults: FaultRecorder,
         emit: Callable[[Observation], None],
         now: Callable[[], int],
@@ -86,6 +90,8 @@ class InvalidationQueue:
         self._registers = registers
         self._caches = caches
         self._interrupts = interrupts
+        self._devices = devices
+        self._page_requests = page_requests
         self._faults = faults
         self._emit = emit
         self._now = now
@@ -98,10 +104,13 @@ class InvalidationQueue:
         self._execute: dict[int, Callable[[Words], QueueError]] = {
             1: self._context_cache,
             2: self._iotlb,
+            3: self._device_tlb,
             4: self._interrupt_entries,
             5: self._wait,
             6: self._pasid_iotlb,
             7: self._pasid_cache,
+            8: self._pasid_device_tlb,
+            9: self._page_response,
         }
 
     def reset(self) -> None:
@@ -161,7 +170,8 @@ class InvalidationQueue:
 
     def _charge(self) -> None:
         self._executed += 1
-        looked_at = self._caches.looked_at + self._interrupts.looked_at
+        caches = (self._caches, self._interrupts, self._devices)
+        looked_at = sum(cache.looked_at for cache in caches)
         spent = self._executed + (looked_at >> LOOKED_AT_SHIFT)
         budget = self._config.descriptor_budget
         if spent > budget + DESCRIPTORS_PER_EVENT * self._now():
@@ -217,7 +227,9 @@ class InvalidationQueue:
 
     def _execute_only(self, words: Words) -> None:
         execute = self._execute.get(descriptor_type(words[0]))
-        if execute is not None and execute != self._wait:
+        if execute == self._wait:
+            self._devices.waited()
+        elif execute is not None:
             execute(words)
 
     def _fail(self, error: QueueError) -> None:
@@ -311,7 +323,21 @@ class InvalidationQueue:
                 return QueueError.RESERVED
         return QueueError.NONE
 
+    def _device_tlb(self, words: Words) -> QueueError:
+        self._devices.invalidate(invalidation(words), self._now())
+        return QueueError.NONE
+
+    def _pasid_device_tlb(self, words: Words) -> QueueError:
+        self._devices.invalidate(pasid_invalidation(words), self._now())
+        return QueueError.NONE
+
+    def _page_response(self, words: Words) -> QueueError:
+        self._page_requests.respond(words)
+        return QueueError.NONE
+
     def _wait(self, words: Words) -> QueueError:
+        # Page requests are stored as they come: there are none to drain (PD).
+        self._devices.waited()
         if WAIT["sw"].get(words):
             address, data = WAIT["staddr"].address(words), WAIT["stdata"].get(words)
             self._memory.write(address, data.to_bytes(4, "little"), self._now())

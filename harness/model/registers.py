@@ -16,8 +16,8 @@ ACCESS_SIZES = (4, 8)
 class RegisterFile:
     """Hold the registers of one unit; software sees read and write, the unit load and poke."""
 
-    def __init__(self, version: int, capability: int, extended_capability: int):
-        self.map = register_map(capability, extended_capability)
+    def __init__(self, version: int, capability: int, extended_capability: int, vccap: int = 0):
+        self.map = register_map(capability, extended_capability, vccap)
         self._fixed = {
             vtd.VER.offset: version,
             vtd.CAP.offset: capability,

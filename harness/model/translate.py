@@ -380,10 +380,10 @@ class Translator:
             cache,
             candidate.domain,
             stale.filled_by,
-            self._changed_by(stale.steps),
+            self.changed_by(stale.steps),
         )
 
-    def _changed_by(self, steps: tuple[Step, ...]) -> int:
+    def changed_by(self, steps: tuple[Step, ...]) -> int:
         """Return the store that first made one of the entries differ, -1 when none is known."""
         for step in steps:
             now = self.memory.quadword(step.address)
@@ -400,7 +400,7 @@ class Translator:
 
         Where its own quadwords are as they were, the root above it has been changed since.
         """
-        changed = self._changed_by(steps)
+        changed = self.changed_by(steps)
         if changed >= 0:
             return changed
         writers = (self.memory.last_writer(step.address) for step in above)

@@ -10,13 +10,17 @@ from decoders.events import (
     Attribute,
     Delivery,
     Descriptor,
+    DeviceTlbMessage,
     Fault,
     FaultRecord,
     Interrupt,
     Observation,
     Outcome,
+    PageRequest,
+    PageRequestRecord,
     Posted,
     StatusWrite,
+    Translation,
 )
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
@@ -34,6 +38,7 @@ from harness.findings import Finding, FindingKind
 from harness.memory import PAGE_SIZE, Memory
 from harness.model.caches import CachedStructure, Dropped, Tag
 from harness.model.config import UnitConfig
+from harness.model.device_tlb import DeviceTlbs, is_translation_request
 from harness.model.faults import FaultRecorder
 from harness.model.interrupts import (
     INDEX_MASK,
@@ -42,11 +47,13 @@ from harness.model.interrupts import (
     Remapper,
     Remapping,
 )
+from harness.model.page_requests import PageRequestQueue
 from harness.model.queue import ICS, InvalidationQueue
 from harness.model.registers import RegisterFile, touches
 from harness.model.stages import ADDRESS_MASK, PRESENT, PagingRoot
 from harness.model.translate import ABORTED, Candidate, Request, Translator
-from harness.oracle import judge, judge_interrupt
+from harness.model.virtual_commands import VirtualCommands
+from harness.oracle import compatible, judge, judge_interrupt
 
 GCMD = layout(GlobalCommand)
 RTADDR = layout(RootTableAddress)
@@ -88,7 +95,10 @@ class VtdUnit:
         self.config = config
         self.event = 0
         self.memory = Memory(config.memory, config.page_budget)
-        self.registers = RegisterFile(config.version, config.capability, config.extended_capability)
+        self.registers = RegisterFile(
+            config.version, config.capability, config.extended_capability, config.virtual_commands
+        )
+        self.virtual_commands = VirtualCommands(config, self.registers)
         self.translator = Translator(config, self.memory)
         self.caches = self.translator.caches
         self.remapper = Remapper(config, self.memory)
@@ -97,12 +107,18 @@ class VtdUnit:
         self._reused: set[int] = set()
         self._tags: dict[tuple[int, int], list[Tag]] = {}
         self.faults = FaultRecorder(config, self.registers, self._emitted.append)
+        self.device_tlbs = DeviceTlbs(config, self.translator, self._emitted.append)
+        self.page_requests = PageRequestQueue(
+            config, self.memory, self.registers, self.translator, self.faults, self._emitted.append
+        )
         self.queue = InvalidationQueue(
             config,
             self.memory,
             self.registers,
             self.caches,
             self.remapper.cache,
+            self.device_tlbs,
+            self.page_requests,
             self.faults,
             self._emitted.append,
             lambda: self.event,
@@ -129,6 +145,8 @@ class VtdUnit:
         self.faults.reset()
         self.caches.drop_all(self.event)
         self.remapper.reset(self.event)
+        self.device_tlbs.reset()
+        self.virtual_commands.reset()
         self.translator.enabled = False
         self.translator.lookup.root_pointer = 0
         self.translator.lookup.mode = 0
@@ -156,6 +174,10 @@ class VtdUnit:
         """Return what software reads from the register page."""
         return self.registers.read(offset, size)
 
+    def adopt_read(self, offset: int, size: int, value: int) -> None:
+        """Take over what a recorded register read shows of a choice that the unit was free in."""
+        self.virtual_commands.adopt_read(offset, size, value)
+
     def write_register(self, offset: int, size: int, value: int) -> None:
         """Apply a software write to the register page and what it sets off."""
         was_stopped = self.queue.stopped
@@ -180,6 +202,8 @@ class VtdUnit:
                 self.queue.completion.withdraw()
         if touches(offset, size, vtd.IECTL.offset):
             self.queue.completion.send_if_unmasked()
+        self.page_requests.registers_written(offset, size)
+        self.virtual_commands.registers_written(offset, size)
 
     def access(
         self,
@@ -208,7 +232,14 @@ class VtdUnit:
             # FPD is the one of the entries that gave this fault; one that none gives was recorded.
             disable = next((c.fault_disable for c in permitted if c.outcome == taken), False)
             self.faults.record(request, taken.reason, disable)
+        elif isinstance(taken, Translation) and self.translator.enabled:
+            agreed = recorded is not None and finding is None
+            self._device_tlb(request, taken, permitted, agreed)
         return Verdict(tuple(permitted), taken)
+
+    def page_request(self, request: PageRequest) -> None:
+        """Queue what a device asks for, or refuse it."""
+        self.page_requests.request(request, self.event)
 
     def interrupt(
         self, sid: int | None, address: int, data: int, recorded: Delivery | None = None
@@ -256,10 +287,28 @@ class VtdUnit:
                 self.memory.write(address, value.to_bytes(4, "little"), self.event)
             case FaultRecord():
                 self.faults.adopt(seen)
+            case PageRequestRecord():
+                self.page_requests.adopt(seen, self.event)
+            case DeviceTlbMessage():
+                self.device_tlbs.drop(seen, self.event)
             case Interrupt():
                 pass
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _device_tlb(
+        self, request: Request, taken: Translation, permitted: list[Candidate], agreed: bool
+    ) -> None:
+        """Follow what a device keeps: it gets a translation, or uses one as was recorded."""
+        if is_translation_request(request):
+            sources = (one for one in permitted if compatible(taken, one.outcome, request.iova))
+            source = next(sources, None)
+            if source is not None:
+                self.device_tlbs.keep(request, taken, source, self.event)
+        elif request.attributes & Attribute.TRANSLATED and agreed:
+            found = self.device_tlbs.judge(request, taken, self.event)
+            if found is not None:
+                self._findings.append(found)
 
     def _tags_of(self, sid: int, pasid: int | None, root: PagingRoot | None) -> list[Tag]:
         """Return the last tags the requests of a source were walked under, newest first."""

@@ -3,9 +3,11 @@
 Outcomes are ("translation", address, mask) or ("fault", reason); of interrupts also ("message",
 address, data) or ("posted", descriptor, vector, urgent); None is no outcome. Observations
 are ("descriptor", words), ("fault-record", index, low, high), ("status-write", address, value),
-("interrupt", address, data) or ("fault-report", reason, flags, endpoint, address). Steps are
-(role, level, address, value). Numbers of events and domains are -1 where there is none. Addresses,
-sizes and masks are unsigned 64-bit.
+("interrupt", address, data), ("fault-report", reason, flags, endpoint, address),
+("page-request-record", address, words), ("page-response", sid, pasid, group, code) or
+("device-tlb", sid, pasid, address, mask, every_pasid). Steps are (role, level, address, value).
+Numbers of events and domains are -1 where there is none. Addresses, sizes and masks are unsigned
+64-bit.
 
 Methods that write guest memory raise MemoryError when they would touch more pages than the
 configuration's page budget, and those that run the invalidation queue raise DescriptorError when
@@ -28,6 +30,9 @@ Observation: TypeAlias = (
     | tuple[str, int, int]
     | tuple[str, int, int, int]
     | tuple[str, int, int, int, int]
+    | tuple[str, int, tuple[int, ...]]
+    | tuple[str, int, int | None, int, int]
+    | tuple[str, int, int | None, int, int, bool]
 )
 Candidate: TypeAlias = tuple[Outcome, tuple[Step, ...], bool, str, int, int, int]
 """outcome, steps, fault_disable, cache ("" for the fresh one), domain, filled_by, changed_by."""
@@ -89,6 +94,7 @@ class Config:
         untraced_descriptors: int,
         fault_record_ignored: int,
         updates: int,
+        virtual_commands: int,
     ) -> None: ...
 
 class Unit:
@@ -140,6 +146,14 @@ class Unit:
 
         With a recorded outcome, judge it and take it over. sid None is not checked.
         """
+
+    def page_request(
+        self, sid: int, pasid: int | None, address: int, flags: int, group: int
+    ) -> None:
+        """Queue what a device asks for, or refuse it."""
+
+    def adopt_read(self, offset: int, size: int, value: int, /) -> None:
+        """Take over what a recorded register read shows of a choice that the unit was free in."""
 
     def translate(
         self,

@@ -86,6 +86,7 @@ def native_config(config: UnitConfig) -> _core.Config:
             switches={name: getattr(dialect, name) for name in switches(type(dialect))},
             untraced_descriptors=sum(1 << kind for kind in dialect.untraced_descriptors),
             fault_record_ignored=dialect.fault_record_ignored,
+            virtual_commands=config.virtual_commands,
             updates=int(config.updates),
         ),
     )

@@ -8,6 +8,7 @@ from typing import Any, cast
 from decoders.events import (
     Delivery,
     Descriptor,
+    DeviceTlbMessage,
     Fault,
     FaultRecord,
     FaultReport,
@@ -15,6 +16,8 @@ from decoders.events import (
     Message,
     Observation,
     Outcome,
+    PageRequestRecord,
+    PageResponse,
     Posted,
     Role,
     StatusWrite,
@@ -54,6 +57,12 @@ def plain_observation(seen: Observation) -> tuple[Any, ...]:
             return ("interrupt", address, data)
         case FaultReport(reason, flags, endpoint, address):
             return ("fault-report", reason, flags, endpoint, address)
+        case PageRequestRecord(address, words):
+            return ("page-request-record", address, words)
+        case PageResponse(sid, pasid, group, code):
+            return ("page-response", sid, pasid, group, code)
+        case DeviceTlbMessage(sid, pasid, address, mask, every_pasid):
+            return ("device-tlb", sid, pasid, address, mask, every_pasid)
 
 
 _KINDS: dict[str, Callable[..., Outcome | Delivery | Observation]] = {
@@ -66,6 +75,9 @@ _KINDS: dict[str, Callable[..., Outcome | Delivery | Observation]] = {
     "status-write": StatusWrite,
     "interrupt": Interrupt,
     "fault-report": FaultReport,
+    "page-request-record": PageRequestRecord,
+    "page-response": PageResponse,
+    "device-tlb": DeviceTlbMessage,
 }
 
 

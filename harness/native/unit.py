@@ -11,6 +11,7 @@ from decoders.events import (
     Delivery,
     Observation,
     Outcome,
+    PageRequest,
 )
 from harness.findings import Finding
 from harness.model.config import UnitConfig
@@ -81,6 +82,10 @@ class NativeUnit:
         """Return what software reads from the register page."""
         return self._unit.read_register(offset, size)
 
+    def adopt_read(self, offset: int, size: int, value: int) -> None:
+        """Take over what a recorded register read shows of a choice that the unit was free in."""
+        self._unit.adopt_read(offset, size, value)
+
     def write_register(self, offset: int, size: int, value: int) -> None:
         """Apply a software write to the register page and what it sets off."""
         within_budget(lambda: self._unit.write_register(offset, size, value))
@@ -110,6 +115,11 @@ class NativeUnit:
         found = within_budget(lambda: self._unit.interrupt(sid, address, data, plain))
         permitted = tuple(remapping(one) for one in found)
         return InterruptVerdict(permitted, permitted[0].outcome if recorded is None else recorded)
+
+    def page_request(self, request: PageRequest) -> None:
+        """Queue what a device asks for, or refuse it."""
+        asked = (request.sid, request.pasid, request.address, int(request.flags), request.group)
+        within_budget(lambda: self._unit.page_request(*asked))
 
     def translate(
         self,

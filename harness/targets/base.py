@@ -25,7 +25,8 @@ class Counters:
     translations and faults are accesses with a recorded outcome of that kind; agreed and
     divergences add up the comparisons and the findings (of any kind). requests are those of a
     virtio-iommu; its fault reports count as fault_records. interrupt_requests are those with a
-    recorded outcome. unjudged counts what could not be
+    recorded outcome. device_messages are what goes between a unit's page request queue and
+    devices: PageRequestRecord, PageResponse, DeviceTlbMessage. unjudged counts what could not be
     compared because the recording lost something before it.
     """
 
@@ -38,6 +39,8 @@ class Counters:
     fault_records: int = 0
     status_writes: int = 0
     interrupts: int = 0
+    page_requests: int = 0
+    device_messages: int = 0
     register_reads: int = 0
     unjudged: int = 0
     agreed: int = 0

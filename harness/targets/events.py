@@ -9,12 +9,15 @@ from collections.abc import Iterable
 from decoders.events import (
     Access,
     Descriptor,
+    DeviceTlbMessage,
     Event,
     Fault,
     FaultRecord,
     FaultReport,
     Interrupt,
     Observation,
+    PageRequestRecord,
+    PageResponse,
     StatusWrite,
     Translation,
 )
@@ -29,6 +32,9 @@ SUBJECTS: dict[type[Observation], str] = {
     StatusWrite: "status-write",
     Interrupt: "interrupt",
     FaultReport: "fault-report",
+    PageRequestRecord: "page-request-record",
+    PageResponse: "page-response",
+    DeviceTlbMessage: "device-tlb",
 }
 """What a finding about an observation is called."""
 

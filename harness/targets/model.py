@@ -12,6 +12,7 @@ from decoders.events import (
     ConfigSpace,
     Descriptor,
     DeviceReset,
+    DeviceTlbMessage,
     Endpoint,
     Event,
     FaultRecord,
@@ -21,6 +22,9 @@ from decoders.events import (
     Interrupt,
     InterruptRequest,
     Observation,
+    PageRequest,
+    PageRequestRecord,
+    PageResponse,
     RegRead,
     RegWrite,
     Release,
@@ -74,6 +78,9 @@ class ModelReplay(EventReplay):
             case InterruptRequest():
                 self._flush()
                 self._interrupt(event)
+            case PageRequest():
+                self._flush()
+                self._page_request(event)
             case Reset():
                 self._flush()
                 unit.reset()
@@ -91,6 +98,9 @@ class ModelReplay(EventReplay):
                 self._observe(event)
             case Interrupt():
                 counters.interrupts += 1
+                self._observe(event)
+            case PageRequestRecord() | PageResponse() | DeviceTlbMessage():
+                counters.device_messages += 1
                 self._observe(event)
             case Release() | Clock():
                 pass
@@ -134,7 +144,14 @@ class ModelReplay(EventReplay):
         if event.outcome is not None and not found:
             counters.agreed += 1
 
+    def _page_request(self, event: PageRequest) -> None:
+        self._counters.page_requests += 1
+        if not self._lost:
+            self.unit.page_request(event)
+
     def _register_read(self, offset: int, size: int, value: int | None) -> None:
+        if value is not None:
+            self.unit.adopt_read(offset, size, value)
         now = self.unit.read_register(offset, size)
         self._compare_register("register", value, now, self.unit.faults.undefined(offset, size))
 

@@ -20,6 +20,7 @@ from decoders.events import (
     Delivery,
     Descriptor,
     DeviceReset,
+    DeviceTlbMessage,
     Endpoint,
     Event,
     Fault,
@@ -31,6 +32,9 @@ from decoders.events import (
     InterruptRequest,
     Message,
     Outcome,
+    PageRequest,
+    PageRequestRecord,
+    PageResponse,
     Posted,
     RegRead,
     RegWrite,
@@ -46,6 +50,12 @@ from decoders.events import (
 from harness.trace import checks
 from harness.trace.checks import PAGE, U8, U16, U20, U32, U64, FieldError
 from harness.trace.packing import Packer, Unpacker
+from harness.trace.page_forms import (
+    device_tlb_message,
+    page_request,
+    page_request_record,
+    page_response,
+)
 
 REASON_LIMIT = 4096  # bytes of a Gap's reason
 REQUEST_LIMIT = 4096  # bytes of a request that a device reads
@@ -296,6 +306,10 @@ _READERS: dict[int, tuple[int, Callable[..., Event]]] = {
         (DeviceReset, 0, _device_reset),
         (Endpoint, 2, _endpoint),
         (InterruptRequest, 4, _interrupt_request),
+        (PageRequest, 5, page_request),
+        (PageRequestRecord, 2, page_request_record),
+        (PageResponse, 4, page_response),
+        (DeviceTlbMessage, 5, device_tlb_message),
     )
 }
 
@@ -369,6 +383,10 @@ _FIELDS: dict[type[Event], Callable[[Any], Sequence[Any]]] = {
     DeviceReset: lambda e: (),
     Endpoint: lambda e: (e.endpoint, [list(region) for region in e.regions]),
     InterruptRequest: lambda e: (e.sid, e.address, e.data, _delivery_field(e)),
+    PageRequest: lambda e: (e.sid, e.pasid, e.address, int(e.flags), e.group),
+    PageRequestRecord: lambda e: (e.address, list(e.words)),
+    PageResponse: lambda e: (e.sid, e.pasid, e.group, e.code),
+    DeviceTlbMessage: lambda e: (e.sid, e.pasid, e.address, e.mask, int(e.every_pasid)),
 }
 
 

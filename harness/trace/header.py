@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 from decoders.errors import DecodeError
+from decoders.vtd.registers import VIRTUAL_COMMANDS
 from harness.trace.packing import Packer, unpack_map
 
 HEADER_LIMIT = 1 << 20
@@ -48,7 +49,8 @@ class UnitInfo:
 
     kind is "vtd" or "virtio-iommu". base is the guest-physical address of its registers. A number
     that is not known is 0. Of a virtio-iommu, capability holds the feature bits it offers and
-    config its config space when the recording began; no other unit has one.
+    config its config space when the recording began; no other unit has one. virtual_commands is
+    the offset of VCCAP, where a VT-d unit has virtual commands (ECAP.VCS).
     """
 
     kind: str = "vtd"
@@ -58,6 +60,7 @@ class UnitInfo:
     extended_capability: int = 0
     host_address_width: int = 0
     config: bytes = b""
+    virtual_commands: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +177,18 @@ _UNIT_NAMES = (
     "extended_capability",
     "host_address_width",
 )
-_CONFIG = "config"  # a member only where there is one
+# Members only where there is something:
+_CONFIG = "config"
+_VIRTUAL_COMMANDS = "virtual_commands"
 
 
 def _plain_unit(unit: UnitInfo) -> dict[str, Any]:
     plain: dict[str, Any] = {name: getattr(unit, name) for name in _UNIT_NAMES}
-    return plain | ({_CONFIG: unit.config.hex()} if unit.config else {})
+    if unit.config:
+        plain[_CONFIG] = unit.config.hex()
+    if unit.virtual_commands:
+        plain[_VIRTUAL_COMMANDS] = unit.virtual_commands
+    return plain
 
 
 def _check_json(text: str, path: str) -> None:
@@ -243,8 +252,13 @@ def _each(value: object, limit: int, path: str, read: Callable[[object, str], T]
 
 
 def _unit(value: object, path: str) -> UnitInfo:
-    names = (*_UNIT_NAMES, _CONFIG) if isinstance(value, dict) and _CONFIG in value else _UNIT_NAMES
-    members = _members(value, names, path)
+    given = value if isinstance(value, dict) else {}
+    optional = (name for name in (_CONFIG, _VIRTUAL_COMMANDS) if name in given)
+    members = _members(value, (*_UNIT_NAMES, *optional), path)
+    vccap = members.get(_VIRTUAL_COMMANDS)
+    if vccap is not None and (type(vccap) is not int or vccap not in VIRTUAL_COMMANDS):
+        places = " nor ".join(f"{place:#x}" for place in VIRTUAL_COMMANDS)
+        raise DecodeError(f"{path}.{_VIRTUAL_COMMANDS}", f"{vccap!r:.40} is neither {places}")
     return UnitInfo(
         _name(members["kind"], f"{path}.kind"),
         _number(members["base"], U64, f"{path}.base"),
@@ -253,6 +267,7 @@ def _unit(value: object, path: str) -> UnitInfo:
         _number(members["extended_capability"], U64, f"{path}.extended_capability"),
         _number(members["host_address_width"], 64, f"{path}.host_address_width"),
         _octets(members[_CONFIG], f"{path}.{_CONFIG}") if _CONFIG in members else b"",
+        vccap or 0,
     )
 
 

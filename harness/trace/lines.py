@@ -14,6 +14,7 @@ from decoders.events import (
     ConfigSpace,
     Descriptor,
     DeviceReset,
+    DeviceTlbMessage,
     Endpoint,
     Event,
     Fault,
@@ -24,6 +25,9 @@ from decoders.events import (
     Interrupt,
     InterruptRequest,
     Message,
+    PageRequest,
+    PageRequestRecord,
+    PageResponse,
     Posted,
     RegRead,
     RegWrite,
@@ -36,11 +40,23 @@ from decoders.events import (
     Store,
     Translation,
 )
+from harness.trace import page_lines
 from harness.trace.codec import PAGE, TAG_OF, FieldError, from_fields
+from harness.trace.words import (
+    choice,
+    decimal,
+    format_sid,
+    hexadecimal,
+    parse_sid,
+    source_id,
+    split,
+)
 
-_HEX = re.compile("0x([0-9a-fA-F]{1,16})")
-_DECIMAL = re.compile("[0-9]{1,20}")
-_SID = re.compile("([0-9a-f]{1,2}):([01]?[0-9a-f])[.]([0-7])", re.IGNORECASE)
+__all__ = [
+    "ATTRIBUTE_NAMES", "EVENT_WORDS", "KIND_NAMES", "ROLE_NAMES", "WORDS", "format_attributes",
+    "format_event", "format_sid", "parse_event", "parse_sid",
+]  # fmt: skip
+
 _QUADWORD = re.compile("([0-9a-f]{1,3})=0x([0-9a-f]{1,16})", re.IGNORECASE)
 _COMMENT = re.compile(r" ;(?= |$)")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.?))", re.DOTALL)
@@ -55,30 +71,6 @@ ATTRIBUTE_NAMES = {
 _ATTRIBUTES = {name: int(flag) for flag, name in ATTRIBUTE_NAMES.items()}
 _ROLES = {name: int(role) for role, name in ROLE_NAMES.items()}
 _KINDS = {name: int(kind) for kind, name in KIND_NAMES.items()}
-
-Words = list[str]
-
-
-def format_sid(sid: int) -> str:
-    """Return a source id as bus:device.function, a wider endpoint id as a number."""
-    if sid >> 16:
-        return f"{sid:#x}"
-    return f"{sid >> 8:02x}:{sid >> 3 & 0x1F:02x}.{sid & 7}"
-
-
-def parse_sid(text: str) -> int:
-    """Return the source id that bus:device.function, or a number with 0x, stands for.
-
-    Errors: ValueError.
-    """
-    plain = _HEX.fullmatch(text)
-    if plain is not None:
-        return int(plain[1], 16)
-    match = _SID.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r:.40} is not bus:device.function")
-    bus, device, function = (int(group, 16) for group in match.groups())
-    return bus << 8 | device << 3 | function
 
 
 def format_attributes(attributes: Attribute) -> str:
@@ -224,58 +216,35 @@ _WRITERS: dict[type[Event], tuple[str, Callable[[Any], str]]] = {
     DeviceReset: ("device-reset", lambda e: ""),
     Endpoint: ("endpoint", _write_endpoint),
     InterruptRequest: ("interrupt-request", _write_interrupt_request),
+    PageRequest: ("page-request", page_lines.write_page_request),
+    PageRequestRecord: ("page-request-record", page_lines.write_record),
+    PageResponse: ("page-response", page_lines.write_response),
+    DeviceTlbMessage: ("device-tlb", page_lines.write_device_tlb),
 }
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _split(rest: str, names: str) -> Words:
-    words = rest.split()
-    wanted = names.split()
-    if len(words) != len(wanted):
-        raise FieldError("", f"{len(words)} words, not {len(wanted)} ({names})")
-    return words
-
-
-def _hex(word: str, name: str) -> int:
-    match = _HEX.fullmatch(word)
-    if match is None:
-        raise FieldError(name, f"{word!r:.40} is not a 64-bit number in hexadecimal with 0x")
-    return int(match[1], 16)
-
-
-def _decimal(word: str, name: str) -> int:
-    if not _DECIMAL.fullmatch(word):
-        raise FieldError(name, f"{word!r:.40} is not a decimal number")
-    return int(word)
-
-
-def _choice(choices: dict[str, int], word: str, name: str) -> int:
-    if word not in choices:
-        raise FieldError(name, f"{word!r:.40} is none of {' '.join(choices)}")
-    return choices[word]
-
-
 def _read_reg_write(rest: str) -> list[Any]:
-    offset, size, value = _split(rest, "offset size value")
-    return [_hex(offset, "offset"), _decimal(size, "size"), _hex(value, "value")]
+    offset, size, value = split(rest, "offset size value")
+    return [hexadecimal(offset, "offset"), decimal(size, "size"), hexadecimal(value, "value")]
 
 
 def _read_reg_read(rest: str) -> list[Any]:
-    offset, size, value = _split(rest, "offset size value")
-    captured = None if value == "-" else _hex(value, "value")
-    return [_hex(offset, "offset"), _decimal(size, "size"), captured]
+    offset, size, value = split(rest, "offset size value")
+    captured = None if value == "-" else hexadecimal(value, "value")
+    return [hexadecimal(offset, "offset"), decimal(size, "size"), captured]
 
 
 def _read_store(rest: str) -> list[Any]:
-    address, size, value = _split(rest, "address size value")
-    return [_hex(address, "address"), _decimal(size, "size"), _hex(value, "value")]
+    address, size, value = split(rest, "address size value")
+    return [hexadecimal(address, "address"), decimal(size, "size"), hexadecimal(value, "value")]
 
 
 def _read_snapshot(rest: str) -> list[Any]:
     words = rest.split()
-    address, role, level = _split(" ".join(words[:3]), "address role level")
+    address, role, level = split(" ".join(words[:3]), "address role level")
     data = bytearray(PAGE)
     seen = set()
     for word in words[3:]:
@@ -288,80 +257,73 @@ def _read_snapshot(rest: str) -> list[Any]:
         seen.add(index)
         data[index * 8 : index * 8 + 8] = int(match[2], 16).to_bytes(8, "little")
     return [
-        _hex(address, "address"),
-        _choice(_ROLES, role, "role"),
-        _decimal(level, "level"),
+        hexadecimal(address, "address"),
+        choice(_ROLES, role, "role"),
+        decimal(level, "level"),
         bytes(data),
     ]
 
 
 def _read_release(rest: str) -> list[Any]:
-    (address,) = _split(rest, "address")
-    return [_hex(address, "address")]
+    (address,) = split(rest, "address")
+    return [hexadecimal(address, "address")]
 
 
 def _read_descriptor(rest: str) -> list[Any]:
-    return [[_hex(word, f"words[{index}]") for index, word in enumerate(rest.split())]]
-
-
-def _source(word: str, name: str) -> int:
-    try:
-        return parse_sid(word)
-    except ValueError as error:
-        raise FieldError(name, str(error)) from error
+    return [[hexadecimal(word, f"words[{index}]") for index, word in enumerate(rest.split())]]
 
 
 def _read_access(rest: str) -> list[Any]:
     words = rest.split()
-    sid, pasid, iova, kind, sign = _split(" ".join(words[:5]), "sid pasid iova kind outcome")
-    source = _source(sid, "sid")
+    sid, pasid, iova, kind, sign = split(" ".join(words[:5]), "sid pasid iova kind outcome")
+    source = source_id(sid, "sid")
     outcome: object
     if sign == "=":
-        address, mask = _split(" ".join(words[5:]), "address mask")
-        outcome = [_hex(address, "outcome.address"), _hex(mask, "outcome.mask")]
+        address, mask = split(" ".join(words[5:]), "address mask")
+        outcome = [hexadecimal(address, "outcome.address"), hexadecimal(mask, "outcome.mask")]
     elif sign == "!":
-        (reason,) = _split(" ".join(words[5:]), "reason")
-        outcome = _hex(reason, "outcome.reason")
+        (reason,) = split(" ".join(words[5:]), "reason")
+        outcome = hexadecimal(reason, "outcome.reason")
     elif sign == "?" and len(words) == 5:
         outcome = None
     else:
         raise FieldError("outcome", f"{' '.join(words[4:])!r:.60} is none of = ! ?")
     kind, *names = kind.split("+")
-    flags = [_choice(_ATTRIBUTES, name, "attributes") for name in names]
+    flags = [choice(_ATTRIBUTES, name, "attributes") for name in names]
     if len(set(flags)) != len(flags):
         raise FieldError("attributes", f"{'+'.join(names)!r:.60} says one of them twice")
     return [
         source,
-        None if pasid == "-" else _hex(pasid, "pasid"),
-        _hex(iova, "iova"),
-        _choice(_KINDS, kind, "kind"),
+        None if pasid == "-" else hexadecimal(pasid, "pasid"),
+        hexadecimal(iova, "iova"),
+        choice(_KINDS, kind, "kind"),
         outcome,
         *([sum(flags)] if flags else []),
     ]
 
 
 def _read_fault_record(rest: str) -> list[Any]:
-    index, low, high = _split(rest, "index low high")
-    return [_decimal(index, "index"), _hex(low, "low"), _hex(high, "high")]
+    index, low, high = split(rest, "index low high")
+    return [decimal(index, "index"), hexadecimal(low, "low"), hexadecimal(high, "high")]
 
 
 def _read_status(rest: str) -> list[Any]:
-    address, value = _split(rest, "address value")
-    return [_hex(address, "address"), _hex(value, "value")]
+    address, value = split(rest, "address value")
+    return [hexadecimal(address, "address"), hexadecimal(value, "value")]
 
 
 def _read_interrupt(rest: str) -> list[Any]:
-    address, data = _split(rest, "address data")
-    return [_hex(address, "address"), _hex(data, "data")]
+    address, data = split(rest, "address data")
+    return [hexadecimal(address, "address"), hexadecimal(data, "data")]
 
 
 def _read_reset(rest: str) -> list[Any]:
-    return list(_split(rest, ""))
+    return list(split(rest, ""))
 
 
 def _read_clock(rest: str) -> list[Any]:
-    (microseconds,) = _split(rest, "microseconds")
-    return [_decimal(microseconds, "microseconds")]
+    (microseconds,) = split(rest, "microseconds")
+    return [decimal(microseconds, "microseconds")]
 
 
 def _read_gap(rest: str) -> list[Any]:
@@ -391,33 +353,33 @@ def _read_octets(word: str, name: str) -> bytes:
 
 def _read_request(rest: str) -> list[Any]:
     words = rest.split()
-    data, room, sign = _split(" ".join(words[:3]), "data room answer")
+    data, room, sign = split(" ".join(words[:3]), "data room answer")
     answer = None
     if sign == "=":
-        (word,) = _split(" ".join(words[3:]), "answer")
+        (word,) = split(" ".join(words[3:]), "answer")
         answer = _read_octets(word, "answer")
     elif sign != "?" or len(words) != 3:
         raise FieldError("answer", f"{' '.join(words[2:])!r:.60} is neither = nor ?")
-    return [_read_octets(data, "data"), _decimal(room, "room"), answer]
+    return [_read_octets(data, "data"), decimal(room, "room"), answer]
 
 
 def _read_fault_report(rest: str) -> list[Any]:
-    reason, flags, endpoint, address = _split(rest, "reason flags endpoint address")
+    reason, flags, endpoint, address = split(rest, "reason flags endpoint address")
     return [
-        _decimal(reason, "reason"),
-        _hex(flags, "flags"),
-        _source(endpoint, "endpoint"),
-        _hex(address, "address"),
+        decimal(reason, "reason"),
+        hexadecimal(flags, "flags"),
+        source_id(endpoint, "endpoint"),
+        hexadecimal(address, "address"),
     ]
 
 
 def _read_features(rest: str) -> list[Any]:
-    offered, accepted = _split(rest, "offered accepted")
-    return [_hex(offered, "offered"), _hex(accepted, "accepted")]
+    offered, accepted = split(rest, "offered accepted")
+    return [hexadecimal(offered, "offered"), hexadecimal(accepted, "accepted")]
 
 
 def _read_config(rest: str) -> list[Any]:
-    (data,) = _split(rest, "data")
+    (data,) = split(rest, "data")
     return [_read_octets(data, "data")]
 
 
@@ -429,32 +391,35 @@ def _read_endpoint(rest: str) -> list[Any]:
         if match is None:
             raise FieldError(f"regions[{index}]", f"{word!r:.60} is not subtype:start-end")
         regions.append([int(match[1]), int(match[2], 16), int(match[3], 16)])
-    return [_source(endpoint, "endpoint"), regions]
+    return [source_id(endpoint, "endpoint"), regions]
 
 
 def _read_interrupt_request(rest: str) -> list[Any]:
     words = rest.split()
-    sid, address, data, sign = _split(" ".join(words[:4]), "sid address data outcome")
+    sid, address, data, sign = split(" ".join(words[:4]), "sid address data outcome")
     outcome: object
     if sign == "=":
-        target, content = _split(" ".join(words[4:]), "address data")
-        outcome = [_hex(target, "outcome.address"), _hex(content, "outcome.data")]
+        target, content = split(" ".join(words[4:]), "address data")
+        outcome = [hexadecimal(target, "outcome.address"), hexadecimal(content, "outcome.data")]
     elif sign == "+":
         urgent = words[6:] == ["urgent"]
-        descriptor, vector = _split(" ".join(words[4:6] if urgent else words[4:]), "address vector")
-        posted = _hex(descriptor, "outcome.descriptor"), _hex(vector, "outcome.vector")
+        descriptor, vector = split(" ".join(words[4:6] if urgent else words[4:]), "address vector")
+        posted = (
+            hexadecimal(descriptor, "outcome.descriptor"),
+            hexadecimal(vector, "outcome.vector"),
+        )
         outcome = [*posted, int(urgent)]
     elif sign == "!":
-        (reason,) = _split(" ".join(words[4:]), "reason")
-        outcome = _hex(reason, "outcome.reason")
+        (reason,) = split(" ".join(words[4:]), "reason")
+        outcome = hexadecimal(reason, "outcome.reason")
     elif sign == "?" and len(words) == 4:
         outcome = None
     else:
         raise FieldError("outcome", f"{' '.join(words[3:])!r:.60} is none of = + ! ?")
     return [
-        None if sid == "-" else _source(sid, "sid"),
-        _hex(address, "address"),
-        _hex(data, "data"),
+        None if sid == "-" else source_id(sid, "sid"),
+        hexadecimal(address, "address"),
+        hexadecimal(data, "data"),
         outcome,
     ]
 
@@ -482,6 +447,10 @@ _READERS: dict[str, tuple[type[Event], Callable[[str], list[Any]]]] = {
         (DeviceReset, _read_reset),
         (Endpoint, _read_endpoint),
         (InterruptRequest, _read_interrupt_request),
+        (PageRequest, page_lines.read_page_request),
+        (PageRequestRecord, page_lines.read_record),
+        (PageResponse, page_lines.read_response),
+        (DeviceTlbMessage, page_lines.read_device_tlb),
     )
 }
 

@@ -27,6 +27,16 @@ nb::object from_compared(const Compared &value) {
     }
 }
 
+nb::object from_pasid(u64 pasid) {
+    if (pasid == no_pasid)
+        return nb::none();
+    return nb::int_(pasid);
+}
+
+u64 to_pasid(nb::handle value) {
+    return value.is_none() ? u64{no_pasid} : nb::cast<u64>(value);
+}
+
 u64 number(nb::handle sequence, std::size_t index) {
     return nb::cast<u64>(sequence[index]);
 }
@@ -79,6 +89,15 @@ nb::tuple from_observation(const Observation &seen) {
         return tuple("status-write", seen.address, seen.value);
     case layout::Tag::fault_report:
         return tuple("fault-report", seen.value, seen.word[0], seen.word[1], seen.address);
+    case layout::Tag::page_request_record:
+        return tuple("page-request-record", seen.address,
+                     tuple_of(std::span(seen.word), [](u64 word) { return nb::int_(word); }));
+    case layout::Tag::page_response:
+        return tuple("page-response", seen.word[0], from_pasid(seen.word[1]), seen.address,
+                     seen.value);
+    case layout::Tag::device_tlb_message:
+        return tuple("device-tlb", seen.word[0], from_pasid(seen.word[1]), seen.address, seen.value,
+                     seen.word[2] != 0);
     default:
         return tuple("interrupt", seen.address, seen.value);
     }
@@ -141,6 +160,21 @@ Observation to_observation(nb::handle value) {
                                          number(value, 4));
     if (kind == "interrupt")
         return Observation::interrupt(number(value, 1), number(value, 2));
+    if (kind == "page-request-record") {
+        const nb::handle words = value[2];
+        if (nb::len(words) != layout::PageRequest::words)
+            throw nb::value_error("a page request record has 4 words");
+        u64 word[layout::PageRequest::words];
+        for (std::size_t i = 0; i < layout::PageRequest::words; ++i)
+            word[i] = number(words, i);
+        return Observation::page_request_record(number(value, 1), word);
+    }
+    if (kind == "page-response")
+        return Observation::page_response(number(value, 1), to_pasid(value[2]), number(value, 3),
+                                          number(value, 4));
+    if (kind == "device-tlb")
+        return Observation::device_tlb(number(value, 1), to_pasid(value[2]), number(value, 3),
+                                       number(value, 4), nb::cast<bool>(value[5]));
     throw nb::value_error("not an observation");
 }
 

@@ -29,7 +29,7 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
                        u64 page_budget, u64 descriptor_budget, nb::bytes legacy_entries,
                        nb::bytes scalable_entries, nb::bytes legacy_second_stage,
                        nb::bytes scalable_second_stage, nb::dict switches, u64 untraced_descriptors,
-                       u64 fault_record_ignored, unsigned updates) {
+                       u64 fault_record_ignored, unsigned updates, u32 virtual_commands) {
     if (updates >= updates_count)
         throw nb::value_error("updates are not known");
     UnitConfig config;
@@ -68,11 +68,13 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
         {"handle_mask_checked", &dialect.handle_mask_checked},
         {"nested_unsupported", &dialect.nested_unsupported},
         {"device_selective_ignores_domain", &dialect.device_selective_ignores_domain},
+        {"device_messages_traced", &dialect.device_messages_traced},
         {"resumes_after_queue_error", &dialect.resumes_after_queue_error},
     };
     set_switches(flags, switches);
     dialect.untraced_descriptors = untraced_descriptors;
     dialect.fault_record_ignored = fault_record_ignored;
+    config.virtual_commands = virtual_commands;
     return config;
 }
 
@@ -133,19 +135,19 @@ void bind_unit(nb::module_ &m) {
                u64 page_budget, u64 descriptor_budget, nb::bytes legacy_entries,
                nb::bytes scalable_entries, nb::bytes legacy_second_stage,
                nb::bytes scalable_second_stage, nb::dict switches, u64 untraced_descriptors,
-               u64 fault_record_ignored, unsigned updates) {
-                new (self) UnitConfig(
-                    make_config(capability, extended_capability, version, host_address_width,
-                                std::move(memory), page_budget, descriptor_budget, legacy_entries,
-                                scalable_entries, legacy_second_stage, scalable_second_stage,
-                                switches, untraced_descriptors, fault_record_ignored, updates));
+               u64 fault_record_ignored, unsigned updates, u32 virtual_commands) {
+                new (self) UnitConfig(make_config(
+                    capability, extended_capability, version, host_address_width, std::move(memory),
+                    page_budget, descriptor_budget, legacy_entries, scalable_entries,
+                    legacy_second_stage, scalable_second_stage, switches, untraced_descriptors,
+                    fault_record_ignored, updates, virtual_commands));
             },
             nb::kw_only(), nb::arg("capability"), nb::arg("extended_capability"),
             nb::arg("version"), nb::arg("host_address_width"), nb::arg("memory"),
             nb::arg("page_budget"), nb::arg("descriptor_budget"), nb::arg("legacy_entries"),
             nb::arg("scalable_entries"), nb::arg("legacy_second_stage"),
             nb::arg("scalable_second_stage"), nb::arg("switches"), nb::arg("untraced_descriptors"),
-            nb::arg("fault_record_ignored"), nb::arg("updates"));
+            nb::arg("fault_record_ignored"), nb::arg("updates"), nb::arg("virtual_commands"));
 
     nb::class_<Unit>(m, "Unit")
         .def(nb::init<UnitConfig>(), nb::arg("config"))
@@ -181,6 +183,16 @@ void bind_unit(nb::module_ &m) {
              nb::arg("kind"), nb::arg("recorded").none() = nb::none(), nb::arg("attributes") = 0U)
         .def("interrupt", &interrupt, nb::arg("sid").none(), nb::arg("address"), nb::arg("data"),
              nb::arg("recorded").none() = nb::none())
+        .def(
+            "page_request",
+            [](Unit &unit, u16 sid, std::optional<u32> pasid, u64 address, u32 flags, u32 group) {
+                if (address % page_size != 0 || flags > 31 || group > 0x1ff)
+                    throw nb::value_error("a page request cannot say that");
+                unit.page_request({sid, pasid_from(pasid), address, flags, group});
+            },
+            nb::arg("sid"), nb::arg("pasid").none(), nb::arg("address"), nb::arg("flags"),
+            nb::arg("group"))
+        .def("adopt_read", &Unit::adopt_read)
         .def("translate", &translate, nb::arg("sids"), nb::arg("pasids"), nb::arg("iovas"),
              nb::arg("kinds"), nb::arg("addresses"), nb::arg("statuses"), nb::kw_only(),
              nb::arg("cold"))

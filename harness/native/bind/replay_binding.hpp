@@ -58,6 +58,8 @@ inline nb::dict from_counters(const Counters &counts) {
     out["fault_records"] = counts.fault_records;
     out["status_writes"] = counts.status_writes;
     out["interrupts"] = counts.interrupts;
+    out["page_requests"] = counts.page_requests;
+    out["device_messages"] = counts.device_messages;
     out["register_reads"] = counts.register_reads;
     out["unjudged"] = counts.unjudged;
     out["agreed"] = counts.agreed;

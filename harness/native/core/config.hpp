@@ -59,6 +59,7 @@ struct Dialect {
     bool handle_mask_checked = true;
     bool nested_unsupported = false;
     bool device_selective_ignores_domain = false;
+    bool device_messages_traced = true;
     bool resumes_after_queue_error = true;
     u64 untraced_descriptors = 0; // bit n: descriptors of type n
     u64 fault_record_ignored = 0;
@@ -81,6 +82,7 @@ struct UnitConfig {
     Dialect dialect;
     u64 page_budget = Memory::default_page_budget;
     u64 descriptor_budget = default_descriptor_budget;
+    u32 virtual_commands = 0; // offset of VCCAP, or 0
     Updates updates = Updates::done;
 
     u64 cap(layout::Field field) const { return field.of(capability); }

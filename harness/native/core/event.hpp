@@ -45,20 +45,25 @@ struct Event {
     std::uint8_t attributes = 0;     // Access
     std::uint32_t size = 0;          // RegWrite, RegRead, Store
     std::uint32_t level = 0;         // Snapshot
-    std::uint32_t sid = 0;           // Access, InterruptRequest
+    std::uint32_t sid = 0;           // Access, InterruptRequest, PageRequest, PageResponse
+                                     // DeviceTlbMessage
                                      // FaultReport, Endpoint: endpoint id
-    std::uint32_t flags = 0;         // FaultReport
+    std::uint32_t flags = 0;         // FaultReport, PageRequest
+                                     // DeviceTlbMessage: whether it is for every PASID
     std::uint32_t room = 0;          // Request: bytes that the device may write
-    std::uint32_t pasid = 0;         // Access
+    std::uint32_t pasid = 0;         // Access, PageRequest, PageResponse, DeviceTlbMessage
     std::uint64_t address = 0;       // Store, Snapshot, Release, StatusWrite, Interrupt
-                                     // InterruptRequest
+                                     // InterruptRequest, PageRequest, PageRequestRecord
+                                     // DeviceTlbMessage; PageResponse: group
                                      // RegWrite, RegRead: offset; Access: IOVA; FaultRecord: index
                                      // FaultReport: I/O address; Features: offered
     std::uint64_t value = 0;         // RegWrite, RegRead, Store, StatusWrite, Interrupt, Clock
                                      // FaultReport: reason; Features: accepted
-                                     // InterruptRequest: data
+                                     // InterruptRequest: data; PageRequest: group
+                                     // PageResponse: code; DeviceTlbMessage: mask
     std::uint32_t words = 0;         // Descriptor: 2 or 4
-    std::uint64_t word[4] = {};      // Descriptor; FaultRecord: low and high quadword
+    std::uint64_t word[4] = {};      // Descriptor, PageRequestRecord
+                                     // FaultRecord: low and high quadword
     Outcome outcome;                 // Access, InterruptRequest
     std::span<const std::byte> data; // Snapshot, ConfigSpace: content; Gap: reason
                                      // Request: what the device may read

@@ -13,12 +13,14 @@ namespace {
 constexpr u64 any_pending = Status::pfo.mask() | Status::ppf.mask() | Status::iqe.mask() |
                             Status::ice.mask() | Status::ite.mask();
 
-void compose(const Request &request, u64 reason, u64 *words) {
+void compose(const Request &request, u64 reason, bool page_request, u64 *words) {
     words[0] = request.iova & ~(page_size - 1);
     words[1] = 0;
     Record::sid.put(words, request.sid);
     Record::fr.put(words, reason);
-    if (request.kind != AccessKind::write)
+    if (page_request)
+        Record::t2.put(words, 1);
+    else if (request.kind != AccessKind::write)
         Record::t1.put(words, 1);
     if (request.kind == AccessKind::execute)
         Record::exe.put(words, 1);
@@ -93,7 +95,8 @@ void FaultRecorder::fill(u64 index, const u64 *words) {
     next_ = (index + 1) % count_;
 }
 
-void FaultRecorder::record(const Request &request, u64 reason, bool fault_disable) {
+void FaultRecorder::record(const Request &request, u64 reason, bool fault_disable,
+                           bool page_request) {
     if (fault_disable && qualified(reason))
         return;
     const u64 before = registers_.load(reg::fsts);
@@ -108,7 +111,7 @@ void FaultRecorder::record(const Request &request, u64 reason, bool fault_disabl
     }
     const u64 index = next_;
     u64 words[2];
-    compose(request, reason, words);
+    compose(request, reason, page_request, words);
     emitted_.push_back(Observation::fault_record(index, words[0], words[1]));
     fill(index, words);
     if (Status::ppf.of(before) == 0) {

@@ -40,7 +40,7 @@ class FaultRecorder {
 
     // Record a fault unless FPD suppresses it, a record of the same source is pending, or the
     // registers have overflowed.
-    void record(const Request &request, u64 reason, bool fault_disable);
+    void record(const Request &request, u64 reason, bool fault_disable, bool page_request = false);
 
     // Take over a record that the recorded unit made and this one did not.
     void adopt(const Observation &seen);

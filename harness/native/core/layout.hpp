@@ -56,6 +56,10 @@ enum class Tag : std::uint8_t {
     device_reset = 18,
     endpoint = 19,
     interrupt_request = 20,
+    page_request = 21,
+    page_request_record = 22,
+    page_response = 23,
+    device_tlb_message = 24,
 };
 
 enum class AccessKind : std::uint8_t {
@@ -69,6 +73,14 @@ enum class Attribute : std::uint8_t {
     privileged = 1,
     translation_request = 2,
     translated = 4,
+};
+
+enum class PageRequestFlag : std::uint8_t {
+    read = 1,
+    write = 2,
+    execute = 4,
+    privileged = 8,
+    last = 16,
 };
 
 enum class Role : std::uint8_t {
@@ -397,6 +409,8 @@ inline constexpr std::uint64_t descriptor_reserved[10][2] = {
 };
 // Bit n: type n exists only in a queue of 256-bit descriptors.
 inline constexpr std::uint64_t wide_only = 0x1c0;
+
+inline constexpr std::uint32_t page_request_type = 1;
 
 struct PageRequest {
     static constexpr std::uint32_t words = 4;
@@ -1117,6 +1131,23 @@ inline constexpr Register iotlb{0x008, 8, 0x0, 0xb003ffff00000000, 0x0, 0x0};
 // Relative to CAP.FRO * 16 + 16 * index.
 inline constexpr Register frcd_low{0x000, 8, 0x0, 0x0, 0x0, 0x0};
 inline constexpr Register frcd_high{0x008, 8, 0x0, 0x0, 0x8000000000000000, 0x0};
+
+namespace virtual_a {
+
+inline constexpr Register vccap{0xe00, 8, 0x0, 0x0, 0x0, 0x0};
+inline constexpr Register vcmd{0xe10, 8, 0x0, 0xffffffffffffffff, 0x0, 0x0};
+inline constexpr Register vcrsp{0xe20, 8, 0x0, 0x0, 0x0, 0x0};
+
+} // namespace virtual_a
+
+namespace virtual_b {
+
+inline constexpr Register vcmd{0xe00, 8, 0x0, 0xffffffffffff00ff, 0x0, 0x0};
+inline constexpr Register vcmd_operand{0xe08, 8, 0x0, 0xffffffffffffffff, 0x0, 0x0};
+inline constexpr Register vcrsp{0xe10, 8, 0x0, 0x0, 0x0, 0x0};
+inline constexpr Register vccap{0xe30, 8, 0x0, 0x0, 0x0, 0x0};
+
+} // namespace virtual_b
 
 } // namespace reg
 

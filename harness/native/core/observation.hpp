@@ -11,14 +11,19 @@
 
 namespace dmarewind {
 
-// A Descriptor, FaultRecord, StatusWrite, Interrupt or FaultReport.
+// A Descriptor, FaultRecord, StatusWrite, Interrupt, FaultReport, PageRequestRecord, PageResponse
+// or DeviceTlbMessage.
 struct Observation {
     layout::Tag kind = layout::Tag::reset;
     u32 words = 0; // Descriptor: 2 or 4
-    u64 word[4] =
-        {};          // Descriptor; FaultRecord: low and high quadword; FaultReport: flags, endpoint
-    u64 address = 0; // StatusWrite, Interrupt, FaultReport; FaultRecord: index
-    u64 value = 0;   // StatusWrite; Interrupt: data; FaultReport: reason
+    // Descriptor, PageRequestRecord; FaultRecord: low and high quadword; FaultReport: flags,
+    // endpoint; PageResponse, DeviceTlbMessage: source id, PASID or no_pasid; DeviceTlbMessage:
+    // whether it is for every PASID
+    u64 word[4] = {};
+    u64 address = 0; // StatusWrite, Interrupt, FaultReport, PageRequestRecord, DeviceTlbMessage
+                     // FaultRecord: index; PageResponse: group
+    u64 value = 0;   // StatusWrite; Interrupt: data; FaultReport: reason; PageResponse: code
+                     // DeviceTlbMessage: mask
 
     bool operator==(const Observation &) const = default;
 
@@ -47,6 +52,24 @@ struct Observation {
         Observation seen = message(layout::Tag::fault_report, address, reason);
         seen.word[0] = flags;
         seen.word[1] = endpoint;
+        return seen;
+    }
+    static Observation page_request_record(u64 address, const u64 *word) {
+        Observation seen = message(layout::Tag::page_request_record, address, 0);
+        std::copy_n(word, layout::PageRequest::words, seen.word);
+        return seen;
+    }
+    static Observation page_response(u64 sid, u64 pasid, u64 group, u64 code) {
+        Observation seen = message(layout::Tag::page_response, group, code);
+        seen.word[0] = sid;
+        seen.word[1] = pasid;
+        return seen;
+    }
+    static Observation device_tlb(u64 sid, u64 pasid, u64 address, u64 mask, bool every_pasid) {
+        Observation seen = message(layout::Tag::device_tlb_message, address, mask);
+        seen.word[0] = sid;
+        seen.word[1] = pasid;
+        seen.word[2] = every_pasid;
         return seen;
     }
 

@@ -27,12 +27,13 @@ u64 descriptor_type(u64 low) {
 
 InvalidationQueue::InvalidationQueue(const UnitConfig &config, Memory &memory,
                                      RegisterFile &registers, Caches &caches,
-                                     EntryCache &interrupts, FaultRecorder &faults,
+                                     EntryCache &interrupts, DeviceTlbs &devices,
+                                     PageRequestQueue &page_requests, FaultRecorder &faults,
                                      Observations &emitted, const u64 &event)
     : completion(registers, emitted, reg::iectl, reg::iedata, reg::ieaddr, reg::ieuaddr),
       config_(config), memory_(memory), registers_(registers), caches_(caches),
-      interrupts_(interrupts), faults_(faults), emitted_(emitted), event_(event),
-      step_(narrow_step) {}
+      interrupts_(interrupts), devices_(devices), page_requests_(page_requests), faults_(faults),
+      emitted_(emitted), event_(event), step_(narrow_step) {}
 
 void InvalidationQueue::reset() {
     enabled_ = false;
@@ -84,7 +85,7 @@ void InvalidationQueue::run() {
 
 void InvalidationQueue::charge() {
     ++executed_;
-    const u64 looked_at = caches_.looked_at() + interrupts_.looked_at();
+    const u64 looked_at = caches_.looked_at() + interrupts_.looked_at() + devices_.looked_at();
     const u64 spent = executed_ + (looked_at >> looked_at_shift);
     const u64 budget = config_.descriptor_budget;
     if (spent > budget && spent - budget > descriptors_per_event * event_)
@@ -158,16 +159,26 @@ InvalidationQueue::Error InvalidationQueue::execute(u64 type, const u64 *words, 
     case DescriptorType::interrupt_entry_cache_invalidation:
         return interrupt_entries(words);
     case DescriptorType::invalidation_wait:
+        // Page requests are stored as they come: there are none to drain (PD).
+        devices_.waited();
         if (waits)
             wait(words);
+        return Error::none;
+    case DescriptorType::device_tlb_invalidation:
+        devices_.invalidate(device_tlb_invalidation(words), event_);
+        return Error::none;
+    case DescriptorType::pasid_device_tlb_invalidation:
+        devices_.invalidate(pasid_device_tlb_invalidation(words), event_);
+        return Error::none;
+    case DescriptorType::page_group_response:
+        page_requests_.respond(words);
         return Error::none;
     case DescriptorType::pasid_iotlb_invalidation:
         return pasid_iotlb(words);
     case DescriptorType::pasid_cache_invalidation:
         return pasid_cache(words);
     default:
-        // Device TLBs and page responses: nothing here holds those.
-        return Error::none;
+        return Error::none; // of a type that is not known
     }
 }
 

@@ -1,8 +1,9 @@
 // The invalidation queue: fetch, check, execute (VT-d specification 6.5.2).
 #pragma once
 
-#include "faults.hpp"
+#include "device_tlb.hpp"
 #include "interrupts.hpp"
+#include "page_requests.hpp"
 
 namespace dmarewind {
 
@@ -15,8 +16,9 @@ class InvalidationQueue {
   public:
     // event is the number the unit is at: it names who invalidated or wrote.
     InvalidationQueue(const UnitConfig &config, Memory &memory, RegisterFile &registers,
-                      Caches &caches, EntryCache &interrupts, FaultRecorder &faults,
-                      Observations &emitted, const u64 &event);
+                      Caches &caches, EntryCache &interrupts, DeviceTlbs &devices,
+                      PageRequestQueue &page_requests, FaultRecorder &faults, Observations &emitted,
+                      const u64 &event);
 
     // Stop and forget where the queue was.
     void reset();
@@ -59,6 +61,8 @@ class InvalidationQueue {
     RegisterFile &registers_;
     Caches &caches_;
     EntryCache &interrupts_;
+    DeviceTlbs &devices_;
+    PageRequestQueue &page_requests_;
     FaultRecorder &faults_;
     Observations &emitted_;
     const u64 &event_;

@@ -31,6 +31,7 @@ constexpr std::uint8_t array32 = 0xdd;
 constexpr std::uint64_t any = std::numeric_limits<std::uint64_t>::max();
 constexpr std::uint64_t any32 = std::numeric_limits<std::uint32_t>::max();
 constexpr std::uint64_t page = 4096;
+constexpr std::uint64_t group_limit = 0x1ff;
 constexpr auto last_role = static_cast<std::uint64_t>(layout::Role::interrupt_table);
 // In bytes: a reason, a request that a device reads, what it writes, a config space.
 constexpr std::size_t gap_limit = 4096;
@@ -349,6 +350,53 @@ bool EventReader::delivery(Outcome &out) {
            integer(out.reason, 1, "urgent is neither 0 nor 1");
 }
 
+// A 16-bit source id and a PASID.
+bool EventReader::source(Event &out) {
+    bool absent;
+    if (!field(out.sid, 0xffff, "source id is not a 16-bit number") || !nil(absent))
+        return false;
+    out.pasid = no_pasid;
+    return absent || field(out.pasid, 0xf'ffff, "PASID is not a 20-bit number");
+}
+
+bool EventReader::page_request(Event &out) {
+    return source(out) && page_address(out) &&
+           field(out.flags, 31, "flags are not a number below 32") &&
+           integer(out.value, group_limit, "group is not a number below 512");
+}
+
+bool EventReader::page_request_record(Event &out) {
+    using Record = layout::PageRequest;
+    std::uint64_t length;
+    if (!integer(out.address, any, "address is not a 64-bit number") || !array(length))
+        return false;
+    if (out.address % Record::size != 0)
+        return fail("address is not aligned");
+    if (length != Record::words)
+        return fail("page request record does not have 4 words");
+    for (std::uint64_t &word : out.word)
+        if (!integer(word, any, "page request word is not a 64-bit number"))
+            return false;
+    return true;
+}
+
+bool EventReader::page_response(Event &out) {
+    return source(out) && integer(out.address, group_limit, "group is not a number below 512") &&
+           integer(out.value, 15, "response code is not a number below 16");
+}
+
+bool EventReader::device_tlb_message(Event &out) {
+    if (!source(out) || !integer(out.address, any, "address is not a 64-bit number") ||
+        !integer(out.value, any, "mask is not a 64-bit number") ||
+        !field(out.flags, 1, "every PASID is neither 0 nor 1"))
+        return false;
+    if ((out.value & (out.value + 1)) != 0 || out.value < page - 1)
+        return fail("mask is not the size of pages less one");
+    if ((out.address & out.value) != 0)
+        return fail("address is not aligned");
+    return out.flags == 0 || out.pasid == no_pasid || fail("a PASID is given, and every one");
+}
+
 bool EventReader::fields(Event &out, std::uint64_t count) {
     const auto takes = [&](std::uint64_t expected) {
         return count == expected || fail("wrong number of fields");
@@ -406,6 +454,14 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
         return takes(2) && endpoint(out);
     case Tag::interrupt_request:
         return takes(4) && interrupt_request(out);
+    case Tag::page_request:
+        return takes(5) && page_request(out);
+    case Tag::page_request_record:
+        return takes(2) && page_request_record(out);
+    case Tag::page_response:
+        return takes(4) && page_response(out);
+    case Tag::device_tlb_message:
+        return takes(5) && device_tlb_message(out);
     }
     return fail("tag is not known");
 }

@@ -43,6 +43,11 @@ class EventReader {
     bool fault_report(Event &out);
     bool endpoint(Event &out);
     bool interrupt_request(Event &out);
+    bool source(Event &out);
+    bool page_request(Event &out);
+    bool page_request_record(Event &out);
+    bool page_response(Event &out);
+    bool device_tlb_message(Event &out);
     bool delivery(Outcome &out);
     bool region(Region &out);
 

@@ -4,8 +4,29 @@ namespace dmarewind {
 
 namespace reg = layout::reg;
 
+namespace {
+
+constexpr const Register *virtual_registers_a[] = {&reg::virtual_a::vccap, &reg::virtual_a::vcmd,
+                                                   &reg::virtual_a::vcrsp};
+constexpr const Register *virtual_registers_b[] = {&reg::virtual_b::vcmd,
+                                                   &reg::virtual_b::vcmd_operand,
+                                                   &reg::virtual_b::vcrsp, &reg::virtual_b::vccap};
+
+// The virtual command registers of a unit, which are where VCCAP is.
+std::span<const Register *const> virtual_registers(const UnitConfig &config) {
+    if (config.ecap(layout::ExtendedCapability::vcs) == 0)
+        return {};
+    if (config.virtual_commands == reg::virtual_a::vccap.offset)
+        return virtual_registers_a;
+    if (config.virtual_commands == reg::virtual_b::vccap.offset)
+        return virtual_registers_b;
+    return {};
+}
+
+} // namespace
+
 RegisterFile::RegisterFile(const UnitConfig &config)
-    : version_(config.version), capability_(config.capability),
+    : virtual_(virtual_registers(config)), version_(config.version), capability_(config.capability),
       extended_capability_(config.extended_capability),
       iro_(static_cast<u32>(config.ecap(layout::ExtendedCapability::iro) * 16)),
       fro_(static_cast<u32>(config.cap(layout::Capability::fro) * 16)),
@@ -25,6 +46,9 @@ template <class Function> void RegisterFile::each(Function function) const {
         for (const Register &fixed : layout::registers)
             if (fixed.offset == at)
                 return;
+        for (const Register *fixed : virtual_)
+            if (fixed->offset == at)
+                return;
         function(which, at);
     };
     placed(reg::iva, iva());
@@ -33,6 +57,8 @@ template <class Function> void RegisterFile::each(Function function) const {
         placed(reg::frcd_low, fault_record(index));
         placed(reg::frcd_high, fault_record(index) + reg::frcd_high.offset);
     }
+    for (const Register *which : virtual_)
+        function(*which, which->offset);
     for (const Register &which : layout::registers)
         function(which, which.offset);
 }

@@ -3,6 +3,7 @@
 
 #include "config.hpp"
 
+#include <span>
 #include <vector>
 
 namespace dmarewind {
@@ -56,6 +57,7 @@ class RegisterFile {
         return value;
     }
 
+    std::span<const Register *const> virtual_; // of virtual commands
     u64 version_;
     u64 capability_;
     u64 extended_capability_;

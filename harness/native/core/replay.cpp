@@ -53,6 +53,10 @@ void Replay::apply(const Event &event) {
         flush();
         interrupt(event);
         break;
+    case Tag::page_request:
+        flush();
+        page_request(event);
+        break;
     case Tag::reset:
         flush();
         unit_.reset();
@@ -79,6 +83,19 @@ void Replay::apply(const Event &event) {
     case Tag::interrupt:
         ++counters_.interrupts;
         observe(Observation::interrupt(event.address, event.value));
+        break;
+    case Tag::page_request_record:
+        ++counters_.device_messages;
+        observe(Observation::page_request_record(event.address, event.word));
+        break;
+    case Tag::page_response:
+        ++counters_.device_messages;
+        observe(Observation::page_response(event.sid, event.pasid, event.address, event.value));
+        break;
+    case Tag::device_tlb_message:
+        ++counters_.device_messages;
+        observe(Observation::device_tlb(event.sid, event.pasid, event.address, event.value,
+                                        event.flags != 0));
         break;
     case Tag::release:
     case Tag::clock:
@@ -123,7 +140,16 @@ void Replay::interrupt(const Event &event) {
     report_all(unit_.findings);
 }
 
+void Replay::page_request(const Event &event) {
+    ++counters_.page_requests;
+    if (!lost_)
+        unit_.page_request(
+            {event.sid, event.pasid, event.address, event.flags, static_cast<u32>(event.value)});
+}
+
 void Replay::register_read(const Event &event) {
+    if (event.has_value)
+        unit_.adopt_read(static_cast<u32>(event.address), event.size, event.value);
     const u64 now = unit_.read_register(static_cast<u32>(event.address), event.size);
     if (!event.has_value)
         return;

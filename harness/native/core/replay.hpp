@@ -20,6 +20,7 @@ class Replay : public ReplayBase {
   private:
     void access(const Event &event);
     void interrupt(const Event &event);
+    void page_request(const Event &event);
     void register_read(const Event &event);
     void observe(const Observation &seen);
     bool same(const Observation &expected, const Observation &seen) const;

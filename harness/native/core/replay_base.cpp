@@ -16,6 +16,12 @@ const char *subject_of(const Observation &seen) {
         return "status-write";
     case Tag::fault_report:
         return "fault-report";
+    case Tag::page_request_record:
+        return "page-request-record";
+    case Tag::page_response:
+        return "page-response";
+    case Tag::device_tlb_message:
+        return "device-tlb";
     default:
         return "interrupt";
     }

@@ -21,6 +21,8 @@ struct Counters {
     u64 fault_records = 0;
     u64 status_writes = 0;
     u64 interrupts = 0;
+    u64 page_requests = 0;
+    u64 device_messages = 0;
     u64 register_reads = 0;
     u64 unjudged = 0; // the recording lost something before them
     u64 agreed = 0;

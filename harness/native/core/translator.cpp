@@ -358,7 +358,6 @@ bool Translator::allows(const PagingRoot &root, Rights rights, const Request &re
     return allowed(request.kind);
 }
 
-// The store that first made one of the entries differ, -1 when none is known.
 Number Translator::changed_by(const Step *first, unsigned count) const {
     const Memory::View view = memory_.view();
     for (const Step *step = first; step != first + count; ++step) {

@@ -82,6 +82,9 @@ class Translator {
     // Fill the caches with what the fresh path used and make its A/D updates.
     void adopt(const Request &request, const Permitted &permitted, u64 event);
 
+    // The store that first made one of the entries differ, -1 when none is known.
+    Number changed_by(const Step *first, unsigned count) const;
+
     Lookup &lookup() { return lookup_; }
     const Lookup &lookup() const { return lookup_; }
     Caches &caches() { return caches_; }
@@ -124,7 +127,6 @@ class Translator {
     void stamp(Candidate &candidate, Stale stale) const;
     Outcome identity() const;
     Outcome pass_through(const Request &request) const;
-    Number changed_by(const Step *first, unsigned count) const;
     Number changed_below(const Trail &above, const Step *first, unsigned count,
                          u64 filled_by) const;
     static bool allows(const PagingRoot &root, Rights rights, const Request &request);

@@ -20,10 +20,11 @@ u64 request_key(const Request &request) {
 Unit::Unit(UnitConfig config)
     : config_(std::move(config)), memory_(config_.page_budget), registers_(config_),
       translator_(config_, memory_), remapper_(config_, memory_),
-      faults_(config_, registers_, emitted),
-      queue_(config_, memory_, registers_, translator_.caches(), remapper_.cache, faults_, emitted,
-             event),
-      batch_(config_, memory_, translator_.lookup()) {
+      faults_(config_, registers_, emitted), device_tlbs_(config_, translator_, emitted),
+      page_requests_(config_, memory_, registers_, translator_, faults_, emitted),
+      queue_(config_, memory_, registers_, translator_.caches(), remapper_.cache, device_tlbs_,
+             page_requests_, faults_, emitted, event),
+      virtual_commands_(config_, registers_), batch_(config_, memory_, translator_.lookup()) {
     memory_.set_ram(config_.ram);
 }
 
@@ -33,6 +34,8 @@ void Unit::reset() {
     faults_.reset();
     translator_.caches().drop_all(event);
     remapper_.reset(event);
+    device_tlbs_.reset();
+    virtual_commands_.reset();
     translator_.enabled = false;
     translator_.lookup().set_root(0, legacy_mode);
     tags_.clear();
@@ -143,9 +146,12 @@ const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
     const SourceTags tags = tags_of(request, root);
     Outcome taken = permitted.fresh_candidate().outcome;
     bool adopts = true;
+    bool agreed = false; // with what was recorded
     if (recorded.type != OutcomeType::none) {
+        agreed = true;
         collect_forgotten(tags, root, request.iova);
         if (auto found = judge(event, request.iova, recorded, permitted.candidates(), dropped_)) {
+            agreed = false;
             adopts = found->kind == FindingKind::unflushed;
             findings.push_back(std::move(*found));
         }
@@ -162,6 +168,20 @@ const Permitted &Unit::access(const Request &request, const Outcome &recorded) {
                 break;
             }
         faults_.record(request, taken.reason, disable);
+    }
+    if (taken.type != OutcomeType::translation || !translator_.enabled)
+        return permitted;
+    if ((request.attributes & is_translation_request) != 0) {
+        for (const Candidate &candidate : permitted.candidates())
+            if (compatible(taken, candidate.outcome, request.iova)) {
+                device_tlbs_.keep(request, taken, candidate, event);
+                break;
+            }
+    } else if ((request.attributes & is_translated) != 0 && agreed) {
+        kept_ = permitted;
+        if (auto found = device_tlbs_.judge(request, taken, event))
+            findings.push_back(std::move(*found));
+        return kept_;
     }
     return permitted;
 }
@@ -213,6 +233,12 @@ void Unit::adopt(const Observation &seen) {
     case layout::Tag::fault_record:
         faults_.adopt(seen);
         break;
+    case layout::Tag::page_request_record:
+        page_requests_.adopt(seen, event);
+        break;
+    case layout::Tag::device_tlb_message:
+        device_tlbs_.drop(seen, event);
+        break;
     default:
         break;
     }
@@ -241,6 +267,8 @@ void Unit::write_register(u32 offset, u32 size, u64 value) {
         queue_.completion.withdraw();
     if (touches(offset, size, reg::iectl.offset))
         queue_.completion.send_if_unmasked();
+    page_requests_.registers_written(offset, size);
+    virtual_commands_.registers_written(offset, size);
 }
 
 void Unit::command() {

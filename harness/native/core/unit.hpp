@@ -4,6 +4,7 @@
 #include "batch.hpp"
 #include "oracle.hpp"
 #include "queue.hpp"
+#include "virtual_commands.hpp"
 
 #include <unordered_set>
 
@@ -41,6 +42,14 @@ class Unit {
     // Answer an interrupt request; with a recorded outcome, judge it and take it over.
     RemappingResult interrupt(const InterruptMessage &request, const Outcome &recorded);
 
+    // Queue what a device asks for, or refuse it.
+    void page_request(const PageRequest &request) { page_requests_.request(request, event); }
+
+    // Take over what a recorded register read shows of a choice that the unit was free in.
+    void adopt_read(u32 offset, u32 size, u64 value) {
+        virtual_commands_.adopt_read(offset, size, value);
+    }
+
     // Translate many requests at once, walking from the root (cold) or with the finite cache.
     void translate(const BatchRequests &requests, bool cold);
 
@@ -72,7 +81,10 @@ class Unit {
     Translator translator_;
     Remapper remapper_;
     FaultRecorder faults_;
+    DeviceTlbs device_tlbs_;
+    PageRequestQueue page_requests_;
     InvalidationQueue queue_;
+    VirtualCommands virtual_commands_;
     BatchTranslator batch_;
     // Packed tags, newest first, to tell a unit that still uses one its source has left; 0 is none.
     static constexpr std::size_t tags_kept = 4;
@@ -82,6 +94,7 @@ class Unit {
     void collect_forgotten(const SourceTags &tags, const PagingRoot *root, u64 iova);
 
     FlatMap<SourceTags> tags_; // by source id and PASID
+    Permitted kept_;           // what a translated request was answered from
     std::unordered_set<u64> reused_;
     std::vector<Dropped> dropped_;                                        // scratch
     std::vector<std::pair<CacheTag, const CachedStructure *>> tables_at_; // scratch

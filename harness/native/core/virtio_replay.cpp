@@ -76,6 +76,10 @@ void Replay::apply(const Event &event) {
     case Tag::status_write:
     case Tag::interrupt:
     case Tag::interrupt_request:
+    case Tag::page_request:
+    case Tag::page_request_record:
+    case Tag::page_response:
+    case Tag::device_tlb_message:
     case Tag::clock:
         break;
     }

@@ -22,6 +22,7 @@ from decoders.events import (
     Fault,
     Observation,
     Outcome,
+    PageRequest,
     Role,
     Translation,
 )
@@ -123,6 +124,8 @@ class Unit(Protocol):
     def interrupt(
         self, sid: int | None, address: int, data: int, recorded: Delivery | None = None
     ) -> InterruptVerdict: ...
+    def page_request(self, request: PageRequest) -> None: ...
+    def adopt_read(self, offset: int, size: int, value: int) -> None: ...
     def adopt(self, seen: Observation) -> None: ...
 
 
@@ -131,7 +134,7 @@ Engine = Callable[[UnitConfig], Unit]
 
 def unit_config(
     *, dialect: str = "spec", width: int = 46, ram: bool = False, page_budget: int = 1 << 16,
-    updates: int = Updates.DONE, **capabilities: int,
+    updates: int = Updates.DONE, virtual_commands: int = 0, **capabilities: int,
 ) -> UnitConfig:  # fmt: skip
     """Return a configuration; capabilities are fields of CAP and ECAP by their mnemonics."""
     cap, ecap = dict(CAPABILITY), dict(EXTENDED_CAPABILITY)
@@ -145,6 +148,7 @@ def unit_config(
         dialect=dialect_named(dialect),
         page_budget=page_budget,
         updates=Updates(updates),
+        virtual_commands=virtual_commands,
     )
 
 

@@ -54,6 +54,8 @@ def test_nothing_is_wrong_with_the_story(target: str) -> None:
         "descriptors": 2,
         "fault_records": 1,
         "status_writes": 1,
+        "page_requests": 0,
+        "device_messages": 0,
         "interrupts": 1,
         "register_reads": 3,
         "unjudged": 0,

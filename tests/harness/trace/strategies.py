@@ -12,6 +12,7 @@ from decoders.events import (
     ConfigSpace,
     Descriptor,
     DeviceReset,
+    DeviceTlbMessage,
     Endpoint,
     Event,
     Fault,
@@ -22,6 +23,10 @@ from decoders.events import (
     Interrupt,
     InterruptRequest,
     Message,
+    PageRequest,
+    PageRequestFlag,
+    PageRequestRecord,
+    PageResponse,
     Posted,
     RegRead,
     RegWrite,
@@ -79,6 +84,14 @@ def _requests(draw: st.DrawFn) -> Request:
     return Request(draw(st.binary(max_size=80)), max(room, len(answer or b"")), answer)
 
 
+@st.composite
+def _device_tlb_messages(draw: st.DrawFn) -> DeviceTlbMessage:
+    size = 1 << draw(st.integers(12, 64))
+    every = draw(st.booleans())
+    pasid = None if every else draw(st.none() | u20)
+    return DeviceTlbMessage(draw(u16), pasid, draw(u64) & -size, size - 1, every)
+
+
 regions = st.tuples(u8, u64, u64).map(lambda r: (r[0], min(r[1:]), max(r[1:])))
 
 BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
@@ -113,6 +126,18 @@ BY_KIND: dict[type[Event], st.SearchStrategy[Event]] = {
     DeviceReset: st.just(DeviceReset()),
     Endpoint: st.builds(Endpoint, u32, st.lists(regions, max_size=4).map(tuple)),
     InterruptRequest: st.builds(InterruptRequest, st.none() | u16, u64, u32, deliveries),
+    PageRequest: st.builds(
+        PageRequest,
+        *(u16, st.none() | u20, pages, st.integers(0, 31).map(PageRequestFlag)),
+        st.integers(0, 511),
+    ),
+    PageRequestRecord: st.builds(
+        PageRequestRecord, u64.map(lambda address: address & ~31), st.tuples(u64, u64, u64, u64)
+    ),
+    PageResponse: st.builds(
+        PageResponse, u16, st.none() | u20, st.integers(0, 511), st.integers(0, 15)
+    ),
+    DeviceTlbMessage: _device_tlb_messages(),
 }
 events = st.one_of(*BY_KIND.values())
 

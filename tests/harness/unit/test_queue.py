@@ -143,7 +143,7 @@ def test_what_concerns_others_is_taken(
     content = descriptor(shape, **fields)
     platform.submit(content)
     assert (error(platform), head(platform)) == (None, 32)
-    assert platform.observed() == [Descriptor((*content, 0, 0))]
+    assert platform.observed()[0] == Descriptor((*content, 0, 0))
 
 
 # -- waiting -------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from tests.writers.platform import DEVICE, Platform, Space, descriptor, quadword
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
 
-OPERATIONS = int(os.environ.get("DMAREWIND_EQUALITY_OPERATIONS", "100000")) // 2
+OPERATIONS = int(os.environ.get("DMAREWIND_EQUALITY_OPERATIONS", "100000")) // 4
 LIFE = 400
 PASIDS = (None, 0, 3, 64)
 PAGES = tuple(0x40_0000 + (number << 12) for number in range(5))

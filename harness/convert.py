@@ -16,12 +16,21 @@ from typing import Any
 from decoders import capture
 from decoders.errors import DecodeError
 from decoders.events import Access, Event, Fault, Gap, Translation
-from harness.decoded import VIRTIO, VTD
 from harness.errors import HarnessError
 from harness.files import replacing
 from harness.report import Report, progress
-from harness.trace import Header, TraceWriter, UnitInfo, detect, open_events, write_text
-from harness.trace.codec import CONFIG_LIMIT, storable
+from harness.trace import (
+    VIRTIO,
+    VTD,
+    Header,
+    TraceWriter,
+    UnitInfo,
+    detect,
+    open_events,
+    write_text,
+)
+from harness.trace.checks import CONFIG_LIMIT
+from harness.trace.codec import storable
 from harness.trace.header import NAME
 
 SAMPLES_SHOWN = 5

@@ -57,11 +57,8 @@ from harness.decoded_virtio import (
 )
 from harness.domains import Domains
 from harness.model.virtio.config import DEFAULT_FEATURES
-from harness.trace import Header, UnitInfo
+from harness.trace import VIRTIO, VTD, Header, UnitInfo
 from harness.trace.codec import PAGE
-
-VTD, VIRTIO = "vtd", "virtio-iommu"
-"""Kinds of unit (UnitInfo.kind)."""
 
 PAGES_LIMIT = 1 << 16
 """Table pages whose use is remembered; stores to others are shown without their fields."""
@@ -144,7 +141,7 @@ class Namer:
         # Where it says nothing of them, as replay takes them.
         offered = unit.capability if self.kind == VIRTIO else 0
         self._features = Features(offered or DEFAULT_FEATURES, 0)
-        units = [unit for unit in header.units if unit.kind == "vtd"]
+        units = [unit for unit in header.units if unit.kind == VTD]
         first = units[0] if units else UnitInfo()
         self._registers = register_map(
             first.capability, first.extended_capability, first.virtual_commands

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import secrets
 import sys
 import time
@@ -16,7 +15,6 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from harness import diff_vtd
-from harness.decoded import VIRTIO, VTD
 from harness.deviations import known_crash, without_each
 from harness.differential import given
 from harness.differential.engine import MODEL, Differential, Divergence, Unit
@@ -33,7 +31,7 @@ from harness.qemu.unit import QemuUnit, devices_for
 from harness.qemu.vtd import MACHINES
 from harness.report import Report
 from harness.targets.qemu import endpoints_of
-from harness.trace import write_text
+from harness.trace import VIRTIO, VTD, write_text
 
 QEMU: Final = "qemu"
 TARGETS: Final = (MODEL, "native", QEMU)
@@ -185,11 +183,9 @@ class _Run:
     def _show(self, found: Divergence, reason: str) -> None:
         kept = self._keep(found.seed, found)
         if self._args.json:
-            plain: dict[str, Any] = dataclasses.asdict(found.finding)
-            plain["kind"] = str(found.finding.kind)
             self._report.emit(
                 type="divergence", seed=found.seed, step=found.step, judge=found.judge,
-                reason=reason, trace=kept and str(kept), finding=_plain(plain),
+                reason=reason, trace=kept and str(kept), finding=found.finding.as_json(),
             )  # fmt: skip
             return
         events = found.events
@@ -252,17 +248,6 @@ class _Run:
             f"{totals.accesses} accesses, {totals.reports} fault reports of {answering} judged by "
             f"{', '.join(self.judges)}: {self.divergences} divergences, {rate:.0f} steps/s"
         )
-
-
-def _plain(value: Any) -> Any:
-    """Make bytes fit for JSON."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

@@ -37,9 +37,10 @@ from decoders.vtd.tables import (
     ScalableContextEntry,
     ScalableRootEntry,
 )
-from harness.decoded import VIRTIO, VTD, known_reason
+from harness.decoded import known_reason
 from harness.decoded_virtio import decode_report, properties, request_words, status_text
 from harness.findings import BROKEN, UNANSWERED, Finding, FindingKind, StepTuple
+from harness.trace import VIRTIO, VTD
 from harness.trace.lines import format_event, format_sid
 
 _SHAPES: dict[Role, type[Structure]] = {

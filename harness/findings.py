@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from decoders.events import Delivery, Observation, Outcome
 
@@ -53,3 +53,17 @@ class Finding:
     filled_by: int = -1
     changed_by: int = -1
     covered_by: int = -1
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the members as JSON can hold them, bytes in hexadecimal."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return str(value) if isinstance(value, StrEnum) else value

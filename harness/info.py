@@ -10,10 +10,10 @@ from typing import Any
 from decoders.errors import DecodeError
 from decoders.events import Clock
 from decoders.vtd.registers import CAP, ECAP
-from harness.decoded import VIRTIO, fields_of
+from harness.decoded import fields_of
 from harness.decoded_virtio import decode_config, feature_names
 from harness.report import Report, progress
-from harness.trace import TextReader, TraceReader, UnitInfo, open_events
+from harness.trace import VIRTIO, TextReader, TraceReader, UnitInfo, open_events
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

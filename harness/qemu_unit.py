@@ -17,7 +17,7 @@ from decoders.vtd import registers
 from harness.errors import HarnessError
 from harness.model.virtio.config import PROBE_SIZE
 from harness.qmp import Qmp
-from harness.trace import UnitInfo
+from harness.trace import VIRTIO, UnitInfo
 
 _MGAW = layout(registers.Capability)["mgaw"]
 _GRANULES = {"4k": 4096, "8k": 8192, "16k": 16384, "64k": 65536}
@@ -72,7 +72,7 @@ def virtio_unit(qmp: Qmp, device: str, log: bytes) -> UnitInfo:
         bypass=int(ask("boot-bypass")),
     )
     return UnitInfo(
-        kind="virtio-iommu",
+        kind=VIRTIO,
         base=0,
         capability=decoder.virtio.offered,
         config=encode_config(config),

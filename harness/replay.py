@@ -42,7 +42,7 @@ from harness.targets import (
 )
 from harness.targets.base import FINDINGS_KEPT, AnyConfig
 from harness.targets.qemu import endpoints_of
-from harness.trace import Block, Header, TextReader, TraceReader, UnitInfo, open_events
+from harness.trace import VIRTIO, VTD, Block, Header, TextReader, TraceReader, UnitInfo, open_events
 from harness.trace.codec import Encoder
 
 FINDINGS_SHOWN = 10
@@ -131,9 +131,9 @@ def unit_config(header: Header, **budgets: int) -> AnyConfig:
     budgets are those of UnitConfig and VirtioConfig.
     """
     for unit in header.units:
-        if unit.kind == "vtd" and unit.capability:
+        if unit.kind == VTD and unit.capability:
             return _vtd_config(header, unit, **_chosen(UnitConfig, budgets))
-        if unit.kind == "virtio-iommu":
+        if unit.kind == VIRTIO:
             return VirtioConfig(
                 features=unit.capability or DEFAULT_FEATURES,
                 config=unit.config or DEFAULT_CONFIG,
@@ -311,17 +311,6 @@ class EventLookup:
             return None
 
 
-def _as_json(finding: Finding) -> dict[str, object]:
-    plain = dataclasses.asdict(finding)
-    plain["kind"] = str(finding.kind)
-    if isinstance(finding.observed, bytes):
-        plain["observed"] = finding.observed.hex()
-    plain["permitted"] = [
-        one.hex() if isinstance(one, bytes) else one for one in plain["permitted"]
-    ]
-    return plain
-
-
 def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -414,7 +403,7 @@ def _show_findings(path: Path, found: list[Result], args: argparse.Namespace) ->
             seen.add(finding)
             if args.json:
                 line = {"type": "finding", "trace": str(path), "target": result.target}
-                print(json.dumps(line | _as_json(finding)))
+                print(json.dumps(line | finding.as_json()))
             else:
                 print(explain(finding, event_at, event_at.kind) + "\n")
     most = max((result.counters.divergences for result in found), default=0)

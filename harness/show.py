@@ -36,11 +36,11 @@ from decoders.virtio_iommu.requests import status_of
 from harness import selection
 from harness.acpi import show as acpi
 from harness.acpi import show_config
-from harness.decoded import VIRTIO, Namer
+from harness.decoded import Namer
 from harness.decoded_event import Decoded
 from harness.report import Report, progress
 from harness.selection import Place, Selection
-from harness.trace import TextReader, TraceReader, open_events
+from harness.trace import VIRTIO, TextReader, TraceReader, open_events
 from harness.trace.lines import ATTRIBUTE_NAMES, ROLE_NAMES, WORDS, format_event, format_sid
 from harness.trace.page_lines import FLAG_NAMES
 

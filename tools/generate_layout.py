@@ -23,6 +23,7 @@ from decoders.vtd import (
     registers,
     tables,
 )
+from harness.trace import checks
 from tools import generate_acpi_layout, generate_virtio_layout
 from tools.cpp import array, enum, members, snake
 
@@ -121,6 +122,11 @@ def _events() -> Iterator[str]:
     yield from enum("PageRequestFlag", "uint8_t", members(PageRequestFlag), "d")
     yield ""
     yield from enum("Role", "uint8_t", members(Role), "d")
+    yield ""
+    yield "// harness/trace: bytes, and reserved regions, that one event may hold."
+    for name in ("REASON", "REQUEST", "ANSWER", "CONFIG", "REGIONS"):
+        value = getattr(checks, f"{name}_LIMIT")
+        yield f"inline constexpr std::uint32_t {name.lower()}_limit = {value:#x};"
 
 
 def _paging() -> Iterator[str]:

@@ -25,7 +25,7 @@ from harness.replay import (
 )
 from harness.report import Report, progress
 from harness.targets.base import AnyConfig
-from harness.trace import Header, open_events
+from harness.trace import VTD, Header, open_events
 from harness.trace.lines import format_event
 
 SHOWN = 20
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def config_of(header: Header, **budgets: int) -> AnyConfig:
     """Return the configuration to judge by; raise HarnessError where the header names no unit."""
     config = unit_config(header, **budgets)
-    known = any(unit.host_address_width for unit in header.units if unit.kind == "vtd")
+    known = any(unit.host_address_width for unit in header.units if unit.kind == VTD)
     if isinstance(config, UnitConfig) and not known:
         return dataclasses.replace(config, host_address_width=ANY_WIDTH)
     return config

@@ -23,7 +23,7 @@ from harness.model.virtio.dialect import dialect_named
 from harness.qemu.observed import Guess, observed
 from harness.qemu.unit import POOL_PAGES, POOL_START, Dma, QemuUnit, Seen
 from harness.targets.virtio_model import VirtioModelReplay
-from harness.trace import Header, UnitInfo
+from harness.trace import VIRTIO, Header, UnitInfo
 
 
 class Qemu:
@@ -36,7 +36,7 @@ class Qemu:
         self.version = unit.version
         version = ".".join(map(str, unit.version))
         self.dialect = dialect_named(f"qemu-{unit.version[0]}.{unit.version[1]}")
-        info = UnitInfo("virtio-iommu", base=0, capability=offered, config=unit.config())
+        info = UnitInfo(VIRTIO, base=0, capability=offered, config=unit.config())
         self.header = Header(dialect=self.dialect.name, units=(info,), source={"qemu": version})
         self.scene = scene(unit)
         self._endpoints = [Endpoint(number, regions) for number, regions in unit.endpoints()]

@@ -31,7 +31,7 @@ from harness.model.virtio.dialect import VirtioDialect
 from harness.model.virtio.unit import VirtioUnit
 from harness.qemu.unit import POOL_PAGES, POOL_START
 from harness.targets.virtio_model import VirtioModelReplay
-from harness.trace import Header, UnitInfo
+from harness.trace import VIRTIO, Header, UnitInfo
 
 _BOTH: Final = (AccessKind.WRITE, AccessKind.READ)
 _DEVICES: Final = tuple(Device(endpoint, 64, _BOTH, 4) for endpoint in (0x20, 0x28, 0x200, 0x300))
@@ -47,7 +47,7 @@ class Simulated:
 
     def __init__(self, dialect: VirtioDialect) -> None:
         self.dialect = dialect
-        info = UnitInfo("virtio-iommu", 0, capability=DEFAULT_FEATURES, config=DEFAULT_CONFIG)
+        info = UnitInfo(VIRTIO, 0, capability=DEFAULT_FEATURES, config=DEFAULT_CONFIG)
         self.header = Header(dialect=dialect.name, units=(info,))
         self.scene = Scene(_DEVICES, (0x18,), POOL_START, POOL_PAGES, PROBE_SIZE)
         self._numbers = [*(device.endpoint for device in _DEVICES), *self.scene.endpoints]

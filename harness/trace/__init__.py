@@ -9,12 +9,14 @@ from pathlib import Path
 from decoders.errors import DecodeError
 from harness.errors import HarnessError
 from harness.trace.format import MAGIC, Index, IndexEntry
-from harness.trace.header import Header, UnitInfo
+from harness.trace.header import VIRTIO, VTD, Header, UnitInfo
 from harness.trace.reader import Block, TraceReader
 from harness.trace.text import TITLE, TextReader, parse_text, read_text, write_text
 from harness.trace.writer import TraceWriter, compact
 
 __all__ = [
+    "VIRTIO",
+    "VTD",
     "Block",
     "Header",
     "Index",

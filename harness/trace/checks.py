@@ -11,6 +11,12 @@ PAGE = 4096
 U8, U16, U20, U32, U64 = ((1 << bits) - 1 for bits in (8, 16, 20, 32, 64))
 _SIZES = (1, 2, 4, 8)
 
+REASON_LIMIT = 4096  # bytes of a Gap's reason
+REQUEST_LIMIT = 4096  # bytes of a request that a device reads
+ANSWER_LIMIT = 1 << 16  # bytes that it writes
+CONFIG_LIMIT = 4096  # bytes of a config space
+REGIONS_LIMIT = 64  # reserved regions of an endpoint
+
 T = TypeVar("T")
 
 

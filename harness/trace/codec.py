@@ -48,7 +48,20 @@ from decoders.events import (
     Translation,
 )
 from harness.trace import checks
-from harness.trace.checks import PAGE, U8, U16, U20, U32, U64, FieldError
+from harness.trace.checks import (
+    ANSWER_LIMIT,
+    CONFIG_LIMIT,
+    PAGE,
+    REASON_LIMIT,
+    REGIONS_LIMIT,
+    REQUEST_LIMIT,
+    U8,
+    U16,
+    U20,
+    U32,
+    U64,
+    FieldError,
+)
 from harness.trace.packing import Packer, Unpacker
 from harness.trace.page_forms import (
     device_tlb_message,
@@ -57,12 +70,7 @@ from harness.trace.page_forms import (
     page_response,
 )
 
-REASON_LIMIT = 4096  # bytes of a Gap's reason
-REQUEST_LIMIT = 4096  # bytes of a request that a device reads
-ANSWER_LIMIT = 1 << 16  # bytes that it writes
-CONFIG_LIMIT = 4096  # bytes of a config space
 POSTED_SIZE = 64  # bytes of a posted descriptor, which is aligned to them
-REGIONS_LIMIT = 64  # reserved regions of an endpoint
 
 __all__ = [
     "PAGE", "TAG_OF", "Encoder", "FieldError", "decode", "from_fields", "storable", "to_fields"

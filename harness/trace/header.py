@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from decoders.errors import DecodeError
 from decoders.vtd.registers import VIRTUAL_COMMANDS
+from harness.trace.checks import CONFIG_LIMIT
 from harness.trace.packing import Packer, unpack_map
 
 HEADER_LIMIT = 1 << 20
@@ -29,8 +30,10 @@ VALUES_LIMIT = 1 << 18  # commas of the JSON form
 JSON_LIMIT = 1 << 20
 """Characters of a header as JSON; one of many control characters may exceed it."""
 
-CONFIG_LIMIT = 4096  # bytes of a config space
-OCTETS = re.compile(r"(?:[0-9a-f]{2}){1,4096}")
+VTD, VIRTIO = "vtd", "virtio-iommu"
+"""Kinds of units that are known; a header may name others."""
+
+OCTETS = re.compile(rf"(?:[0-9a-f]{{2}}){{1,{CONFIG_LIMIT}}}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 # Strings, so that what they contain is passed over, and what begins or parts values. Nothing is
@@ -47,13 +50,13 @@ T = TypeVar("T")
 class UnitInfo:
     """Describe one IOMMU: where its registers are and what they say it can do.
 
-    kind is "vtd" or "virtio-iommu". base is the guest-physical address of its registers. A number
+    kind is VTD or VIRTIO. base is the guest-physical address of its registers. A number
     that is not known is 0. Of a virtio-iommu, capability holds the feature bits it offers and
     config its config space when the recording began; no other unit has one. virtual_commands is
     the offset of VCCAP, where a VT-d unit has virtual commands (ECAP.VCS).
     """
 
-    kind: str = "vtd"
+    kind: str = VTD
     base: int = 0xFED9_0000
     version: int = 0
     capability: int = 0

@@ -10,9 +10,7 @@ from typing import Any
 
 import msgpack
 
-ARRAY_LIMIT = 64  # the most reserved regions of an Endpoint
-DATA_LIMIT = 1 << 16  # the longest answer to a Request
-TEXT_LIMIT = 4096  # the longest reason of a Gap
+from harness.trace.checks import ANSWER_LIMIT, REASON_LIMIT, REGIONS_LIMIT
 
 
 class Packer:
@@ -40,9 +38,9 @@ class Unpacker:
     def __init__(self, raw: bytes) -> None:
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=max(len(raw), 1),
-            max_array_len=ARRAY_LIMIT,
-            max_bin_len=DATA_LIMIT,
-            max_str_len=TEXT_LIMIT,
+            max_array_len=REGIONS_LIMIT,
+            max_bin_len=ANSWER_LIMIT,
+            max_str_len=REASON_LIMIT,
             max_map_len=0,
             max_ext_len=0,
         )

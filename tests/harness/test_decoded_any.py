@@ -12,13 +12,13 @@ from decoders.bytewise import size_of
 from decoders.events import ConfigSpace, Event, Request, Snapshot
 from decoders.virtio_iommu.requests import READABLE_SIZE
 from decoders.virtio_iommu.structures import Config
-from harness.decoded import VIRTIO, VTD, Namer
+from harness.decoded import Namer
 from harness.explain import explain
 from harness.findings import Finding, FindingKind
 from harness.selection import Selection
 from harness.show import as_json
 from harness.stats import Statistics
-from harness.trace import Header, UnitInfo
+from harness.trace import VIRTIO, VTD, Header, UnitInfo
 from tests.harness.trace.strategies import events
 
 KINDS = st.sampled_from([VTD, VIRTIO])

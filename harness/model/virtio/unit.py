@@ -20,7 +20,7 @@ from harness.model.virtio.requests import Handler
 from harness.model.virtio.rules import DOUBTFUL, RULES, UNWRITTEN, Condition
 from harness.model.virtio.state import Region, State
 from harness.oracle import compatible, same_place
-from harness.trace.codec import ANSWER_LIMIT
+from harness.trace.checks import ANSWER_LIMIT
 
 PROBE_LIMIT = ANSWER_LIMIT - TAIL_SIZE
 """Bytes of properties that an answer is compared with."""

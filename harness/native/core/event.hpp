@@ -1,6 +1,8 @@
 // One event of a trace, decoded: a plain struct that is reused from event to event.
 #pragma once
 
+#include "layout.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -34,8 +36,6 @@ struct Region {
     bool operator==(const Region &) const = default;
 };
 
-inline constexpr std::size_t regions_limit = 64;
-
 // The members an event's tag does not name hold whatever the event before left in them.
 struct Event {
     std::uint8_t tag = 0;
@@ -67,9 +67,9 @@ struct Event {
     Outcome outcome;                 // Access, InterruptRequest
     std::span<const std::byte> data; // Snapshot, ConfigSpace: content; Gap: reason
                                      // Request: what the device may read
-    std::span<const std::byte> answer; // Request
-    std::uint32_t region_count = 0;    // Endpoint
-    Region regions[regions_limit];     // Endpoint
+    std::span<const std::byte> answer;     // Request
+    std::uint32_t region_count = 0;        // Endpoint
+    Region regions[layout::regions_limit]; // Endpoint
 };
 
 } // namespace dmarewind

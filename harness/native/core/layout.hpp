@@ -95,6 +95,13 @@ enum class Role : std::uint8_t {
     interrupt_table = 8,
 };
 
+// harness/trace: bytes, and reserved regions, that one event may hold.
+inline constexpr std::uint32_t reason_limit = 0x1000;
+inline constexpr std::uint32_t request_limit = 0x1000;
+inline constexpr std::uint32_t answer_limit = 0x10000;
+inline constexpr std::uint32_t config_limit = 0x1000;
+inline constexpr std::uint32_t regions_limit = 0x40;
+
 struct RootEntry {
     static constexpr std::uint32_t words = 2;
     static constexpr std::uint32_t size = 16;

@@ -33,11 +33,6 @@ constexpr std::uint64_t any32 = std::numeric_limits<std::uint32_t>::max();
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t group_limit = 0x1ff;
 constexpr auto last_role = static_cast<std::uint64_t>(layout::Role::interrupt_table);
-// In bytes: a reason, a request that a device reads, what it writes, a config space.
-constexpr std::size_t gap_limit = 4096;
-constexpr std::size_t request_limit = 4096;
-constexpr std::size_t answer_limit = 1 << 16;
-constexpr std::size_t config_limit = 4096;
 
 // Whether data is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
 bool is_utf8(std::span<const std::byte> data) {
@@ -268,12 +263,12 @@ bool EventReader::descriptor(Event &out) {
 
 bool EventReader::request(Event &out) {
     bool absent;
-    if (!bytes(out.data, request_limit, false, "request is too long") ||
+    if (!bytes(out.data, layout::request_limit, false, "request is too long") ||
         !field(out.room, any32, "room is not a 32-bit number") || !nil(absent))
         return false;
     out.has_value = !absent;
     out.answer = {};
-    return absent || (bytes(out.answer, answer_limit, false, "answer is too long") &&
+    return absent || (bytes(out.answer, layout::answer_limit, false, "answer is too long") &&
                       (out.answer.size() <= out.room || fail("answer is longer than its room")));
 }
 
@@ -300,7 +295,7 @@ bool EventReader::endpoint(Event &out) {
     std::uint64_t length;
     if (!field(out.sid, any32, "endpoint is not a 32-bit number") || !array(length))
         return false;
-    if (length > regions_limit)
+    if (length > layout::regions_limit)
         return fail("endpoint has too many regions");
     out.region_count = static_cast<std::uint32_t>(length);
     for (std::uint32_t i = 0; i < out.region_count; ++i)
@@ -437,7 +432,7 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
     case Tag::clock:
         return takes(1) && integer(out.value, any, "time is not a 64-bit number");
     case Tag::gap:
-        return takes(1) && bytes(out.data, gap_limit, true, "reason is too long") &&
+        return takes(1) && bytes(out.data, layout::reason_limit, true, "reason is too long") &&
                (is_utf8(out.data) || fail("reason is not text"));
     case Tag::request:
         return takes(3) && request(out);
@@ -447,7 +442,7 @@ bool EventReader::fields(Event &out, std::uint64_t count) {
         return takes(2) && integer(out.address, any, "features are not a 64-bit number") &&
                integer(out.value, any, "features are not a 64-bit number");
     case Tag::config_space:
-        return takes(1) && bytes(out.data, config_limit, false, "config space is too long");
+        return takes(1) && bytes(out.data, layout::config_limit, false, "config space is too long");
     case Tag::device_reset:
         return takes(0);
     case Tag::endpoint:

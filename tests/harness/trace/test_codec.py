@@ -23,18 +23,14 @@ from decoders.events import (
     Snapshot,
     Store,
 )
-from harness.trace.codec import (
+from harness.trace.checks import (
     ANSWER_LIMIT,
     CONFIG_LIMIT,
     REASON_LIMIT,
     REGIONS_LIMIT,
     REQUEST_LIMIT,
-    Encoder,
-    FieldError,
-    decode,
-    from_fields,
-    to_fields,
 )
+from harness.trace.codec import Encoder, FieldError, decode, from_fields, to_fields
 from tests.harness.trace.strategies import BY_KIND, events
 from tests.writers.trace import raw_events
 

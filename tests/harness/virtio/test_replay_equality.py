@@ -30,7 +30,8 @@ from harness.model.virtio.unit import VirtioUnit
 from harness.native import NativeVirtioReplay, available
 from harness.targets.virtio_model import VirtioModelReplay
 from harness.trace import Block
-from harness.trace.codec import ANSWER_LIMIT, Encoder
+from harness.trace.checks import ANSWER_LIMIT
+from harness.trace.codec import Encoder
 from tests.harness.virtio.lives import Life, Operation
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")

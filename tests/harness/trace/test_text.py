@@ -39,7 +39,7 @@ from decoders.events import (
     Translation,
 )
 from harness.trace import Header, TraceReader, TraceWriter, parse_text, read_text, write_text
-from harness.trace.codec import (
+from harness.trace.checks import (
     ANSWER_LIMIT,
     CONFIG_LIMIT,
     REGIONS_LIMIT,

@@ -12,13 +12,8 @@ from typing import Self, TextIO
 
 from decoders.errors import DecodeError
 from decoders.events import Clock, Event
-from harness.trace.codec import (
-    ANSWER_LIMIT,
-    REQUEST_LIMIT,
-    FieldError,
-    from_fields,
-    to_fields,
-)
+from harness.trace.checks import ANSWER_LIMIT, REQUEST_LIMIT
+from harness.trace.codec import FieldError, from_fields, to_fields
 from harness.trace.header import JSON_LIMIT, Header
 from harness.trace.lines import format_event, parse_event
 

@@ -163,7 +163,11 @@ def _memory(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
 
 
 configs = st.binary(max_size=48)
-units = st.builds(UnitInfo, names, u64, u32, u64, u64, st.integers(0, 64), configs)
+units = st.builds(
+    UnitInfo,
+    *(names, u64, u32, u64, u64, st.integers(0, 64), configs),
+    st.sampled_from([0, 0xE00, 0xE30]),
+)
 headers = st.builds(
     Header,
     st.just(1),

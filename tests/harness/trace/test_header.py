@@ -49,6 +49,8 @@ BAD: list[tuple[tuple[Any, ...], Any, str]] = [
     (("units", 0, "capability"), True, "units[0].capability"),
     (("units", 0, "host_address_width"), 65, "units[0].host_address_width"),
     (("units", 0, "kind"), 1, "units[0].kind"),
+    (("units", 0, "virtual_commands"), 0xE10, "units[0].virtual_commands"),
+    (("units", 0, "virtual_commands"), True, "units[0].virtual_commands"),
     (("memory",), [[0, 1]] * 4097, "memory"),
     (("memory",), [[0, 0]], "memory[0].length"),
     (("memory",), [[1, (1 << 64) - 1], [0, 1]], "memory[1]"),

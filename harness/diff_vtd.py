@@ -21,7 +21,7 @@ from harness.differential.vtd import MODEL, Differential, Divergence
 from harness.errors import HarnessError
 from harness.explain import explain
 from harness.files import replacing
-from harness.generate.vtd import Step
+from harness.generate.vtd_steps import Step
 from harness.model.dialects import SPECIFICATION, dialect_named
 from harness.qemu.process import EndedError
 from harness.qemu.vtd import DEVICES, MACHINES, VtdQemu

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from decoders.events import RegWrite, Store
 from decoders.vtd import registers as vtd
-from harness.generate.vtd import Step
+from harness.generate.vtd_steps import Step
 from harness.generate.vtd_tables import QUEUE
 
 ATTEMPTS: Final = 200

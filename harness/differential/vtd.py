@@ -42,7 +42,8 @@ from harness.deviations_vtd import (
 )
 from harness.differential.situation import LOST, History, cached, descriptors, situation
 from harness.findings import Finding, FindingKind
-from harness.generate.vtd import Device, DmaChoice, Generator, Scene, Step
+from harness.generate.vtd import Generator
+from harness.generate.vtd_steps import Device, DmaChoice, Scene, Step
 from harness.generate.vtd_tables import TABLES_END, TABLES_START
 from harness.model.caches import CachedTranslation, CachedWords
 from harness.model.config import UnitConfig

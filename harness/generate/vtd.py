@@ -7,11 +7,11 @@ does to memory and registers is given as events, so that every target takes the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from typing import Final
 
-from decoders.events import AccessKind, RegWrite, Role, Store
+from decoders.events import RegWrite, Role, Store
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import (
@@ -24,6 +24,7 @@ from decoders.vtd.descriptors import (
 )
 from decoders.vtd.registers import fault_record_offset, iotlb_offset, iva_offset
 from harness.generate.vtd_edits import edited
+from harness.generate.vtd_steps import ALWAYS, DmaChoice, Scene, Step, scene_page
 from harness.generate.vtd_tables import (
     NEAR,
     NOWHERE,
@@ -35,7 +36,6 @@ from harness.generate.vtd_tables import (
     Tables,
     packed,
 )
-from harness.model.config import UnitConfig
 
 _TE, _SRTP, _QIE = 1 << 31, 1 << 30, 1 << 26
 _WIDE_QUEUE: Final = 1 << 11
@@ -61,9 +61,6 @@ _ODD_STATUS: Final[Words] = packed(
 )
 """A wait that asks for both at once (6.5.2.8 allows it)."""
 
-_ALWAYS: Final = ((vtd.IQH.offset, 8),)
-"""What is read in every step, beside what says that there are faults."""
-
 _WRITTEN: Final = (
     (vtd.FECTL.offset, 8), (vtd.IECTL.offset, 8), (vtd.IEADDR.offset, 8), (vtd.FEADDR.offset, 8),
     (vtd.FECTL.offset, 4), (vtd.IECTL.offset, 4), (vtd.IEDATA.offset, 4), (vtd.FEDATA.offset, 4),
@@ -74,52 +71,6 @@ _WRITTEN: Final = (
 
 _HALVES: Final = (vtd.FECTL.offset, vtd.IECTL.offset, vtd.IEADDR.offset)
 """Registers of 32 bits at multiples of 8 with another behind them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Describe a device that can do DMA: the id it shows, what it can reach, and how."""
-
-    sid: int
-    width: int
-    kinds: tuple[AccessKind, ...]
-    write_alignment: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Describe a machine: the unit, DMA devices, the pages that DMA may hit."""
-
-    config: UnitConfig
-    devices: Sequence[Device]
-    pool_start: int
-    pool_pages: int
-    avoided: frozenset[str] = frozenset()
-    """Ids of known crashes (harness.deviations_vtd) to keep away from."""
-
-
-@dataclass(frozen=True, slots=True)
-class DmaChoice:
-    """Ask the device with this index for DMA."""
-
-    device: int
-    kind: AccessKind
-    iova: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Hold stores, the register writes behind them, registers to read, and DMA at the end.
-
-    waits are the status writes that were asked for, as address and value.
-    """
-
-    label: str
-    stores: tuple[Store, ...] = ()
-    writes: tuple[RegWrite, ...] = ()
-    reads: tuple[tuple[int, int], ...] = _ALWAYS
-    dma: DmaChoice | None = None
-    waits: tuple[tuple[int, int], ...] = ()
 
 
 class Generator:
@@ -185,19 +136,19 @@ class Generator:
                 RegWrite(vtd.IQA.offset, 8, queue),
                 RegWrite(vtd.GCMD.offset, 4, _QIE),
             ]
-        first = Step("tables", tuple(stores), tuple(writes), (*_ALWAYS, (vtd.GSTS.offset, 4)))
+        first = Step("tables", tuple(stores), tuple(writes), (*ALWAYS, (vtd.GSTS.offset, 4)))
         enable = RegWrite(vtd.GCMD.offset, 4, self._level)
         return [first, *self._flushed("flush", (), self._everything()), self._written([enable])]
 
     def _written(self, writes: list[RegWrite], dma: bool = True) -> Step:
-        reads = (*_ALWAYS, (vtd.GSTS.offset, 4))
+        reads = (*ALWAYS, (vtd.GSTS.offset, 4))
         choice = self._dma() if dma else None
         return Step("register", (), (*self._clear(), *writes), reads, choice)
 
     # -- steps -------------------------------------------------------------------------------
 
     def _access(self) -> list[Step]:
-        return [Step("access", (), self._clear(), _ALWAYS, self._dma())]
+        return [Step("access", (), self._clear(), ALWAYS, self._dma())]
 
     def _edit(self) -> list[Step]:
         """Change an entry, invalidate more or less, and use it."""
@@ -207,14 +158,14 @@ class Generator:
         draw = random.random()
         steps = []
         if draw < 0.2:
-            flushed = [Step("edit", tuple(stores), self._clear(), _ALWAYS, self._dma(spot))]
+            flushed = [Step("edit", tuple(stores), self._clear(), ALWAYS, self._dma(spot))]
         elif draw < 0.65:
             flushed = self._flushed("edit", stores, self._covering(spot), spot)
         else:
             flushed = self._flushed("edit", stores, self._insufficient(spot), spot)
         steps += flushed
         if random.random() < 0.3:
-            steps.append(Step("access", (), self._clear(), _ALWAYS, self._dma(spot)))
+            steps.append(Step("access", (), self._clear(), ALWAYS, self._dma(spot)))
         return steps
 
     def _flush(self) -> list[Step]:
@@ -243,7 +194,7 @@ class Generator:
             RegWrite(vtd.FSTS.offset, 4, _IQE),
             RegWrite(vtd.IQT.offset, 8, self._tail),
         )
-        again = Step("repair", tuple(repair), writes, _ALWAYS, None, ((STATUS, self._number),))
+        again = Step("repair", tuple(repair), writes, ALWAYS, None, ((STATUS, self._number),))
         return [step, again]
 
     def _strange(self) -> Words:
@@ -283,7 +234,7 @@ class Generator:
             value &= 0xFFFF_FFFC
         # Of two registers that one write reaches, the upper may or may not be written (11.2).
         whole = offset == vtd.RTADDR.offset
-        reads = (*_ALWAYS, (offset, size if whole else 4))
+        reads = (*ALWAYS, (offset, size if whole else 4))
         writes = (RegWrite(offset, size, value),)
         steps = [Step("register", (), writes, reads, self._dma())]
         if offset == vtd.RTADDR.offset:
@@ -411,7 +362,7 @@ class Generator:
             wait = self._random.random() < 0.9
             return [self._queue(label, stores, descriptors, spot, wait)]
         writes = [write for words in descriptors for write in self._commands(words)]
-        reads = (*_ALWAYS, (vtd.CCMD.offset, 8), (self._iotlb, 8))
+        reads = (*ALWAYS, (vtd.CCMD.offset, 8), (self._iotlb, 8))
         dma = self._dma(spot)
         return [Step(label, tuple(stores), (*self._clear(), *writes), reads, dma)]
 
@@ -451,7 +402,7 @@ class Generator:
             placed += self._slot_stores(self._tail, words)
             self._tail = (self._tail + self.slot) % _QUEUE_BYTES
         writes = (*self._clear(), RegWrite(vtd.IQT.offset, 8, self._tail))
-        reads = (*_ALWAYS, (vtd.ICS.offset, 4), (vtd.IECTL.offset, 4))
+        reads = (*ALWAYS, (vtd.ICS.offset, 4), (vtd.IECTL.offset, 4))
         return Step(label, tuple(placed), writes, reads, dma, tuple(waits))
 
     def _slot_stores(self, at: int, words: Words) -> list[Store]:
@@ -500,8 +451,3 @@ class Generator:
         if iova < self._scene.pool_start:
             iova = scene_page(self._scene, random)
         return DmaChoice(index, kind, iova | 64 * random.randrange(PAGE // 64))
-
-
-def scene_page(scene: Scene, random: Random) -> int:
-    """Return a page of the pool, where DMA goes that is not translated."""
-    return scene.pool_start + PAGE * random.randrange(scene.pool_pages)

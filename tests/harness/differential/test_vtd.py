@@ -15,7 +15,7 @@ from decoders.vtd import registers as vtd
 from harness.deviations_vtd import DEVIATIONS, Situation, explanation, known_crash
 from harness.differential.shrink import relocated, shrunk
 from harness.differential.vtd import Differential
-from harness.generate.vtd import Step
+from harness.generate.vtd_steps import Step
 from harness.generate.vtd_tables import QUEUE
 from harness.model.dialects import SPECIFICATION, dialect_named
 from harness.qemu.process import EndedError

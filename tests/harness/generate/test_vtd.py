@@ -8,8 +8,9 @@ import pytest
 
 from decoders.events import AccessKind, Fault, Role, Store, Translation
 from decoders.vtd import registers as vtd
-from harness.generate.vtd import Device, Generator, Scene
+from harness.generate.vtd import Generator
 from harness.generate.vtd_edits import edited
+from harness.generate.vtd_steps import Device, Scene
 from harness.generate.vtd_tables import PAGE, TABLES_END, TABLES_START, Tables
 from harness.model.config import UnitConfig
 from harness.model.unit import VtdUnit

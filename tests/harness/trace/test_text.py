@@ -18,6 +18,7 @@ from decoders.events import (
     ConfigSpace,
     Descriptor,
     DeviceReset,
+    DeviceTlbMessage,
     Endpoint,
     Event,
     FaultRecord,
@@ -26,6 +27,10 @@ from decoders.events import (
     Gap,
     Interrupt,
     InterruptRequest,
+    PageRequest,
+    PageRequestFlag,
+    PageRequestRecord,
+    PageResponse,
     Posted,
     RegRead,
     RegWrite,
@@ -287,6 +292,10 @@ LONGEST: list[Event] = [
     DeviceReset(),
     Endpoint(WIDE, ((0xFF, TOP, TOP),) * REGIONS_LIMIT),
     InterruptRequest(0xFFFF, TOP, WIDE, Posted(TOP - 63, 0xFF, True)),
+    PageRequest(0xFFFF, 0xFFFFF, TOP - 4095, PageRequestFlag(31), 511),
+    PageRequestRecord(TOP - 31, (TOP,) * 4),
+    PageResponse(0xFFFF, 0xFFFFF, 511, 15),
+    DeviceTlbMessage(0xFFFF, 0xFFFFF, TOP - 4095, 4095),
 ]
 
 

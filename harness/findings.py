@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
 from decoders.events import Delivery, Observation, Outcome
+
+FINDINGS_KEPT = 1000
+"""Findings a replay keeps in full; more are counted only."""
+BYTES_KEPT = 16 << 20
+"""Bytes of answers in these; once there are so many, more findings are counted only."""
 
 
 class FindingKind(StrEnum):
@@ -54,6 +59,12 @@ class Finding:
     changed_by: int = -1
     covered_by: int = -1
 
+    @property
+    def size(self) -> int:
+        """Number of bytes in the answers that it holds."""
+        answers = (self.observed, *self.permitted)
+        return sum(len(one) for one in answers if isinstance(one, bytes))
+
     def as_json(self) -> dict[str, Any]:
         """Return the members as JSON can hold them, bytes in hexadecimal."""
         return {name: _plain(value) for name, value in asdict(self).items()}
@@ -67,3 +78,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(member) for member in value]
     return str(value) if isinstance(value, StrEnum) else value
+
+
+@dataclass(slots=True)
+class Kept:
+    """Keep the first findings of a replay, as many as FINDINGS_KEPT and BYTES_KEPT allow."""
+
+    findings: list[Finding] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, finding: Finding) -> None:
+        """Keep one more, if there is room."""
+        if len(self.findings) < FINDINGS_KEPT and self.size < BYTES_KEPT:
+            self.findings.append(finding)
+            self.size += finding.size

@@ -40,7 +40,7 @@ from harness.targets import (
     target_named,
     target_names,
 )
-from harness.targets.base import FINDINGS_KEPT, AnyConfig
+from harness.targets.base import AnyConfig
 from harness.targets.qemu import endpoints_of
 from harness.trace import VIRTIO, VTD, Block, Header, TextReader, TraceReader, UnitInfo, open_events
 from harness.trace.codec import Encoder
@@ -407,9 +407,10 @@ def _show_findings(path: Path, found: list[Result], args: argparse.Namespace) ->
             else:
                 print(explain(finding, event_at, event_at.kind) + "\n")
     most = max((result.counters.divergences for result in found), default=0)
-    shown = min(args.findings, FINDINGS_KEPT)
+    kept = max((len(result.findings) for result in found), default=0)
+    shown = min(args.findings, kept)
     if most > shown and not args.json:
-        more = "only so many are kept" if shown == FINDINGS_KEPT else "--findings shows more"
+        more = "only so many are kept" if shown == kept else "--findings shows more"
         print(f"{path.name}: {most - shown} more findings ({more})\n")
 
 

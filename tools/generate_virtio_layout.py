@@ -11,6 +11,7 @@ from enum import IntFlag
 from decoders.bytewise import ByteStructure, field_sizes, packed
 from decoders.virtio_iommu import constants, structures
 from harness.model.virtio import domain, rules, state, unit
+from harness.trace.checks import ANSWER_LIMIT
 from tools.cpp import enum, members
 
 _PROLOGUE = """\
@@ -101,7 +102,8 @@ def _model() -> Iterator[str]:
         ("dropped_kept", state.DROPPED_KEPT),
         ("regions_kept", state.REGIONS_KEPT),
         ("bus_shift", state.BUS_SHIFT),
-        ("probe_limit", unit.PROBE_LIMIT),
+        ("answer_limit", ANSWER_LIMIT),
+        ("searches", unit.SEARCHES),
     ):
         yield f"inline constexpr std::uint32_t {name} = {value:#x};"
 

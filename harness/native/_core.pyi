@@ -192,7 +192,7 @@ class Replay:
     One thread at a time; the GIL is released while events are applied.
     """
 
-    def __init__(self, config: Config, findings_kept: int) -> None: ...
+    def __init__(self, config: Config, findings_kept: int, bytes_kept: int) -> None: ...
     def feed(self, raw: Buffer) -> tuple[int, int, str] | None:
         """Apply the events of a block.
 
@@ -287,7 +287,7 @@ class VirtioUnit:
 class VirtioReplay:
     """Replay blocks on a virtio-iommu, as Replay does on a VT-d unit."""
 
-    def __init__(self, config: VirtioConfig, findings_kept: int) -> None: ...
+    def __init__(self, config: VirtioConfig, findings_kept: int, bytes_kept: int) -> None: ...
     def feed(self, raw: Buffer) -> tuple[int, int, str] | None:
         """Apply the events of a block."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from decoders.errors import DecodeError
-from harness.findings import Finding
+from harness.findings import BYTES_KEPT, FINDINGS_KEPT, Finding
 from harness.model.config import UnitConfig
 from harness.native.loading import core, native_config, within_budget
 from harness.native.plain import finding
-from harness.targets.base import FINDINGS_KEPT, Counters
+from harness.targets.base import Counters
 from harness.trace import Block
 
 if TYPE_CHECKING:
@@ -52,4 +52,4 @@ class NativeReplay(BlockReplay):
     """Drive the core's VT-d unit with a trace."""
 
     def __init__(self, config: UnitConfig):
-        super().__init__(core().Replay(native_config(config), FINDINGS_KEPT))
+        super().__init__(core().Replay(native_config(config), FINDINGS_KEPT, BYTES_KEPT))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from decoders.events import AccessKind, FaultReport, Outcome
-from harness.findings import Finding
+from harness.findings import BYTES_KEPT, FINDINGS_KEPT, Finding
 from harness.model.virtio.config import VirtioConfig
 from harness.model.virtio.rules import DOUBTFUL, RULES, Condition
 from harness.model.virtio.state import Region
@@ -19,7 +19,6 @@ from harness.native.plain import (
     plain_outcome,
 )
 from harness.native.replay import BlockReplay
-from harness.targets.base import FINDINGS_KEPT
 
 if TYPE_CHECKING:
     from harness.native import _core
@@ -133,4 +132,5 @@ class NativeVirtioReplay(BlockReplay):
     """Drive the core's virtio-iommu with a trace."""
 
     def __init__(self, config: VirtioConfig):
-        super().__init__(core().VirtioReplay(native_virtio_config(config), FINDINGS_KEPT))
+        made = native_virtio_config(config)
+        super().__init__(core().VirtioReplay(made, FINDINGS_KEPT, BYTES_KEPT))

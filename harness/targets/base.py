@@ -14,9 +14,6 @@ from harness.model.config import UnitConfig
 from harness.model.virtio.config import VirtioConfig
 from harness.trace import Block
 
-FINDINGS_KEPT = 1000
-"""Findings a replay keeps in full; more are counted only."""
-
 
 @dataclass(slots=True)
 class Counters:
@@ -27,7 +24,7 @@ class Counters:
     virtio-iommu; its fault reports count as fault_records. interrupt_requests are those with a
     recorded outcome. device_messages are what goes between a unit's page request queue and
     devices: PageRequestRecord, PageResponse, DeviceTlbMessage. unjudged counts what could not be
-    compared because the recording lost something before it.
+    compared, because the recording lost something before it or no trace could hold the answer.
     """
 
     events: int = 0
@@ -67,7 +64,7 @@ class ReplayTarget(Protocol):
         ...
 
     def findings(self) -> list[Finding]:
-        """Return the findings so far, at most FINDINGS_KEPT, in trace order."""
+        """Return the findings so far, the first of them (`harness.findings.Kept`)."""
         ...
 
 

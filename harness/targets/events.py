@@ -21,8 +21,8 @@ from decoders.events import (
     StatusWrite,
     Translation,
 )
-from harness.findings import Finding, FindingKind
-from harness.targets.base import FINDINGS_KEPT, Counters
+from harness.findings import Finding, FindingKind, Kept
+from harness.targets.base import Counters
 from harness.trace import Block
 from harness.trace.codec import decode
 
@@ -46,7 +46,7 @@ class EventReplay(ABC):
 
     def __init__(self) -> None:
         self._counters = Counters()
-        self._findings: list[Finding] = []
+        self._kept = Kept()
         self._expected: deque[tuple[int, Observation]] = deque()
         self._lost = False  # something was, and there was no reset since
 
@@ -69,7 +69,7 @@ class EventReplay(ABC):
 
     def findings(self) -> list[Finding]:
         """Return the findings so far."""
-        return self._findings
+        return self._kept.findings
 
     def _lose(self) -> None:
         """Judge nothing until a reset: what was lost may be a store, a command or an answer."""
@@ -89,8 +89,7 @@ class EventReplay(ABC):
         if self._lost:
             return
         self._counters.divergences += 1
-        if len(self._findings) < FINDINGS_KEPT:
-            self._findings.append(finding)
+        self._kept.add(finding)
 
     def _report_all(self, found: Iterable[Finding]) -> None:
         for finding in found:

@@ -34,13 +34,13 @@ from decoders.virtio_iommu.config import BYPASS_OFFSET, written_bypass
 from decoders.virtio_iommu.constants import RequestType
 from decoders.virtio_iommu.requests import READABLE_SIZE
 from harness.errors import HarnessError
-from harness.findings import BROKEN, UNANSWERED, Compared, Finding, FindingKind
+from harness.findings import BROKEN, UNANSWERED, Compared, Finding, FindingKind, Kept
 from harness.model.virtio.config import VirtioConfig
 from harness.model.virtio.requests import endpoint_of
 from harness.qemu.landing import PAGE, watching
 from harness.qemu.pc import is_ram
 from harness.qemu.unit import Dma, QemuUnit, Seen, devices_for
-from harness.targets.base import FINDINGS_KEPT, AnyConfig, Counters, Machine
+from harness.targets.base import AnyConfig, Counters, Machine
 from harness.trace import Block
 from harness.trace.codec import decode
 
@@ -66,7 +66,7 @@ class QemuReplay:
         self._end = weakref.finalize(self, self._unit.close)
         self._unit.reset()
         self._counters = Counters()
-        self._findings: list[Finding] = []
+        self._kept = Kept()
         self._reports: list[FaultReport] = []
         self._lost = False
 
@@ -91,7 +91,7 @@ class QemuReplay:
 
     def findings(self) -> list[Finding]:
         """Return the findings so far."""
-        return self._findings
+        return self._kept.findings
 
     def _apply(self, unit: QemuUnit, event: Event) -> None:
         counters = self._counters
@@ -151,10 +151,9 @@ class QemuReplay:
 
     def _found(self, subject: str, recorded: Compared | None, now: tuple[Compared, ...]) -> None:
         self._counters.divergences += 1
-        if len(self._findings) < FINDINGS_KEPT:
-            self._findings.append(
-                Finding(self._counters.events, FindingKind.DIVERGENCE, subject, recorded, now)
-            )
+        self._kept.add(
+            Finding(self._counters.events, FindingKind.DIVERGENCE, subject, recorded, now)
+        )
 
     def _access(self, unit: QemuUnit, event: Access) -> None:
         counters, outcome = self._counters, event.outcome

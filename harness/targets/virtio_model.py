@@ -93,7 +93,7 @@ class VirtioModelReplay(EventReplay):
         if event.answer is None:
             self._unanswered(permitted)
             return
-        if self._lost:
+        if self._lost or not (permitted or found):
             counters.unjudged += 1
         else:
             counters.agreed += not found

@@ -12,7 +12,7 @@ from decoders.virtio_iommu.constants import FaultFlag, Feature, RequestType, Sta
 from decoders.virtio_iommu.properties import read_properties
 from decoders.virtio_iommu.requests import HEAD_SIZE, TAIL_SIZE, status_of
 from decoders.virtio_iommu.structures import RequestTail
-from harness.findings import Finding, FindingKind
+from harness.findings import FINDINGS_KEPT, Finding, FindingKind
 from harness.model.virtio.access import Permitted, permitted
 from harness.model.virtio.config import Parameters, VirtioConfig
 from harness.model.virtio.domain import Mapping
@@ -22,8 +22,8 @@ from harness.model.virtio.state import Region, State
 from harness.oracle import compatible, same_place
 from harness.trace.checks import ANSWER_LIMIT
 
-PROBE_LIMIT = ANSWER_LIMIT - TAIL_SIZE
-"""Bytes of properties that an answer is compared with."""
+SEARCHES = FINDINGS_KEPT
+"""Times that ended mappings are searched for one that explains a finding: no more are kept."""
 
 _NO_RESERVED = bytes(3)
 _NOT_WHOLE = {Condition.NO_HEAD_OR_TAIL, Condition.UNKNOWN_TYPE, Condition.SHORT_BODY}
@@ -48,6 +48,7 @@ class VirtioUnit:
         self._emitted: list[FaultReport] = []
         self._flags: set[int] = set()
         self._findings: list[Finding] = []
+        self._searches = 0
 
     @property
     def event(self) -> int:
@@ -136,14 +137,13 @@ class VirtioUnit:
 
         With a recorded answer, judge it and take it over. data is what the device may read, room
         how many bytes it may write; an answer is what it writes. Nothing is permitted to a unit
-        that is broken; one that answers is not.
+        that is broken; one that answers is not. Nothing is returned, judged or taken over, either,
+        where an answer is longer than any that a trace holds: ANSWER_LIMIT.
         """
         handler = self._handler
         conditions = handler.conditions(data, room)
         whole = not {*conditions} & _NOT_WHOLE
         probe = len(data) >= HEAD_SIZE and data[0] == RequestType.PROBE
-        if probe and self._state.parameters.probe_size > PROBE_LIMIT:
-            return ()  # no trace holds such an answer
         if self.config.dialect.breaks and Condition.NO_HEAD_OR_TAIL in conditions:
             self._state.broken = True
         if self._state.broken and recorded is None:
@@ -151,7 +151,11 @@ class VirtioUnit:
         statuses = list(dict.fromkeys(self._statuses(data, conditions, whole)))
         if self._state.broken:
             self._state.broken, statuses = False, []
-        payload = handler.payload(data) if probe and whole else b""
+        short = not probe or self._answer_size(room) <= ANSWER_LIMIT
+        if not short and any(status != UNWRITTEN for status in statuses):
+            return ()
+        all_of_it = probe and whole and short and self._has_room(room)
+        payload = handler.payload(data) if all_of_it else b""
         answers = tuple(self._answer(status, probe, room, payload) for status in statuses)
         answer = answers[0] if recorded is None else recorded
         unforeseen = payload is None and Status.OK in statuses and self._is_probed(answer)
@@ -194,17 +198,25 @@ class VirtioUnit:
         known = condition in self.config.dialect.statuses
         return [] if known else sorted(RULES[condition].others)
 
+    def _has_room(self, room: int) -> bool:
+        """Say whether all of a PROBE's answer can be written."""
+        return room >= self._state.parameters.probe_size + TAIL_SIZE
+
+    def _answer_size(self, room: int) -> int:
+        """Return the length of what a PROBE is answered, whatever its status."""
+        if self._has_room(room):
+            return self._state.parameters.probe_size + TAIL_SIZE
+        return TAIL_SIZE if self.config.dialect.short_probe_tail_first else room
+
     def _answer(self, status: int, probe: bool, room: int, payload: bytes | None) -> bytes:
         if status == UNWRITTEN:
             return b""
         tail = packed(RequestTail).pack(status, _NO_RESERVED)
         if not probe:
             return tail
-        size = self._state.parameters.probe_size
-        if room < size + TAIL_SIZE:
-            in_front = self.config.dialect.short_probe_tail_first
-            return tail if in_front else tail.rjust(room, b"\0")
-        return ((payload if status == Status.OK else None) or bytes(size)) + tail
+        if status == Status.OK and payload:
+            return payload + tail
+        return tail.rjust(self._answer_size(room), b"\0")
 
     def _is_probed(self, answer: bytes) -> bool:
         """Say whether an answer holds properties of an endpoint of which nothing is known."""
@@ -275,7 +287,8 @@ class VirtioUnit:
     ) -> None:
         state = self._state
         domains = {state.attached.get(endpoint, -1), state.left.get(endpoint, -1)}
-        if isinstance(recorded, Translation):
+        if isinstance(recorded, Translation) and self._searches < SEARCHES:
+            self._searches += 1
             for dropped in reversed(state.dropped):
                 mapping = dropped.mapping
                 inside = mapping.start <= iova <= mapping.end

@@ -12,8 +12,8 @@ namespace dmarewind::bind {
 // A replay that says no when a second thread enters it while the first runs without the GIL.
 template <class Replay, class Config> class GuardedReplay {
   public:
-    GuardedReplay(Config config, std::size_t findings_kept)
-        : replay_(std::move(config), findings_kept) {}
+    GuardedReplay(Config config, std::size_t findings_kept, std::size_t bytes_kept)
+        : replay_(std::move(config), findings_kept, bytes_kept) {}
 
     nb::object feed(Buffer<const u8> raw) {
         if (busy_.exchange(true))
@@ -70,7 +70,8 @@ inline nb::dict from_counters(const Counters &counts) {
 template <class Replay, class Config> void bind_replay(nb::module_ &m, const char *name) {
     using Guarded = GuardedReplay<Replay, Config>;
     nb::class_<Guarded>(m, name)
-        .def(nb::init<Config, std::size_t>(), nb::arg("config"), nb::arg("findings_kept"))
+        .def(nb::init<Config, std::size_t, std::size_t>(), nb::arg("config"),
+             nb::arg("findings_kept"), nb::arg("bytes_kept"))
         .def("feed", &Guarded::feed, nb::arg("raw"))
         .def("finish", [](Guarded &replay) { replay.get().finish(); })
         .def("counters", [](Guarded &replay) { return from_counters(replay.get().counters()); })

@@ -1487,7 +1487,8 @@ inline constexpr std::uint32_t doubtful_kept = 0x100;
 inline constexpr std::uint32_t dropped_kept = 0x1000;
 inline constexpr std::uint32_t regions_kept = 0x400;
 inline constexpr std::uint32_t bus_shift = 0x8;
-inline constexpr std::uint32_t probe_limit = 0xfffc;
+inline constexpr std::uint32_t answer_limit = 0x10000;
+inline constexpr std::uint32_t searches = 0x3e8;
 
 } // namespace virtio_iommu
 

@@ -129,6 +129,14 @@ struct Finding {
     Number filled_by = -1;
     Number changed_by = -1;
     Number covered_by = -1;
+
+    // The bytes of the answers that it holds.
+    std::size_t size() const {
+        std::size_t sum = observed.bytes.size();
+        for (const Compared &one : permitted)
+            sum += one.bytes.size();
+        return sum;
+    }
 };
 
 } // namespace dmarewind

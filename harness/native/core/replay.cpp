@@ -12,8 +12,8 @@ constexpr u32 source_id_last = 0xffff;
 
 } // namespace
 
-Replay::Replay(UnitConfig config, std::size_t findings_kept)
-    : ReplayBase(findings_kept), unit_(std::move(config)),
+Replay::Replay(UnitConfig config, std::size_t findings_kept, std::size_t bytes_kept)
+    : ReplayBase(findings_kept, bytes_kept), unit_(std::move(config)),
       compared_bits_(
           ~(unit_.config().dialect.fault_record_ignored | layout::FaultRecordRegister::f.mask())) {}
 

@@ -8,7 +8,7 @@ namespace dmarewind {
 
 class Replay : public ReplayBase {
   public:
-    Replay(UnitConfig config, std::size_t findings_kept);
+    Replay(UnitConfig config, std::size_t findings_kept, std::size_t bytes_kept);
 
     // Apply the events of one block's raw content; damage ends it after the events before. stop is
     // asked now and then whether to give up, which it does by throwing.

@@ -45,8 +45,10 @@ void ReplayBase::report(Finding finding) {
     if (lost_)
         return;
     ++counters_.divergences;
-    if (findings_.size() < findings_kept_)
-        findings_.push_back(std::move(finding));
+    if (findings_.size() >= findings_kept_ || bytes_ >= bytes_kept_)
+        return;
+    bytes_ += finding.size();
+    findings_.push_back(std::move(finding));
 }
 
 void ReplayBase::report_all(std::vector<Finding> &findings) {

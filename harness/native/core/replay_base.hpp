@@ -38,7 +38,9 @@ struct Damage {
 
 class ReplayBase {
   public:
-    explicit ReplayBase(std::size_t findings_kept) : findings_kept_(findings_kept) {}
+    // So many findings are kept at most, and no more once their answers have so many bytes.
+    ReplayBase(std::size_t findings_kept, std::size_t bytes_kept)
+        : findings_kept_(findings_kept), bytes_kept_(bytes_kept) {}
 
     // Report what the unit did and the recording lacks.
     void finish() { flush(); }
@@ -102,6 +104,8 @@ class ReplayBase {
 
     std::vector<Finding> findings_;
     std::size_t findings_kept_;
+    std::size_t bytes_kept_;
+    std::size_t bytes_ = 0; // of the answers in findings_
 };
 
 } // namespace dmarewind

@@ -107,12 +107,12 @@ void Replay::request(const Event &event) {
     std::optional<Bytes> answer;
     if (event.has_value)
         answer = bytes_of(event.answer);
-    unit_.request(bytes_of(event.data), event.room, answer);
+    const bool permits = !unit_.request(bytes_of(event.data), event.room, answer).empty();
     const bool agrees = unit_.findings.empty();
     report_all(unit_.findings);
     if (!event.has_value)
         return;
-    if (lost_)
+    if (lost_ || (!permits && agrees))
         ++counters_.unjudged;
     else
         counters_.agreed += agrees;

@@ -9,8 +9,8 @@ namespace dmarewind::virtio {
 // As harness.targets.virtio_model.VirtioModelReplay; events of other units are passed over.
 class Replay : public ReplayBase {
   public:
-    Replay(Config config, std::size_t findings_kept)
-        : ReplayBase(findings_kept), unit_(std::move(config)) {}
+    Replay(Config config, std::size_t findings_kept, std::size_t bytes_kept)
+        : ReplayBase(findings_kept, bytes_kept), unit_(std::move(config)) {}
 
     // Apply the events of one block's raw content; damage ends it after the events before. stop is
     // asked now and then whether to give up, which it does by throwing.

@@ -98,8 +98,6 @@ const std::vector<std::string> &Unit::request(Bytes data, u64 room, std::optiona
     const bool whole = (conditions.set() & not_whole) == 0;
     const bool probe = data.size() >= wire::RequestHead::size &&
                        data[0] == static_cast<u8>(wire::RequestType::probe);
-    if (probe && state_.parameters.probe_size > wire::probe_limit)
-        return answers_; // no trace holds such an answer
     if (state_.dialect.breaks && (conditions.set() & bit(Condition::no_head_or_tail)) != 0)
         state_.broken = true;
     if (state_.broken && !recorded.has_value())
@@ -108,8 +106,12 @@ const std::vector<std::string> &Unit::request(Bytes data, u64 room, std::optiona
     if (!state_.broken)
         add_statuses(data, conditions, whole);
     state_.broken = false; // or it would not have answered
+    const bool short_enough = !probe || answer_size(room) <= wire::answer_limit;
+    if (!short_enough && std::any_of(statuses_.begin(), statuses_.end(),
+                                     [](u8 status) { return status != wire::unwritten; }))
+        return answers_;
     std::optional<std::string> payload = std::string();
-    if (probe && whole)
+    if (probe && whole && short_enough && has_room(room))
         payload = handler_.payload(data);
     for (const u8 status : statuses_)
         answers_.push_back(answer(status, probe, room, payload));
@@ -182,6 +184,18 @@ void Unit::add_statuses(Bytes data, const Conditions &conditions, bool whole) {
     }
 }
 
+// Whether all of a PROBE's answer can be written.
+bool Unit::has_room(u64 room) const {
+    return room >= state_.parameters.probe_size + RequestTail::size;
+}
+
+// The length of what a PROBE is answered, whatever its status.
+u64 Unit::answer_size(u64 room) const {
+    if (has_room(room))
+        return state_.parameters.probe_size + RequestTail::size;
+    return state_.dialect.short_probe_tail_first ? RequestTail::size : room;
+}
+
 std::string Unit::answer(u8 status, bool probe, u64 room,
                          const std::optional<std::string> &payload) {
     if (status == wire::unwritten)
@@ -190,14 +204,9 @@ std::string Unit::answer(u8 status, bool probe, u64 room,
     tail[RequestTail::status.offset] = static_cast<char>(status);
     if (!probe)
         return tail;
-    const u64 size = state_.parameters.probe_size;
-    if (room < size + RequestTail::size)
-        return state_.dialect.short_probe_tail_first
-                   ? tail
-                   : std::string(room - RequestTail::size, '\0') + tail;
     if (status == ok && payload.has_value() && !payload->empty())
         return *payload + tail;
-    return std::string(size, '\0') + tail;
+    return std::string(answer_size(room) - RequestTail::size, '\0') + tail;
 }
 
 // Whether an answer holds properties of an endpoint of which nothing is known.
@@ -271,7 +280,7 @@ void Unit::judge(u32 endpoint, u64 iova, const Outcome &recorded) {
     finding.observed = Compared(recorded);
     for (const Outcome &outcome : outcomes_)
         finding.permitted.emplace_back(outcome);
-    if (recorded.type == OutcomeType::translation)
+    if (recorded.type == OutcomeType::translation && searches_++ < wire::searches)
         for (auto one = state_.dropped.rbegin(); one != state_.dropped.rend(); ++one) {
             const Mapping &mapping = one->mapping;
             if ((one->domain != attached && one->domain != left) || !mapping.holds(iova))

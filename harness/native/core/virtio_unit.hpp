@@ -38,7 +38,8 @@ class Unit {
 
     // Answer a request with what is permitted, the expected answer first; with a recorded answer,
     // judge it and take it over. data is what the device may read, room how many bytes it may
-    // write. The result stays valid until the next request.
+    // write. Nothing is returned, judged or taken over where an answer is longer than any that a
+    // trace holds. The result stays valid until the next request.
     const std::vector<std::string> &request(Bytes data, u64 room, std::optional<Bytes> recorded);
 
     // Answer a DMA access with what is permitted, the expected outcome first; with a recorded
@@ -61,6 +62,8 @@ class Unit {
     void add_status(u8 status);
     void add_others(Condition condition);
     std::string answer(u8 status, bool probe, u64 room, const std::optional<std::string> &payload);
+    bool has_room(u64 room) const;
+    u64 answer_size(u64 room) const;
     bool is_probed(Bytes answer) const;
     void judge(u32 endpoint, u64 iova, const Outcome &recorded);
     void settle(u32 endpoint, const Permitted &chosen);
@@ -71,6 +74,7 @@ class Unit {
     std::vector<u8> space_;
     bool known_;
     u64 boot_bypass_;
+    u64 searches_ = 0;                 // of ended mappings, for one that explains a finding
     std::vector<u8> statuses_;         // scratch
     std::vector<std::string> answers_; // of the last request
     std::vector<Permitted> permitted_; // of the last access

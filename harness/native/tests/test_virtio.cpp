@@ -219,7 +219,7 @@ Event event_of(layout::Tag tag) {
 }
 
 void replays_requests_and_reports() {
-    virtio::Replay replay(config(), 10);
+    virtio::Replay replay(config(), 10, 1 << 20);
     const Request data = attach(1, device);
     const std::vector<u8> good(wire::RequestTail::size);
     Event event = event_of(layout::Tag::request);

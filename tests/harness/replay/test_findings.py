@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from decoders.events import Descriptor, Fault, FaultRecord, Interrupt, StatusWrite, Translation
-from harness.findings import FindingKind
-from harness.targets.base import FINDINGS_KEPT
+from harness.findings import FINDINGS_KEPT, FindingKind
 from tests.harness.replay.scripts import (
     BELL,
     FAULT,

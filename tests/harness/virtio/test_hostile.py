@@ -6,10 +6,15 @@ import time
 
 import pytest
 
+from harness.findings import FindingKind
 from harness.model.virtio.config import MappingBudgetError
+from harness.model.virtio.rules import UNWRITTEN
+from harness.model.virtio.unit import SEARCHES
+from harness.trace.checks import ANSWER_LIMIT
 from tests.harness.virtio.bench import NIC, Bench, at
 from tests.harness.virtio.conftest import MakeBench
 from tests.writers.virtio_iommu import (
+    DEVERR,
     INVAL,
     OK,
     RANGE,
@@ -28,16 +33,34 @@ BUDGET = "--mapping-budget"
 dialects = pytest.mark.parametrize("dialect", ["spec", "qemu"])
 
 
+HUGE = pytest.mark.parametrize("size", [0xFFFD, 0xFFFF_FFFB, 0xFFFF_FFFF])
+
+
 @dialects
-@pytest.mark.parametrize("size", [0xFFFD, 0xFFFF_FFFB, 0xFFFF_FFFF])
-@pytest.mark.parametrize("room", [TAIL, 516, 0xFFFF_FFFF])
-def test_an_absurd_probe_size_is_not_answered(
+@HUGE
+def test_an_answer_that_no_trace_holds_is_not_judged(
+    make_bench: MakeBench, dialect: str, size: int
+) -> None:
+    bench = make_bench(dialect, probe_size=size)
+    for answer in (None, tail(OK), b""):
+        assert bench.ask(probe(NIC), size + TAIL, answer) == []
+    assert bench.unit.findings() == []
+
+
+@dialects
+@HUGE
+@pytest.mark.parametrize("room", [TAIL, 516, ANSWER_LIMIT])
+def test_what_an_absurd_probe_size_does_not_change_is_judged(
     make_bench: MakeBench, dialect: str, size: int, room: int
 ) -> None:
     bench = make_bench(dialect, probe_size=size)
-    assert bench.ask(probe(NIC), room) == []
-    assert bench.ask(probe(NIC), room, tail(OK)) == []
+    expected = bench.unit.request(probe(NIC), room)[0]
+    assert expected == (tail(INVAL).rjust(room, b"\0") if dialect == "spec" else tail(DEVERR))
+    bench.ask(probe(NIC), room, expected)
     assert bench.unit.findings() == []
+    bench.ask(probe(NIC), room, tail(0x63))
+    assert len(bench.unit.findings()) == 1
+    assert bench.ask(b"\5\0\0", room) == [UNWRITTEN]
 
 
 def test_the_largest_probe_size_that_is_answered(make_bench: MakeBench) -> None:
@@ -148,3 +171,20 @@ def test_refusals_over_many_mappings_take_no_time(make_bench: MakeBench) -> None
         assert bench.give(map_(1, 0, TOP, 0), INVAL) == []
     assert time.process_time() - before < 5
     assert len(bench.mapped(1)) == 5001
+
+
+def test_wrong_accesses_after_many_mappings_have_ended_take_no_time(make_bench: MakeBench) -> None:
+    """4,096 ended mappings hold the address of each access, and none explains it."""
+    bench = make_bench().do(attach(1, NIC))
+    for page in range(4096):
+        bench.do(map_(1, 0, TOP, page << 12), unmap(1, 0, TOP))
+    stale, wrong = at(0x5000), at(0xDEAD_0000_0000)
+    kinds = [bench.judged(NIC, 0x5000, stale)[0].kind]
+    before = time.process_time()
+    for _ in range(4 * SEARCHES):
+        kinds.append(bench.judged(NIC, 0x5000, wrong)[0].kind)
+    assert time.process_time() - before < 8
+    kinds.append(bench.judged(NIC, 0x5000, stale)[0].kind)
+    # What is found last is not looked for: no replay keeps it.
+    assert kinds[0] is FindingKind.STALE_AFTER_INVALIDATION
+    assert {*kinds[1:]} == {FindingKind.DIVERGENCE}

@@ -20,6 +20,7 @@ MOST_TABLES: Final = 1024
 _title = re.compile(rb"([A-Z0-9_!]{4}) @ (?:0x)?([0-9A-Fa-f]{1,16})\s*").fullmatch
 _line = re.compile(rb"\s+([0-9A-Fa-f]{4,8}):((?: [0-9A-Fa-f]{2}){1,16})(?:\s.*)?").fullmatch
 _SIGNATURE: Final = re.compile(rb"[A-Z0-9_!]{4}")
+_something = re.compile(rb"[^\0]").search
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,8 @@ def split(data: bytes) -> Iterator[Found]:
 
     A table that is the only one keeps what follows it. Raise DecodeError for what is no table.
     """
-    at, count = 0, 0
+    at, count = _behind_zeros(data, 0), 0
     while at < len(data):
-        if not data[at]:
-            at += len(data[at:]) - len(data[at:].lstrip(b"\0"))
-            continue
         path = f"file.table[{count}]"
         if not _SIGNATURE.match(data, at) or len(data) - at < 8:
             problem = f"{data[at : at + 4]!r} is no signature of a table"
@@ -79,13 +77,19 @@ def split(data: bytes) -> Iterator[Found]:
         sound = HEADER_SIZE <= length <= LARGEST_TABLE and end <= len(data)
         if not sound:
             end = len(data)
-        rest = data[end:].lstrip(b"\0")
-        if at == 0 and rest and not _SIGNATURE.match(rest):
-            end = len(data)
+        following = _behind_zeros(data, end)
+        if at == 0 and following < len(data) and not _SIGNATURE.match(data, following):
+            end = following = len(data)
         yield Found(data[at:end], at)
-        at, count = end, count + 1
+        at, count = following, count + 1
     if not count:
         raise DecodeError("file", "there is no table in it", 0)
+
+
+def _behind_zeros(data: bytes, at: int) -> int:
+    """Return where there is something else than zeros; the end where there is nothing."""
+    found = _something(data, at)
+    return len(data) if found is None else found.start()
 
 
 def read_text(data: bytes) -> Iterator[Found]:

@@ -61,7 +61,7 @@ def read_tolerant(data: bytes) -> Table:
     reading = Reading(bytes(data))
     size = len(data)
     signature = text(data[:4])
-    path = signature.lower() if signature.isalnum() else "table"
+    path = _path_of(signature)
     if size > LARGEST_TABLE:
         problem = f"{size} bytes, more than the {LARGEST_TABLE} that are read"
         reading.fail(Rule.BOUND, path, problem, LARGEST_TABLE)
@@ -73,8 +73,12 @@ def read_tolerant(data: bytes) -> Table:
 
 
 def text(data: bytes) -> str:
-    """Return a signature or an id as text, whatever it is."""
-    return data.rstrip(b"\0").decode("ascii", "backslashreplace")
+    """Return a signature or an id as text that can be printed, whatever it is."""
+    return repr(data.rstrip(b"\0"))[2:-1]
+
+
+def _path_of(signature: str) -> str:
+    return signature.lower() if signature.isalnum() else "table"
 
 
 def _table(
@@ -105,7 +109,7 @@ def _table(
         fixed = reading.node(viot.DraftViot, path, behind, end)
         at = behind + size_of(viot.DraftViot)
         if fixed is not None:
-            inner = text(reading.data[at : at + 4]).lower()
+            inner = _path_of(text(reading.data[at : at + 4]))
             wrapped = _table(reading, f"{path}.{inner}", at, end, _WRAPPED)
             return Table(name, path, start, (header, fixed), (), trailing, wrapped)
     read_nodes = readers.get(signature)

@@ -63,7 +63,7 @@ def _table(report: Report, index: int, found: Found, table: Table) -> None:
     header = table.head(Header)
     made_by = ""
     if header is not None:
-        maker = f"{text_of(header.oem_id)} {text_of(header.oem_table_id)}"
+        maker = f"{text_of(header.oem_id)!r} {text_of(header.oem_table_id)!r}"
         made_by = f", revision {header.revision}, {maker}"
     report.heading(f"{table.signature}  {len(found.data)} bytes{made_by}")
     for node in table.walk():

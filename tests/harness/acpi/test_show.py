@@ -36,7 +36,7 @@ def test_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert show(tmp_path, MADE["dmar"]) == FINE
     out = capsys.readouterr().out.splitlines()
     assert out[1:5] == [
-        "DMAR  242 bytes, revision 1, TESTER TESTTABL",
+        "DMAR  242 bytes, revision 1, 'TESTER' 'TESTTABL'",
         "0x0024  dmar Dmar  width 0x26, flags 7 (intr_remap x2apic_opt_out "
         "dma_ctrl_platform_opt_in)",
         "0x0030  node[0] Drhd  type 0, length 0x24, flags 0, size 0, segment 0, address 0xfed90000",
@@ -130,3 +130,16 @@ def test_a_trace_or_tables(words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["show", *words])
     assert caught.value.code == TROUBLE
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_in_a_table_reaches_a_terminal(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An escape sequence and a line's end may stand wherever text does, or a number."""
+    for at in range(0, len(ALL[name]), 4):
+        changed = ALL[name][:at] + b"\x1b[2\n" + ALL[name][at + 4 :]
+        for data in (changed, w.acpidump(changed)):
+            show(tmp_path, data, "--device", "00:02.0")
+            said = capsys.readouterr()
+            assert (said.out + said.err).replace("\n", "").isprintable(), f"at {at:#x}"

@@ -60,7 +60,8 @@ def test_what_an_absurd_probe_size_does_not_change_is_judged(
     assert bench.unit.findings() == []
     bench.ask(probe(NIC), room, tail(0x63))
     assert len(bench.unit.findings()) == 1
-    assert bench.ask(b"\5\0\0", room) == [UNWRITTEN]
+    # It breaks QEMU's unit.
+    assert bench.ask(b"\5\0\0", room) == ([UNWRITTEN] if dialect == "spec" else [])
 
 
 def test_the_largest_probe_size_that_is_answered(make_bench: MakeBench) -> None:

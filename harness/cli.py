@@ -1,7 +1,8 @@
 """The command line: verbs and exit codes, nothing else.
 
 0 all well; 1 a divergence or another finding; 2 the command could not do its work. 130 stands for
-an interruption from the keyboard, and 141 for a reader of the output that went away.
+an interruption from the keyboard, 141 for a reader of the output that went away, and 129 or 143 for
+a request to end (SIGHUP, SIGTERM).
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
+from typing import NoReturn
 
 from decoders.errors import DecodeError
 from harness.errors import HarnessError
+from harness.report import trouble_with
 
 VERBS: dict[str, tuple[str, str]] = {
     "record": ("harness.record", "run a QEMU command line and record its IOMMU"),
@@ -32,6 +38,8 @@ VERBS: dict[str, tuple[str, str]] = {
 """Verbs: the module that does the work (loaded when it is asked for), and a summary."""
 
 FINE, FINDING, TROUBLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+_SIGNALLED = 128
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def _common(*, top: bool) -> argparse.ArgumentParser:
@@ -108,11 +116,25 @@ def _explain(error: DecodeError | HarnessError | OSError, args: argparse.Namespa
     if isinstance(error, HarnessError):
         return str(error)
     named = getattr(args, "trace", None) or getattr(args, "input", None)
-    where = f"{named}: " if named else ""
-    hint = ""
-    if error.path.startswith(("trace.block", "text.event", "text.line")) and args.verb != "convert":
-        hint = "; `dmarewind convert` keeps the events before it"
-    return f"{where}{error}{hint}"
+    return trouble_with(named, error, hint=args.verb != "convert") if named else str(error)
+
+
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Let a request to end the program unwind it, so that no unfinished file stays behind."""
+    mine = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in _ENDINGS if mine and signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(_SIGNALLED + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     args = build_parser(chosen).parse_args(words)
     try:
-        code = _run(args)
+        with _tidy_end():
+            code = _run(args)
         sys.stdout.flush()
     except BrokenPipeError:
         # Python would complain again when it flushes at its end.

@@ -30,7 +30,9 @@ from harness.model.virtio.config import (
     VirtioConfig,
 )
 from harness.model.virtio.dialect import dialect_named as virtio_dialect_named
+from harness.options import number_of_things
 from harness.qemu.pc import PROGRAM
+from harness.report import trouble_with
 from harness.targets import (
     REAL_TARGETS,
     Counters,
@@ -117,14 +119,6 @@ def budgets_of(args: argparse.Namespace) -> dict[str, int]:
     }
 
 
-def number_of_things(text: str) -> int:
-    """Return a number of things, as an option gives it."""
-    number = int(text) if text.isascii() and text.isdigit() else -1
-    if not 0 <= number < 1 << 48:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number of things")
-    return number
-
-
 def unit_config(header: Header, **budgets: int) -> AnyConfig:
     """Return the configuration of the unit a header describes; raise HarnessError if none.
 
@@ -191,16 +185,6 @@ def _blocks(source: TraceReader | TextReader) -> Iterator[Block]:
         raise damage
 
 
-def _check_count(block: Block, target: ReplayTarget) -> None:
-    """Raise DecodeError when a block holds another number of events than its head says."""
-    held = target.counters().events - block.first_event
-    if held != block.events:
-        raise DecodeError(
-            f"trace.event[{block.first_event}]",
-            f"the block that begins here claims {block.events} events and holds {held}",
-        )
-
-
 @dataclasses.dataclass(slots=True)
 class Result:
     """What one trace gave on one target."""
@@ -258,7 +242,7 @@ def replay(
                         start = time.perf_counter()
                         try:
                             target.feed(block)
-                            _check_count(block, target)
+                            block.check_count(target.counters().events - block.first_event)
                         except DecodeError as error:
                             damage = damage or error
                         spent[target.name] += time.perf_counter() - start
@@ -336,7 +320,7 @@ def run(args: argparse.Namespace) -> int:
         except (DecodeError, HarnessError, OSError) as error:
             # The other traces are still worth replaying.
             failed = True
-            print(f"error: {path}: {error}", file=sys.stderr)
+            print(f"error: {trouble_with(path, error)}", file=sys.stderr)
         results += found
         disagreements += _disagree(found)
         _show_findings(path, found, args)

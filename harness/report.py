@@ -11,9 +11,14 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from decoders.errors import DecodeError
+
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
 
 T = TypeVar("T")
+
+_PARTS = ("trace.block", "text.event", "text.line")
+"""Paths of errors that leave the events before them as they are."""
 
 
 class Report:
@@ -52,6 +57,15 @@ class Report:
                 for cell, width in zip(row, widths, strict=True)
             )
             print((" " * indent + "  ".join(shown)).rstrip())
+
+
+def trouble_with(path: object, error: Exception, hint: bool = True) -> str:
+    """Say what went wrong with a file; the hint is how to get at what is not damaged."""
+    text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    in_part = isinstance(error, DecodeError) and error.path.startswith(_PARTS)
+    if hint and in_part:
+        text += "; `dmarewind convert` keeps the events before it"
+    return text if text.startswith(f"{path}: ") else f"{path}: {text}"
 
 
 def _wants_colour() -> bool:

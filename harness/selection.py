@@ -80,9 +80,12 @@ def place(text: str) -> Place:
 def device(text: str) -> int:
     """Read bus:device.function or an endpoint id; a PCI segment of 0 may stand before the first."""
     try:
-        return parse_sid(text.removeprefix("0000:"))
+        found = parse_sid(text.removeprefix("0000:"))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error} as in 00:03.0, nor an id as in 0x18") from error
+    if found >> 32:
+        raise argparse.ArgumentTypeError(f"{text!r} has more than the 32 bits of an endpoint id")
+    return found
 
 
 def address_range(text: str) -> tuple[int, int]:

@@ -38,6 +38,8 @@ from harness.acpi import show as acpi
 from harness.acpi import show_config
 from harness.decoded import Namer
 from harness.decoded_event import Decoded
+from harness.errors import HarnessError
+from harness.options import number_of_things
 from harness.report import Report, progress
 from harness.selection import Place, Selection
 from harness.trace import VIRTIO, TextReader, TraceReader, open_events
@@ -45,6 +47,14 @@ from harness.trace.lines import ATTRIBUTE_NAMES, ROLE_NAMES, WORDS, format_event
 from harness.trace.page_lines import FLAG_NAMES
 
 ENTRIES_SHOWN = 8
+_OF_EVENTS = ("kind", "iova", "start", "stop", "entries")
+_MEANINGLESS = {
+    "trace": ("form",),
+    "acpi": ("form", *_OF_EVENTS),
+    "virtio_config": _OF_EVENTS,
+}
+"""What can be shown, and the options that say nothing about it."""
+_OPTIONS = {"start": "--from", "stop": "--to"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,21 +82,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     selection.add_arguments(parser)
     parser.add_argument(
         "--entries",
-        type=int,
-        default=ENTRIES_SHOWN,
+        type=number_of_things,
         metavar="N",
         help="entries of a table page, or lines below another event, to show at most "
-        "(default %(default)s)",
+        f"(default {ENTRIES_SHOWN})",
     )
+
+
+def _refuse_meaningless(args: argparse.Namespace) -> None:
+    """Raise HarnessError for an option that says nothing about what is to be shown."""
+    subject = next(name for name in _MEANINGLESS if getattr(args, name) is not None)
+    for name in _MEANINGLESS[subject]:
+        if getattr(args, name) is not None:
+            about = "a trace" if subject == "trace" else f"--{subject.replace('_', '-')}"
+            raise HarnessError(f"{_OPTIONS.get(name, f'--{name}')} means nothing for {about}")
+    if subject != "trace" and args.device is not None and args.device >> 16:
+        raise HarnessError(f"--device: {args.device:#x} is no PCI function, that has 16 bits")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the chosen events, one a line; return 0, or 1 for violations in what is no trace."""
+    _refuse_meaningless(args)
     report = Report(args)
     if args.acpi is not None:
         return acpi.show(report, args.acpi, args.device)
     if args.virtio_config is not None:
         return show_config.show(report, args.virtio_config, args.form, args.device)
+    most = ENTRIES_SHOWN if args.entries is None else args.entries
     with open_events(args.trace) as reader:
         namer = Namer(reader.header)
         for number, time, event in _chosen(reader, args, namer):
@@ -95,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
             if report.json:
                 report.emit(**as_json(number, time, event, decoded, entries))
             else:
-                _print(report, (number, time, event), decoded, entries, args.entries)
+                _print(report, (number, time, event), decoded, entries, most)
     return 0
 
 

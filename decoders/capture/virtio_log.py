@@ -58,11 +58,15 @@ from decoders.virtio_iommu.structures import Config
 HELD_LIMIT: Final = 8192
 """Events and places that wait for a request's content at most."""
 
+PROBE_LIMIT: Final = 4096
+"""Bytes of properties that are made up; what a longer answer held stays unknown."""
+
 ENDPOINTS_LIMIT: Final = 1 << 16
 REGIONS_LIMIT: Final = 64
 """Endpoints, and reserved regions of one, that are remembered."""
 
 _UNCONFIRMED_LIMIT: Final = 64
+_MOST_ROOM: Final = 0xFFFF_FFFF
 
 _SHOWN: Final[dict[RequestType, tuple[str, ...]]] = {
     RequestType.ATTACH: ("domain", "endpoint"),
@@ -320,9 +324,11 @@ class VirtioLog:
         if self.config is None:
             return None
         size = packed(Config).unpack(self.config)[packed(Config).names.index("probe_size")]
+        if size > PROBE_LIMIT:
+            return Request(data, min(size + TAIL_SIZE, _MOST_ROOM), None)
         regions = [resv_mem(start, end, subtype) for subtype, start, end in place.regions]
         try:
-            answer = encode_properties(regions, min(size, 1 << 15)) + bytes(TAIL_SIZE)
+            answer = encode_properties(regions, size) + bytes(TAIL_SIZE)
         except ValueError:
             return None
         return Request(data, len(answer), answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,14 +17,14 @@ from harness.check.virtio_watch import VirtioWatch
 from harness.check.watch import VtdWatch
 from harness.errors import HarnessError
 from harness.model.config import UnitConfig
+from harness.options import number_of_things
 from harness.replay import (
     EventLookup,
     add_budgets,
     budgets_of,
-    number_of_things,
     unit_config,
 )
-from harness.report import Report, progress
+from harness.report import Report, progress, trouble_with
 from harness.targets.base import AnyConfig
 from harness.trace import VTD, Header, open_events
 from harness.trace.lines import format_event
@@ -70,26 +71,31 @@ def watch(config: AnyConfig, events: Iterable[Event], notes: Notebook) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge every trace; return 1 when a rule was broken, else 0."""
+    """Judge every trace; return 2 when one could not be read, 1 when a rule was broken, else 0."""
     report = Report(args)
     if not args.traces and not args.rules:
         raise HarnessError("name a trace to check, or ask for --rules")
     if args.rules:
         _print_rules(report)
-    found = 0
+    found, failed = 0, False
     for path in args.traces:
-        args.trace = path  # the one that an error is about
-        notes, damage = Notebook(), None
-        with open_events(path) as source:
-            config = config_of(source.header, **budgets_of(args))
-            try:
+        notes: Notebook | None = None
+        trouble: Exception | None = None
+        try:
+            with open_events(path) as source:
+                config = config_of(source.header, **budgets_of(args))
+                notes = Notebook()
                 watch(config, progress(source, args), notes)
-            except DecodeError as error:
-                damage = error
-        _print(report, path, notes, args.findings)
-        found += notes.count
-        if damage is not None:
-            raise damage
+        except (DecodeError, HarnessError, OSError) as error:
+            # What was found before is right, and the other traces are still worth judging.
+            trouble, failed = error, True
+        if notes is not None:
+            _print(report, path, notes, args.findings)
+            found += notes.count
+        if trouble is not None:
+            print(f"error: {trouble_with(path, trouble)}", file=sys.stderr)
+    if failed:
+        return 2
     return 1 if found else 0
 
 

@@ -31,8 +31,8 @@ class BlockReplay:
         damage = within_budget(lambda: self._replay.feed(block.raw))
         if damage is not None:
             number, offset, problem = damage
-            place = f"trace.event[{block.first_event + number - before}]"
-            raise DecodeError(place, f"{problem}, at offset {offset:#x} in the block")
+            place = f"{block.path}.event[{block.first_event + number - before}]"
+            raise DecodeError(place, f"{problem}, {offset:#x} into the block", block.offset)
 
     def finish(self) -> None:
         """Report what the unit did and the recording lacks."""

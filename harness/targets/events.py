@@ -52,7 +52,7 @@ class EventReplay(ABC):
 
     def feed(self, block: Block) -> None:
         """Apply the events of one block."""
-        for event in decode(block.raw, "trace", block.first_event):
+        for event in decode(block.raw, block.path, block.first_event, block.offset):
             self.apply(event)
 
     @abstractmethod

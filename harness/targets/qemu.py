@@ -72,7 +72,7 @@ class QemuReplay:
 
     def feed(self, block: Block) -> None:
         """Apply the events of one block."""
-        for event in decode(block.raw, "trace", block.first_event):
+        for event in decode(block.raw, block.path, block.first_event, block.offset):
             self._apply(self._unit, event)
             self._counters.events += 1
 

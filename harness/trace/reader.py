@@ -42,11 +42,26 @@ from harness.trace.header import HEADER_LIMIT, Header
 
 
 class Block(NamedTuple):
-    """Hold one block: the number of its first event, how many it has, and their msgpack."""
+    """Hold one block: the number of its first event, how many it has, and their msgpack.
+
+    path and offset say where it lies, for errors.
+    """
 
     first_event: int
     events: int
     raw: bytes
+    path: str = "trace"
+    offset: int | None = None
+
+    def check_count(self, held: int) -> None:
+        """Refuse a block that holds another number of events than its head says.
+
+        Errors: DecodeError.
+        """
+        if held != self.events:
+            shown = "more" if held > self.events else held
+            problem = f"{self.events} claimed, the block holds {shown}"
+            raise DecodeError(f"{self.path}.events", problem, self.offset)
 
 
 class _Place(NamedTuple):
@@ -133,8 +148,7 @@ class TraceReader:
         if stop is not None and stop <= start:
             return
         for place in self._places(start):
-            raw = self._content(place)
-            decoded = self._decode(place, raw)
+            decoded = self._decode(self._block(place))
             skip = max(start - place.head.first_event, 0)
             end = None if stop is None else stop - place.head.first_event
             yield from itertools.islice(decoded, skip, end)
@@ -148,7 +162,7 @@ class TraceReader:
         end when the file is damaged.
         """
         for place in self._places(start):
-            yield Block(place.head.first_event, place.head.events, self._content(place))
+            yield self._block(place)
 
     def first_event_at(self, microseconds: int) -> int:
         """Return the number of the first event at or after a time, or of the event past the last.
@@ -269,18 +283,19 @@ class TraceReader:
             self.damage = error
             raise
 
-    def _decode(self, place: _Place, raw: bytes) -> Iterator[Event]:
-        claimed, number = place.head.events, 0
+    def _block(self, place: _Place) -> Block:
+        content = self._content(place)
+        return Block(place.head.first_event, place.head.events, content, place.path, place.offset)
+
+    def _decode(self, block: Block) -> Iterator[Event]:
+        number = 0
         try:
-            for event in decode(raw, place.path, place.head.first_event, place.offset):
+            for event in decode(block.raw, block.path, block.first_event, block.offset):
                 number += 1
-                if number > claimed:
+                if number > block.events:
                     break
                 yield event
-            if number != claimed:
-                held = "more" if number > claimed else number
-                problem = f"{claimed} claimed, the block holds {held}"
-                raise DecodeError(f"{place.path}.events", problem, place.offset)
+            block.check_count(number)
         except DecodeError as error:
             self.damage = error
             raise
@@ -305,7 +320,7 @@ def survey(reader: TraceReader) -> Survey:
     try:
         for place in reader._places():
             block_time: int | None = None
-            for event in reader._decode(place, reader._content(place)):
+            for event in reader._decode(reader._block(place)):
                 if isinstance(event, Clock) and event.microseconds > time:
                     time = event.microseconds
                 if block_time is None:

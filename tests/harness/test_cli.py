@@ -468,3 +468,17 @@ def test_colour_only_on_request_of_a_terminal(
 def test_samples_hold_what_these_tests_assume() -> None:
     faults: list[Event] = [e for e in EVENTS if isinstance(e, Access) and e.outcome == Fault(6)]
     assert len(faults) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [("--entries", "-1"), ("--entries", "x"), ("--device", "0x100000000")]
+)
+def test_show_refuses_numbers_that_cannot_be(
+    tmp_path: Path, options: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["show", *options, str(tmp_path / "any.trace")])
+    assert ended.value.code == 2
+    assert options[0] in capsys.readouterr().err
+    assert cli.main(["show", "--form", "v1", str(tmp_path / "any.trace")]) == 2
+    assert "--form means nothing for a trace" in capsys.readouterr().err

@@ -394,3 +394,10 @@ def test_a_real_log() -> None:
     found = hints(decoder)
     assert (found["dialect"], found["unit"]) == ("qemu-10.0", "virtio-iommu")
     assert found["features"] == "0x10179000077" and len(found["config"]) == 80
+
+
+def test_long_properties_are_not_made_up() -> None:
+    lines = [CONFIG_LINE.replace("0x200", "0xffffffff"), *[REGION_LINE] * 100]
+    probes = [event for event in decode(*lines)[0] if isinstance(event, Request)]
+    assert len(probes) == 100
+    assert {(probe.room, probe.answer) for probe in probes} == {(0xFFFF_FFFF, None)}

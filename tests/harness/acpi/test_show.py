@@ -143,3 +143,23 @@ def test_nothing_in_a_table_reaches_a_terminal(
             show(tmp_path, data, "--device", "00:02.0")
             said = capsys.readouterr()
             assert (said.out + said.err).replace("\n", "").isprintable(), f"at {at:#x}"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--form", "v1"), "--form means nothing for --acpi"),
+        (("--kind", "access"), "--kind means nothing for --acpi"),
+        (("--iova", "0x1000"), "--iova means nothing for --acpi"),
+        (("--from", "3"), "--from means nothing for --acpi"),
+        (("--to", "3"), "--to means nothing for --acpi"),
+        (("--entries", "3"), "--entries means nothing for --acpi"),
+        (("--device", "0x10000"), "0x10000 is no PCI function"),
+    ],
+)
+def test_options_of_other_things(
+    options: tuple[str, ...], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show(tmp_path, MADE["dmar"], *options) == TROUBLE
+    said = capsys.readouterr()
+    assert said.out == "" and problem in said.err

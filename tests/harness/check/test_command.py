@@ -209,3 +209,16 @@ def test_events_of_another_unit_are_passed_over(driver: Driver, tmp_path: Path) 
     virtio: list[Event] = [event for event in EVENTS if type(event).__name__ != "Access"]
     driver.events[5:5] = [one for one in virtio if type(one).__name__ != "RegWrite"]
     assert run(write(tmp_path / "mixed.trace", driver)) == 0
+
+
+def test_a_trace_that_cannot_be_judged_leaves_the_others(
+    driver: Driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut, good, missing = (tmp_path / name for name in ("cut.trace", "good.trace", "missing"))
+    cut.write_bytes(write(good, driver).read_bytes()[:-200])
+    assert run(missing, cut, good) == 2
+    said = capsys.readouterr()
+    assert "good.trace: no rule was broken" in said.out
+    first, second = said.err.splitlines()
+    assert first == f"error: {missing}: No such file or directory"
+    assert second.startswith(f"error: {cut}: trace.block[0]: file ends inside")

@@ -18,6 +18,7 @@ from decoders.events import Clock, Event, Reset
 from harness.trace import Header, TraceReader, TraceWriter
 from harness.trace.format import EVENTS_LIMIT, RAW_LIMIT, STORED_LIMIT
 from harness.trace.header import HEADER_LIMIT
+from harness.trace.text import LINE_LIMIT
 from tests.harness.trace.samples import HEADER
 from tests.writers.trace import PLAIN_HEADER, block, bomb, index, preamble, raw_events
 
@@ -296,11 +297,11 @@ TEXTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "endless title": (lambda: b"dmarewind-text" + b"1" * (96 << 20), "more than"),
     "endless event": (
         lambda: TITLE + b"header " + PLAIN + b"\nreset\n" + b"x" * (96 << 20),
-        "more than 65536",
+        f"more than {LINE_LIMIT}",
     ),
     "endless comment": (
         lambda: TITLE + b"header " + PLAIN + b"\n#" + b"x" * (96 << 20),
-        "more than 65536",
+        f"more than {LINE_LIMIT}",
     ),
 }
 

@@ -51,7 +51,7 @@ def test_the_shell_takes_it(shell: str, tmp_path: Path, capsys: pytest.CaptureFi
         (["show", "--ki"], ["--kind"]),
         (["show", "--kind", "reg"], ["reg.read", "reg.write"]),
         (["show", "--kind", "fea"], ["features"]),
-        (["show", "--kind", "device-"], ["device-reset"]),
+        (["show", "--kind", "device-"], ["device-reset", "device-tlb"]),
         (["convert", "--unit", "vi"], ["virtio-iommu"]),
         (["show", "--color", ""], ["auto", "never"]),
         (["completion", ""], sorted(SHELLS)),

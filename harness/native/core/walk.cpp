@@ -49,8 +49,8 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
     for (unsigned level = 1; level <= max_levels; ++level)
         for (unsigned leaf = 0; leaf < 2; ++leaf) {
             u64 &mask = rules.reserved[level][leaf];
-            mask = layout::reserved_second_stage[level][leaf] | config.beyond_host() |
-                   layout::tm_mask;
+            mask =
+                layout::reserved_second_stage[level][leaf] | config.beyond_host() | layout::tm_mask;
             if (!leaf || !snoop_control)
                 mask |= layout::snp_mask;
             if (leaf && rules.leaf_bit[level] != 0 &&

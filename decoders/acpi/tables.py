@@ -74,7 +74,9 @@ def read_tolerant(data: bytes) -> Table:
 
 def text(data: bytes) -> str:
     """Return a signature or an id as text that can be printed, whatever it is."""
-    return repr(data.rstrip(b"\0"))[2:-1]
+    return "".join(
+        chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in data.rstrip(b"\0")
+    )
 
 
 def _path_of(signature: str) -> str:

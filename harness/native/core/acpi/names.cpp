@@ -6,18 +6,21 @@ namespace {
 
 constexpr char digits[] = "0123456789abcdef";
 
-// Write a byte as it is shown; return how many characters that takes.
-std::size_t show(char byte, char (&out)[4]) {
+std::size_t escape(char byte, char (&out)[4]) {
     const auto code = static_cast<unsigned char>(byte);
-    if (code < 0x80) {
-        out[0] = byte;
-        return 1;
-    }
     out[0] = '\\';
     out[1] = 'x';
     out[2] = digits[code >> 4];
     out[3] = digits[code & 0xf];
     return 4;
+}
+
+// Write a byte as it is shown; return how many characters that takes.
+std::size_t show(char byte, char (&out)[4]) {
+    if (static_cast<unsigned char>(byte) >= 0x80)
+        return escape(byte, out);
+    out[0] = byte;
+    return 1;
 }
 
 } // namespace
@@ -27,6 +30,18 @@ std::string escaped(std::string_view bytes) {
     char shown[4];
     for (const char byte : bytes)
         text.append(shown, show(byte, shown));
+    return text;
+}
+
+std::string printable(std::string_view bytes) {
+    std::string text;
+    char shown[4];
+    for (const char byte : bytes) {
+        if (byte >= ' ' && byte <= '~')
+            text += byte;
+        else
+            text.append(shown, escape(byte, shown));
+    }
     return text;
 }
 

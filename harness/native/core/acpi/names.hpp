@@ -7,6 +7,8 @@
 namespace dmarewind::acpi {
 
 std::string escaped(std::string_view bytes);
+// Bytes as text that a terminal may be given: all but printable ASCII is escaped.
+std::string printable(std::string_view bytes);
 
 // Whether bytes would show as text, without making that text.
 bool shows_as(std::string_view bytes, std::string_view text);

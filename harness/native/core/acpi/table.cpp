@@ -36,7 +36,7 @@ bool is_alphanumeric(std::string_view text) {
 
 void identify(Table &table, std::size_t start, std::string_view signature) {
     table.start = static_cast<u32>(start);
-    table.signature = escaped(without_trailing_zeros(signature));
+    table.signature = printable(without_trailing_zeros(signature));
     table.kind = Kind::other;
     for (const auto &[name, kind] : kinds)
         if (name == signature)

@@ -29,7 +29,13 @@ def test_a_signal_leaves_no_draft(tmp_path: Path, number: int) -> None:
         for moment in range(400_000):
             writer.append(Clock(moment))
     command = [sys.executable, "-m", "harness", "convert", str(source), "-o", str(output)]
-    with subprocess.Popen(command, cwd=ROOT) as process:
+    # Under nohup the signal would be ignored, which a child inherits and has to respect.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(command, cwd=ROOT)
+    finally:
+        signal.signal(number, before)
+    with process:
         while len(list(tmp_path.iterdir())) == 1 and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)

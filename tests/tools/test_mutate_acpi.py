@@ -31,7 +31,9 @@ def test_the_same_seed_gives_the_same_table() -> None:
     assert mutations.mutate(one, Random("2")) != made[0]
 
 
-@pytest.mark.parametrize("change", dict.fromkeys(mutations.CHANGES), ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "change", dict.fromkeys(mutations.CHANGES), ids=lambda change: change.__name__
+)
 def test_every_change_changes_something(change: mutations.Change) -> None:
     different = 0
     for number in range(20):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.errors import HarnessError
 
@@ -65,6 +65,10 @@ class Memory:
     def known(self, address: int) -> bool:
         """Say whether anything ever wrote to the page that holds address."""
         return address >> PAGE_SHIFT in self._pages
+
+    def pages(self) -> Iterator[int]:
+        """Yield the addresses of the pages that anything ever wrote to."""
+        return (number << PAGE_SHIFT for number in self._pages)
 
     def read(self, address: int, length: int) -> bytes:
         """Return length bytes from address, whether RAM or not."""

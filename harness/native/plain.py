@@ -81,6 +81,9 @@ _KINDS: dict[str, Callable[..., Outcome | Delivery | Observation]] = {
 }
 
 
+_OUTCOMES = (Translation, Fault, Message, Posted)
+
+
 def _compared(plain: Any) -> Any:
     return _KINDS[plain[0]](*plain[1:]) if isinstance(plain, tuple) else plain
 
@@ -106,6 +109,57 @@ def finding(plain: tuple[Any, ...]) -> Finding:
         tuple(_compared(one) for one in permitted),
         steps,
         *rest,
+    )
+
+
+def plain_finding(finding: Finding) -> tuple[Any, ...]:
+    """Return a finding as the core gives it."""
+    return (
+        finding.event,
+        finding.kind,
+        finding.subject,
+        _plain(finding.observed),
+        tuple(_plain(one) for one in finding.permitted),
+        finding.steps,
+        finding.cache,
+        finding.domain,
+        finding.filled_by,
+        finding.changed_by,
+        finding.covered_by,
+    )
+
+
+def _plain(compared: Any) -> Any:
+    if compared is None or isinstance(compared, int | bytes):
+        return compared
+    if isinstance(compared, _OUTCOMES):
+        return plain_outcome(compared)
+    return plain_observation(compared)
+
+
+def plain_candidate(candidate: Candidate) -> tuple[Any, ...]:
+    """Return a permitted outcome as the core gives it."""
+    return (
+        plain_outcome(candidate.outcome),
+        candidate.steps,
+        candidate.fault_disable,
+        candidate.cache,
+        candidate.domain,
+        candidate.filled_by,
+        candidate.changed_by,
+    )
+
+
+def plain_remapping(remapping: Remapping) -> tuple[Any, ...]:
+    """Return a permitted outcome of an interrupt as the core gives it."""
+    return (
+        plain_outcome(remapping.outcome),
+        remapping.steps,
+        remapping.fault_disable,
+        remapping.index,
+        remapping.cache,
+        remapping.filled_by,
+        remapping.changed_by,
     )
 
 

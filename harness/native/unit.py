@@ -42,6 +42,11 @@ class NativeUnit:
         self._unit: _core.Unit = core().Unit(native_config(config))
 
     @property
+    def core(self) -> _core.Unit:
+        """The core's own object, which speaks in plain values."""
+        return self._unit
+
+    @property
     def event(self) -> int:
         """The number the next findings are reported under."""
         return self._unit.event

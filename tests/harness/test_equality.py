@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from decoders.events import Fault
 from decoders.vtd.registers import register_map
+from harness.differential.pair_vtd import VtdPair
 from harness.findings import FindingKind
 from harness.memory import MemoryBudgetError
 from harness.model.config import UnitConfig
@@ -30,27 +31,18 @@ LIFE = 300
 """Operations in one life, after the opening."""
 
 
-class Pair:
-    """The two units, and the operations both have been through."""
+class Watched:
+    """A pair, and what it met."""
 
     def __init__(self, config: UnitConfig) -> None:
-        self.model, self.native = VtdUnit(config), NativeUnit(config)
-        self.done: list[Operation] = []
+        self.pair = VtdPair(config)
         self.met: Counter[str] = Counter()
 
     def apply(self, operation: Operation) -> Any:
         """Apply an operation to both and compare all that can be seen at once."""
         name, arguments = operation
-        number = len(self.done)
-        self.done.append(operation)
-        answers = []
-        for unit in (self.model, self.native):
-            unit.event = number
-            answer = getattr(unit, name)(*arguments)
-            answers.append((answer, unit.findings(), unit.emitted()))
-        assert answers[0] == answers[1], (number, operation)
-        answer, findings, _ = answers[0]
-        self.met.update(finding.kind for finding in findings)
+        answer = self.pair.operate(name, *arguments)
+        self.met.update(finding.kind for finding in self.pair.findings)
         if name == "access":
             fresh, *stale = answer.permitted
             self.met["fault" if isinstance(fresh.outcome, Fault) else "translation"] += 1
@@ -58,25 +50,23 @@ class Pair:
         return answer
 
     def compare(self) -> None:
-        """Compare what only a look inside shows: registers, memory and who wrote it."""
-        model, native = self.model, self.native
-        for offset, register in model.registers.map.items():
-            seen = model.read_register(offset, register.size)
-            assert native.read_register(offset, register.size) == seen, register.name
+        """Compare what only a look inside shows; the arena in full, with who wrote it."""
+        self.pair.compare()
+        model, native = self.pair.model, self.pair.native
         for page in ARENA:
             assert native.load(page, PAGE) == model.load(page, PAGE), hex(page)
             for address in range(page, page + PAGE, 8):
                 assert native.last_writer(address) == model.memory.last_writer(address)
 
 
-def live(first: Random, then: Random, length: int) -> Pair:
+def live(first: Random, then: Random, length: int) -> Watched:
     """Lead both units through one life: its opening is made by first, what follows by then."""
     scenario = Scenario(first)
-    pair = Pair(scenario.config())
+    pair = Watched(scenario.config())
     operations = scenario.opening()
     scenario.random = then
     opened = len(operations)
-    while len(pair.done) < opened + length:
+    while pair.pair.events < opened + length:
         for operation in operations:
             answer = pair.apply(operation)
             if operation[0] == "access":
@@ -95,7 +85,7 @@ def test_many_lives() -> None:
         except BaseException:
             print(f"Random({seed})")
             raise
-        done += len(pair.done)
+        done += pair.pair.events
         seed += 1
         met += pair.met
     print(done, "operations in", seed, "lives:", dict(met))
@@ -116,7 +106,7 @@ def test_any_life() -> None:
     def one(seed: int, random: Random, length: int) -> None:
         # The opening is long and not worth shrinking; what happens then is.
         nonlocal made_up
-        made_up += len(live(Random(seed), random, length).done)
+        made_up += live(Random(seed), random, length).pair.events
 
     one()
     print(made_up, "operations in", EXAMPLES, "lives made up by Hypothesis")
@@ -124,7 +114,7 @@ def test_any_life() -> None:
 
 
 def test_register_maps_have_the_same_size() -> None:
-    pair = Pair(UnitConfig(0x22 << 24, 0x0F << 8))
+    pair = VtdPair(UnitConfig(0x22 << 24, 0x0F << 8))
     assert set(register_map(0x22 << 24, 0x0F << 8)) == set(pair.model.registers.map)
     pair.compare()
 

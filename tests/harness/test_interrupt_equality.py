@@ -34,11 +34,12 @@ from decoders.vtd.interrupt import (
     PostedInterruptEntry,
 )
 from decoders.vtd.register_fields import GlobalCommand, Irta
+from harness.differential.pair_vtd import VtdPair
 from harness.findings import FindingKind
 from harness.model.config import UnitConfig
 from harness.model.dialects import DIALECTS, Dialect
 from harness.model.unit import VtdUnit
-from harness.native import NativeUnit, available
+from harness.native import available
 from harness.native.replay import NativeReplay
 from harness.targets.model import ModelReplay
 from harness.trace import Block
@@ -225,30 +226,19 @@ def live(seed: int, met: Counter[str]) -> int:
     """Lead both units through a life and compare all that is seen; return its length."""
     life = Life(Random(seed))
     config = life.config()
-    units = VtdUnit(config), NativeUnit(config)
-    done = 0
+    pair = VtdPair(config)
     operations = life.opening()
-    while done < LIFE:
+    while pair.events < LIFE:
         for name, arguments in operations:
-            answers = []
-            for unit in units:
-                unit.event = done
-                answer = getattr(unit, name)(*arguments)
-                answers.append((answer, unit.findings(), unit.emitted()))
-            assert answers[0] == answers[1], (seed, done, name, arguments)
-            done += 1
-            verdict, findings, _ = answers[0]
-            met.update(finding.kind for finding in findings)
+            verdict = pair.operate(name, *arguments)
+            met.update(finding.kind for finding in pair.findings)
             if name == "interrupt":
                 outcomes = [one.outcome for one in verdict.permitted]
                 life.last = [*life.last[-8:], *outcomes]
                 met.update(_name(outcome) for outcome in outcomes)
         operations = life.step()
-    model, native = units
-    for place in (*POSTED, *TABLES):
-        assert model.load(place, 64) == native.load(place, 64)
-    assert model.read_register(vtd.IQH.offset, 8) == native.read_register(vtd.IQH.offset, 8)
-    return done
+    pair.compare()
+    return pair.events
 
 
 def _name(outcome: Delivery) -> str:

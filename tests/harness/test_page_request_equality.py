@@ -33,11 +33,11 @@ from decoders.vtd.descriptors import (
 )
 from decoders.vtd.register_fields import GlobalCommand, InvalidationQueueAddress, RootTableAddress
 from decoders.vtd.registers import VIRTUAL_COMMANDS
+from harness.differential.pair_vtd import VtdPair
 from harness.findings import FindingKind
 from harness.model.config import UnitConfig
 from harness.model.dialects import DIALECTS
-from harness.model.unit import VtdUnit
-from harness.native import NativeUnit, available
+from harness.native import available
 from tests.writers.platform import DEVICE, Platform, Space, descriptor, quadword, unit_config
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
@@ -269,31 +269,18 @@ def live(seed: int, met: Counter[str]) -> int:
     """Lead both units through a life and compare all that is seen; return its length."""
     life = Life(Random(seed))
     config = life.config()
-    units = VtdUnit(config), NativeUnit(config)
-    done = 0
+    pair = VtdPair(config)
     operations: Any = life.opening()
-    while done < LIFE:
+    while pair.events < LIFE:
         for name, arguments in operations:
-            answers = []
-            for unit in units:
-                unit.event = done
-                answer = getattr(unit, name)(*arguments)
-                answers.append((answer, unit.findings(), unit.emitted()))
-            assert answers[0] == answers[1], (seed, done, name, arguments)
-            done += 1
-            verdict, findings, emitted = answers[0]
-            met.update(f"{finding.kind} {finding.cache}" for finding in findings)
-            met.update(type(one).__name__ for one in emitted)
+            verdict = pair.operate(name, *arguments)
+            met.update(f"{finding.kind} {finding.cache}" for finding in pair.findings)
+            met.update(type(one).__name__ for one in pair.emitted)
             if name == "access":
                 life.last = [one.outcome for one in verdict.permitted]
         operations = life.step()
-    model, native = units
-    for offset, register in model.registers.map.items():
-        seen = model.read_register(offset, register.size)
-        assert native.read_register(offset, register.size) == seen, (seed, register.name)
-    for place in range(REQUESTS, REQUESTS + QUEUE_SIZE, 0x400):
-        assert model.load(place, 0x400) == native.load(place, 0x400), seed
-    return done
+    pair.compare()
+    return pair.events
 
 
 def test_many_lives() -> None:

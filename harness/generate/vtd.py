@@ -101,10 +101,7 @@ class Generator:
     def sequence(self, steps: int) -> list[Step]:
         """Return a sequence that begins in a machine that was just reset."""
         scene, random = self._scene, self._random
-        sids = [device.sid for device in scene.devices]
-        self.tables = tables = Tables(
-            scene.config, sids, (scene.pool_start, scene.pool_pages), random
-        )
+        self.tables = tables = self._platform([device.sid for device in scene.devices])
         self._now = {spot.address: spot.words for spot in tables.spots}
         self._tail, self._number = 0, random.randrange(1 << 20)
         self._queued = self.tables.scalable or random.random() < 0.7
@@ -120,6 +117,11 @@ class Generator:
         return made[:steps]
 
     # -- the platform ------------------------------------------------------------------------
+
+    def _platform(self, sids: Sequence[int]) -> Tables:
+        """Lay out the tables of a sequence."""
+        scene = self._scene
+        return Tables(scene.config, sids, (scene.pool_start, scene.pool_pages), self._random)
 
     def _start(self) -> list[Step]:
         """Return the steps that violate something, seldom, and switch translation on."""

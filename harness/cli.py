@@ -25,7 +25,7 @@ from harness.errors import HarnessError
 from harness.report import trouble_with
 
 VERBS: dict[str, tuple[str, str]] = {
-    "record": ("harness.record", "run a QEMU command line and record its IOMMU"),
+    "record": ("harness.recording.record", "run a QEMU command line and record its IOMMU"),
     "convert": ("harness.convert", "turn logs into traces, traces into text and back"),
     "info": ("harness.info", "say what a trace is and where it comes from"),
     "stats": ("harness.stats", "count a trace's events by kind, device and time"),

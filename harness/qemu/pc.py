@@ -12,8 +12,8 @@ from typing import Final, Self
 
 from harness.errors import HarnessError
 from harness.qemu.pci import Ports, Setup, number_buses
+from harness.qemu.qmp import Qmp
 from harness.qemu.qtest import Machine, Session
-from harness.qmp import Qmp
 
 PROGRAM: Final = "qemu-system-x86_64"
 RAM_SIZE: Final = 4 << 20

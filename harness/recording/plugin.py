@@ -14,7 +14,7 @@ from harness.files import replacing
 
 NAME = "dmarewind-recorder.so"
 VARIABLE = "DMAREWIND_RECORDER"
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = _ROOT / "tools" / "recorder"
 
 
@@ -30,7 +30,7 @@ def find() -> Path:
         return Path(named).resolve()
     if (_SOURCES / "plugin.c").is_file() and (compiler := _compiler()):
         return build(compiler, _ROOT / "build" / "recorder")
-    for folder in (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "harness"):
+    for folder in (Path(__file__).parents[1], Path(sysconfig.get_path("platlib")) / "harness"):
         if (folder / "native" / NAME).is_file():
             return folder / "native" / NAME
     raise HarnessError(

@@ -29,10 +29,10 @@ from tqdm import tqdm
 from decoders import DecodeError
 from decoders.capture.qemu_log import QemuLogDecoder
 from decoders.events import Access, Event, Fault, Gap, Translation
-from harness import recorder_plugin
 from harness.errors import HarnessError
-from harness.qemu_command import Command, prepare
-from harness.qemu_session import Machine, Session, ask, signals
+from harness.recording import plugin as recorder_plugin
+from harness.recording.command import Command, prepare
+from harness.recording.session import Machine, Session, ask, signals
 from harness.trace import Header, TraceWriter
 from harness.trace.codec import storable
 

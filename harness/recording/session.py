@@ -21,15 +21,15 @@ from typing import IO
 from decoders.events import Endpoint
 from harness.errors import HarnessError
 from harness.qemu.process import die_with_parent
-from harness.qemu_command import (
+from harness.qemu.qmp import Qmp, QmpError
+from harness.recording.command import (
     Command,
     Layout,
     Recorder,
     layout_of_memory_tree,
     unit_base_of_memory_tree,
 )
-from harness.qemu_unit import virtio_device, virtio_endpoints, virtio_unit, vtd_unit
-from harness.qmp import Qmp, QmpError
+from harness.recording.unit import virtio_device, virtio_endpoints, virtio_unit, vtd_unit
 from harness.trace import UnitInfo
 
 CHUNK = 1 << 20

@@ -16,7 +16,7 @@ from decoders.virtio_iommu.structures import Config
 from decoders.vtd import registers
 from harness.errors import HarnessError
 from harness.model.virtio.config import PROBE_SIZE
-from harness.qmp import Qmp
+from harness.qemu.qmp import Qmp
 from harness.trace import VIRTIO, UnitInfo
 
 _MGAW = layout(registers.Capability)["mgaw"]

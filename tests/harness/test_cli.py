@@ -447,7 +447,7 @@ def test_a_terminal_that_cannot_show_everything(trace: Path) -> None:
 
 def test_only_the_chosen_verb_is_loaded() -> None:
     code = "import sys; from harness.cli import main; main(['info', '-q', sys.argv[1]]); "
-    code += "print('harness.replay' in sys.modules, 'harness.record' in sys.modules)"
+    code += "print('harness.replay' in sys.modules, 'harness.recording.record' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, "/nonexistent"],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,

@@ -33,9 +33,9 @@ from decoders.events import (
     Snapshot,
     Translation,
 )
-from harness import recorder_plugin
 from harness.errors import HarnessError
-from harness.record import record
+from harness.recording import plugin as recorder_plugin
+from harness.recording.record import record
 from harness.trace import TraceReader
 from tests.harness.recording import Guest, Note, read, replayed
 

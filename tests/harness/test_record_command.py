@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
-from harness.qemu_command import (
+from harness.recording.command import (
     GIB,
     TRACE_PATTERNS,
     Option,

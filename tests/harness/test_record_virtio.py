@@ -28,7 +28,7 @@ from decoders.events import (
     Translation,
 )
 from decoders.virtio_iommu.constants import RequestType
-from harness.record import Summary, record
+from harness.recording.record import Summary, record
 from harness.trace import TraceReader
 from tests.harness.recording import Guest, Note, read, replayed
 from tests.harness.test_record import child_of, gone, start, wait_for_trace, wait_until

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
+import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
 PAGE: Final = 4096
+
+_compare = ctypes.CDLL(None).memcmp
+_compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_NON_ZERO: Final = re.compile(rb"[^\0]+")
 
 
 class Pool:
@@ -22,6 +28,9 @@ class Pool:
         self._ram = ram
         self.start, self.end = start, start + pages * PAGE
         self._marks = b"".join(mark(start + index * PAGE) for index in range(pages))
+        # The map outlives the pool; a view of it that was kept would keep it from being closed.
+        self._marked = ctypes.cast(self._marks, ctypes.c_void_p).value or 0
+        self._place = ctypes.addressof(ctypes.c_char.from_buffer(ram)) + start
         self.restore()
 
     def restore(self) -> None:
@@ -33,28 +42,41 @@ class Pool:
 
         Bytes that were overwritten with what they were do not show.
         """
-        now = self._ram[self.start : self.end]
-        if now == self._marks:
-            return []
+        if self._ram.closed:
+            raise ValueError("the memory of the pool is not mapped any more")
         found = []
-        for at in range(0, len(now), PAGE):
-            if now[at : at + PAGE] != self._marks[at : at + PAGE]:
-                found += self._runs(now, at)
-                self._ram[self.start + at : self.start + at + PAGE] = self._marks[at : at + PAGE]
+        for at in self._changed(0, len(self._marks)):
+            found += self._runs(at)
+            self._ram[self.start + at : self.start + at + PAGE] = self._marks[at : at + PAGE]
         return _joined(found)
 
-    def _runs(self, now: bytes, at: int) -> list[tuple[int, bytes]]:
+    def _changed(self, at: int, size: int) -> Iterator[int]:
+        """Yield the offsets of pages that are not what they were.
+
+        Nothing is copied, and of what is unchanged little is looked at twice: this is called for
+        every DMA.
+        """
+        if not _compare(self._place + at, self._marked + at, size):
+            return
+        if size == PAGE:
+            yield at
+            return
+        half = size // PAGE // 2 * PAGE
+        yield from self._changed(at, half)
+        yield from self._changed(at + half, size - half)
+
+    def _runs(self, at: int) -> list[tuple[int, bytes]]:
         """Return the runs of bytes of a page that are no marks."""
-        end, runs = at + PAGE, []
-        while at < end:
-            if now[at] == self._marks[at]:
-                at += 1
-                continue
-            first = at
-            while at < end and now[at] != self._marks[at]:
-                at += 1
-            runs.append((self.start + first, now[first:at]))
-        return runs
+        now = self._ram[self.start + at : self.start + at + PAGE]
+        marks = int.from_bytes(self._marks[at : at + PAGE], "big")
+        differs = int.from_bytes(now, "big") ^ marks
+        first = PAGE - (differs.bit_length() + 7) // 8
+        behind = ((differs & -differs).bit_length() - 1) // 8
+        differing = (differs >> 8 * behind).to_bytes(PAGE - first - behind, "big")
+        return [
+            (self.start + at + first + run.start(), now[first + run.start() : first + run.end()])
+            for run in _NON_ZERO.finditer(differing)
+        ]
 
 
 @contextlib.contextmanager

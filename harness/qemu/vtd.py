@@ -6,6 +6,7 @@ Facts: hw/i386/intel_iommu.c of QEMU 10.0 and 11.1. One fault recording register
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from harness.qemu import qtest
 from harness.qemu.dma import DmaDevice, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
 from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
+from harness.qemu.qtest import Machine
 
 REGISTERS: Final = 0xFED9_0000
 """Where QEMU's unit has its registers (Q35_HOST_BRIDGE_IOMMU_ADDR)."""
@@ -62,6 +64,8 @@ MEMORY: Final = ((0, 0xA_0000), (RAM_START, RAM_SIZE - RAM_START))
 POOL_PAGES: Final = 64
 POOL_START: Final = RAM_SIZE - POOL_PAGES * PAGE
 _HELP_SECONDS: Final = 20.0
+_LINES_KEPT: Final = 4096
+"""Commands that are kept: to make them takes longer than to look them up."""
 
 
 def options(program: str, machine: str) -> str:
@@ -96,6 +100,16 @@ def _known_options(program: str) -> set[str]:
         told = said.stderr.decode(errors="replace").strip()[:200]
         raise HarnessError(f"{program} has no intel-iommu: {told}")
     return found
+
+
+@functools.lru_cache(_LINES_KEPT)
+def _register_write(write: RegWrite) -> str:
+    return qtest.store(REGISTERS + write.offset, write.size, write.value)
+
+
+@functools.lru_cache(_LINES_KEPT)
+def _register_read(place: tuple[int, int]) -> str:
+    return qtest.load(REGISTERS + place[0], place[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +158,21 @@ class VtdQemu:
         record = REGISTERS + fault_record_offset(self.capability, 0)
         status = qtest.load(REGISTERS + FSTS.offset, FSTS.size)
         self._before = status
-        self._after = (
+        self.after = (
             status,
             qtest.load(record, FRCD_LOW.size),
             qtest.load(record + FRCD_HIGH.offset, FRCD_HIGH.size),
         )
-        self.log: list[str] = []
+        self._log: list[str | Store] = []
+        self._known: dict[Dma, Sequence[str]] = {}
+
+    @property
+    def log(self) -> list[str]:
+        """Return the qtest commands since the last reset, stores among them."""
+        return [
+            line if isinstance(line, str) else qtest.store(line.address, line.size, line.value)
+            for line in self._log
+        ]
 
     @property
     def width(self) -> int:
@@ -164,6 +187,7 @@ class VtdQemu:
         """Start a QEMU that has ended anew."""
         self._pc.start()
         self.devices = dma_devices(self._pc)
+        self._known.clear()
 
     def reset(self) -> None:
         """Reset the whole system; RAM is zero but for the marks of the pool."""
@@ -172,7 +196,7 @@ class VtdQemu:
         self._pc.ram[:POOL_START] = bytes(POOL_START)
         self.pool.restore()
         lines = [line for device in self.devices for line in device.prepare()]
-        self.log = [*self._pc.config.again(), *lines]
+        self._log = [*self._pc.config.again(), *lines]
 
     def step(
         self,
@@ -187,14 +211,14 @@ class VtdQemu:
             ram[store.address : store.address + store.size] = store.value.to_bytes(
                 store.size, "little"
             )
-            self.log.append(qtest.store(store.address, store.size, store.value))
-        lines = [qtest.store(REGISTERS + w.offset, w.size, w.value) for w in writes]
-        lines += [qtest.load(REGISTERS + offset, size) for offset, size in reads]
+        lines = [_register_write(write) for write in writes]
+        lines += [_register_read(place) for place in reads]
         lines.append(self._before)
-        lines += self._lines(dma)
-        lines += self._after
-        self.log += lines
-        answers = self._pc.machine.commands(lines)
+        lines += self.lines(dma)
+        lines += self.after
+        self._log += stores
+        self._log += lines
+        answers = self.machine.commands(lines)
         first = len(writes)
         read = [int(answer, 16) for answer in answers[first : first + len(reads)]]
         before = int(answers[first + len(reads)], 16)
@@ -205,9 +229,26 @@ class VtdQemu:
         """Return what RAM holds."""
         return self._pc.ram[address : address + size]
 
-    def _lines(self, dma: Dma | None) -> Sequence[str]:
+    @property
+    def machine(self) -> Machine:
+        """Return what takes qtest commands."""
+        return self._pc.machine
+
+    def lines(self, dma: Dma | None) -> Sequence[str]:
+        """Return the commands for DMA.
+
+        Errors: ValueError where the device cannot do that.
+        """
         if dma is None:
             return ()
+        lines = self._known.get(dma)
+        if lines is None:
+            if len(self._known) == _LINES_KEPT:
+                self._known.clear()
+            lines = self._known[dma] = self._operation(dma)
+        return lines
+
+    def _operation(self, dma: Dma) -> Sequence[str]:
         operation = self.devices[dma.device].operation(dma.kind, dma.iova)
         if operation is None:
             model = self.devices[dma.device].model

@@ -44,7 +44,7 @@ def _succeeds(answer: bytes | None) -> None:
         raise HarnessError(f"QEMU answers {answer!r} to a sound request")
 
 
-def _round_trips() -> float:
+def round_trips() -> float:
     """Return the seconds of as many round trips, each of one load, of a machine without devices."""
     words = [PROGRAM, "-nodefaults", "-display", "none", "-S", "-accel", "tcg", "-m", "16M"]
     with running(words) as machine:
@@ -55,7 +55,7 @@ def _round_trips() -> float:
 def run(traces: list[Path]) -> list[Ratio]:
     """Measure on a machine of its own; traces are not used."""
     del traces
-    plain = _round_trips()
+    plain = round_trips()
     with QemuUnit() as unit:
         unit.reset()
         attach = packed(Attach).pack(

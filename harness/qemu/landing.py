@@ -29,7 +29,7 @@ class Pool:
         self.start, self.end = start, start + pages * PAGE
         self._marks = b"".join(mark(start + index * PAGE) for index in range(pages))
         # The map outlives the pool; a view of it that was kept would keep it from being closed.
-        self._marked = ctypes.cast(self._marks, ctypes.c_void_p).value or 0
+        self._marked = ctypes.cast(ctypes.c_char_p(self._marks), ctypes.c_void_p).value or 0
         self._place = ctypes.addressof(ctypes.c_char.from_buffer(ram)) + start
         self.restore()
 

@@ -176,17 +176,18 @@ def _faults() -> Iterator[str]:
     yield from enum("Reason", "uint8_t", members(faults.Reason), "#04x")
     yield ""
     yield "// Whether FPD = 1 in the entry in force keeps the fault from being recorded."
-    yield "constexpr bool is_qualified(Reason reason) {"
-    yield "    switch (reason) {"
-    for reason in faults.FAULT_REASONS.values():
-        if reason.qualified:
-            yield f"    case Reason::{reason.code.name.lower()}:"
-    yield "        return true;"
-    yield "    default:"
-    yield "        return false;"
-    yield "    }"
-    yield "}"
-    yield ""
+    for name in ("qualified", "recoverable"):
+        yield f"constexpr bool is_{name}(Reason reason) {{"
+        yield "    switch (reason) {"
+        for reason in faults.FAULT_REASONS.values():
+            if getattr(reason, name):
+                yield f"    case Reason::{reason.code.name.lower()}:"
+        yield "        return true;"
+        yield "    default:"
+        yield "        return false;"
+        yield "    }"
+        yield "}"
+        yield ""
     yield from enum("QueueError", "uint8_t", members(faults.QueueError), "d")
 
 

@@ -124,13 +124,19 @@ class FaultReason:
     """Describe a fault reason.
 
     A qualified fault is one met after an entry with an FPD bit: FPD = 1 in the entry in force
-    keeps it from being recorded.
+    keeps it from being recorded. A recoverable one is not recorded where a device asks for a
+    translation: it gets one without rights, and finds the fault itself (VT-d 7.1.2).
     """
 
     code: Reason
     tag: str
     text: str
     qualified: bool
+
+    @property
+    def recoverable(self) -> bool:
+        """Say whether a translation request is answered nevertheless."""
+        return self.code in RECOVERABLE
 
 
 # Unqualified are the faults met before an entry with FPD has been read; 0x50 and 0x58 follow QEMU
@@ -225,6 +231,25 @@ _REASONS: tuple[tuple[Reason, str, str, bool], ...] = (
 
 FAULT_REASONS: dict[int, FaultReason] = {row[0].value: FaultReason(*row) for row in _REASONS}
 """Every fault reason by code."""
+
+
+RECOVERABLE = frozenset(
+    (
+        Reason.ADDRESS_BEYOND_WIDTH, Reason.NO_WRITE, Reason.NO_READ,
+        Reason.PASID_DIRECTORY_NOT_PRESENT, Reason.PASID_NOT_PRESENT,
+        Reason.PASID_EXECUTE_DISABLED, Reason.PASID_SUPERVISOR_DISABLED,
+        Reason.FS_ACCESS, Reason.FS_NOT_PRESENT, Reason.FS_RESERVED, Reason.FS_ROOT_ACCESS,
+        Reason.FS_TABLE_BEYOND_SECOND_STAGE, Reason.FS_ROOT_NO_READ, Reason.FS_TABLE_NO_READ,
+        Reason.FS_TABLE_NO_WRITE, Reason.FS_NOT_SNOOPED,
+        Reason.SM_SS_NOT_PRESENT, Reason.FS_NOT_CANONICAL, Reason.FS_USER, Reason.SM_NO_EXECUTE,
+        Reason.PASS_THROUGH_BEYOND_WIDTH, Reason.SM_SS_BEYOND_WIDTH,
+        Reason.SM_NO_WRITE, Reason.SM_NO_READ,
+    )
+)  # fmt: skip
+"""Faults that answer a translation request with Success (VT-d 5.1, table 30).
+
+0x91 does so, too, but is recorded; 0x82 is of revisions before 5.1.
+"""
 
 
 class QueueError(IntEnum):

@@ -97,8 +97,10 @@ class FaultRecorder:
         self, request: Request, reason: int, fault_disable: bool, page_request: bool = False
     ) -> None:
         """Record a fault unless FPD suppresses it, a record of the same source is pending, or
-        the registers have overflowed.
+        the registers have overflowed; nor one that a device which asked for a translation finds.
         """
+        if self._device_finds(request, reason):
+            return
         if fault_disable and self._qualified(reason):
             return
         before = self._registers.load(vtd.FSTS)
@@ -164,6 +166,12 @@ class FaultRecorder:
         if touches(offset, size, vtd.FECTL.offset):
             self.event.send_if_unmasked()
 
+    def _device_finds(self, request: Request, reason: int) -> bool:
+        known = FAULT_REASONS.get(reason)
+        asked = request.attributes & Attribute.TRANSLATION_REQUEST
+        unchecked = self._config.dialect.device_requests_unchecked
+        return bool(asked and not unchecked and known is not None and known.recoverable)
+
     def _qualified(self, reason: int) -> bool:
         if reason == Reason.CONTEXT_RESERVED and self._config.dialect.context_reserved_unqualified:
             return False
@@ -182,7 +190,8 @@ class FaultRecorder:
             RECORD["exe"].put(words, 1)
         if request.attributes & Attribute.PRIVILEGED:
             RECORD["priv"].put(words, 1)
-        RECORD["at"].put(words, ADDRESS_TYPES[request.attributes & ~Attribute.PRIVILEGED])
+        if not self._config.dialect.device_requests_unchecked:
+            RECORD["at"].put(words, ADDRESS_TYPES[request.attributes & ~Attribute.PRIVILEGED])
         if request.pasid is not None:
             RECORD["pp"].put(words, 1)
             RECORD["pv"].put(words, request.pasid)

@@ -186,6 +186,8 @@ class Lookup:
         """Return why a context entry blocks requests of a device TLB, 0 when it does not."""
         if not attributes & (Attribute.TRANSLATION_REQUEST | Attribute.TRANSLATED):
             return 0
+        if self._config.dialect.device_requests_unchecked:
+            return 0
         if self.mode == TTM_LEGACY:
             allowed = CONTEXT.fields["tt"].get(context) == TT_DEVICE_TLB
             return 0 if allowed else Reason.REQUEST_TYPE_BLOCKED

@@ -136,6 +136,10 @@ class Translator:
             # Untranslated; a write to the interrupt range is an interrupt message, not DMA.
             yield Candidate(self._identity(), ())
             return
+        unchecked = self.config.dialect.device_requests_unchecked
+        if unchecked and request.attributes & Attribute.TRANSLATED:
+            yield Candidate(self._identity(), ())
+            return
         if self.lookup.aborting:
             yield Candidate(ABORTED, ())
             return

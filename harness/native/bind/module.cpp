@@ -68,6 +68,7 @@ UnitConfig make_config(u64 capability, u64 extended_capability, u32 version,
         {"handle_mask_checked", &dialect.handle_mask_checked},
         {"nested_unsupported", &dialect.nested_unsupported},
         {"device_selective_ignores_domain", &dialect.device_selective_ignores_domain},
+        {"device_requests_unchecked", &dialect.device_requests_unchecked},
         {"device_messages_traced", &dialect.device_messages_traced},
         {"resumes_after_queue_error", &dialect.resumes_after_queue_error},
     };

@@ -13,7 +13,7 @@ namespace {
 constexpr u64 any_pending = Status::pfo.mask() | Status::ppf.mask() | Status::iqe.mask() |
                             Status::ice.mask() | Status::ite.mask();
 
-void compose(const Request &request, u64 reason, bool page_request, u64 *words) {
+void compose(const Request &request, u64 reason, bool page_request, bool has_type, u64 *words) {
     words[0] = request.iova & ~(page_size - 1);
     words[1] = 0;
     Record::sid.put(words, request.sid);
@@ -27,9 +27,10 @@ void compose(const Request &request, u64 reason, bool page_request, u64 *words) 
     if ((request.attributes & is_privileged) != 0)
         Record::priv.put(words, 1);
     // AT: 0 untranslated, 1 translation request, 2 translated.
-    Record::at.put(words, (request.attributes & is_translated) != 0            ? 2
-                          : (request.attributes & is_translation_request) != 0 ? 1
-                                                                               : 0);
+    if (has_type)
+        Record::at.put(words, (request.attributes & is_translated) != 0            ? 2
+                              : (request.attributes & is_translation_request) != 0 ? 1
+                                                                                   : 0);
     if (request.pasid != no_pasid) {
         Record::pp.put(words, 1);
         Record::pv.put(words, request.pasid);
@@ -97,6 +98,11 @@ void FaultRecorder::fill(u64 index, const u64 *words) {
 
 void FaultRecorder::record(const Request &request, u64 reason, bool fault_disable,
                            bool page_request) {
+    const bool unchecked = config_.dialect.device_requests_unchecked;
+    const bool asked = (request.attributes & is_translation_request) != 0;
+    // The device finds it in the answer.
+    if (asked && !unchecked && layout::is_recoverable(static_cast<layout::Reason>(reason)))
+        return;
     if (fault_disable && qualified(reason))
         return;
     const u64 before = registers_.load(reg::fsts);
@@ -111,7 +117,7 @@ void FaultRecorder::record(const Request &request, u64 reason, bool fault_disabl
     }
     const u64 index = next_;
     u64 words[2];
-    compose(request, reason, page_request, words);
+    compose(request, reason, page_request, !unchecked, words);
     emitted_.push_back(Observation::fault_record(index, words[0], words[1]));
     fill(index, words);
     if (Status::ppf.of(before) == 0) {

@@ -670,6 +670,38 @@ constexpr bool is_qualified(Reason reason) {
     }
 }
 
+constexpr bool is_recoverable(Reason reason) {
+    switch (reason) {
+    case Reason::address_beyond_width:
+    case Reason::no_write:
+    case Reason::no_read:
+    case Reason::pasid_directory_not_present:
+    case Reason::pasid_not_present:
+    case Reason::pasid_execute_disabled:
+    case Reason::pasid_supervisor_disabled:
+    case Reason::fs_access:
+    case Reason::fs_not_present:
+    case Reason::fs_reserved:
+    case Reason::fs_root_access:
+    case Reason::fs_table_beyond_second_stage:
+    case Reason::fs_root_no_read:
+    case Reason::fs_table_no_read:
+    case Reason::fs_table_no_write:
+    case Reason::sm_ss_not_present:
+    case Reason::fs_not_canonical:
+    case Reason::fs_user:
+    case Reason::sm_no_execute:
+    case Reason::pass_through_beyond_width:
+    case Reason::sm_ss_beyond_width:
+    case Reason::sm_no_write:
+    case Reason::sm_no_read:
+    case Reason::fs_not_snooped:
+        return true;
+    default:
+        return false;
+    }
+}
+
 enum class QueueError : std::uint8_t {
     none = 0,
     tail = 1,

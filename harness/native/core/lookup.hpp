@@ -122,6 +122,7 @@ class Lookup {
     u64 pasid_reserved_[layout::PasidEntry::words]; // and what is not supported
     bool scalable_;                                 // ECAP.SMTS
     bool pasid_checked_;
+    bool device_requests_unchecked_;
     bool rid_pasid_;
     bool type_before_present_;
     bool abort_supported_; // ECAP.ADMS
@@ -228,7 +229,7 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
 
 inline u8 Lookup::type_fault(const u64 *context, u8 attributes) const {
     constexpr u64 device_tlb = 1; // TT
-    if ((attributes & (is_translation_request | is_translated)) == 0)
+    if ((attributes & (is_translation_request | is_translated)) == 0 || device_requests_unchecked_)
         return 0;
     if (legacy())
         return layout::ContextEntry::tt.get(context) == device_tlb

@@ -35,7 +35,7 @@ from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
 from decoders.vtd.faults import FAULT_REASONS, INTERRUPT_REASONS, FaultRecordRegister
 from decoders.vtd.interrupt import InterruptRemapEntry, message_index
 from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
-from decoders.vtd.registers import RTADDR, Register, RootTableAddress, register_map
+from decoders.vtd.registers import RTADDR, Register, RootTableAddress, register_names
 from decoders.vtd.tables import (
     ContextEntry,
     PasidDirectoryEntry,
@@ -143,7 +143,7 @@ class Namer:
         self._features = Features(offered or DEFAULT_FEATURES, 0)
         units = [unit for unit in header.units if unit.kind == VTD]
         first = units[0] if units else UnitInfo()
-        self._registers = register_map(
+        self._registers = register_names(
             first.capability, first.extended_capability, first.virtual_commands
         )
         self._pages: dict[int, tuple[Role, int]] = {}

@@ -79,6 +79,14 @@ struct Register {
     std::uint64_t writable;
     std::uint64_t w1c;
     std::uint64_t write_only;
+    std::uint64_t capability = 0;
+    std::uint64_t extended_capability = 0;
+
+    // Whether a unit with these capabilities has it: one of the bits is enough.
+    constexpr bool present(std::uint64_t cap, std::uint64_t ecap) const {
+        return (capability | extended_capability) == 0 ||
+               ((cap & capability) | (ecap & extended_capability)) != 0;
+    }
 };
 """
 
@@ -228,16 +236,21 @@ def _registers() -> Iterator[str]:
 
 def _register(register: registers.Register) -> Iterator[str]:
     values = [f"{register.offset:#05x}", str(register.size)]
-    for mask in (register.reset, register.writable, register.w1c, register.write_only):
-        values.append(f"{mask:#x}")
+    masks = [register.reset, register.writable, register.w1c, register.write_only]
+    if register.capability or register.extended_capability:
+        masks += [register.capability, register.extended_capability]
+    values += [f"{mask:#x}" for mask in masks]
     head = f"inline constexpr Register {register.name.lower()}{{"
     line = f"{head}{', '.join(values)}}};"
     if len(line) <= 100:
         yield line
         return
-    # clang-format aligns what follows the brace; the last mask is all that ever wraps.
-    yield f"{head}{', '.join(values[:-1])},"
-    yield f"{' ' * len(head)}{values[-1]}}};"
+    # clang-format aligns what follows the brace, and fills the first line.
+    kept = len(values) - 1
+    while len(f"{head}{', '.join(values[:kept])},") > 100:
+        kept -= 1
+    yield f"{head}{', '.join(values[:kept])},"
+    yield f"{' ' * len(head)}{', '.join(values[kept:])}}};"
 
 
 def header() -> str:

@@ -149,6 +149,7 @@ __all__ = [
     "iotlb_offset",
     "iva_offset",
     "register_map",
+    "register_names",
 ]
 
 
@@ -168,6 +169,8 @@ class Register:
     writable bits take the written value, w1c bits are cleared by writing 1, all others keep
     theirs; write_only bits read as zero. offset is relative to the base IRO or FRO gives for the
     registers placed by those. What a unit's capabilities decide (CAP, ECAP) resets to 0 here.
+    A unit has the register when CAP or ECAP has one of the bits in capability or
+    extended_capability, and always when both are 0.
     """
 
     name: str
@@ -179,6 +182,13 @@ class Register:
     w1c: int
     write_only: int
     fields: type[Structure] | None
+    capability: int = 0
+    extended_capability: int = 0
+
+    def present(self, cap: int, ecap: int) -> bool:
+        """Say whether a unit with these capabilities has it."""
+        needed = self.capability | self.extended_capability
+        return not needed or bool(cap & self.capability | ecap & self.extended_capability)
 
 
 REGISTERS: dict[str, Register] = {}
@@ -197,6 +207,8 @@ def _register(
     w1c: str = "",
     write_only: str = "",
     reset: int = 0,
+    cap: str = "",
+    ecap: str = "",
     fixed: bool = True,
 ) -> Register:
     # Masks are given as names of fields. Unless it says otherwise a register is writable wherever
@@ -217,6 +229,8 @@ def _register(
         mask(w1c),
         every if access is Kind.WO else mask(write_only),
         fields,
+        layout(Capability).mask(*cap.split()),
+        layout(ExtendedCapability).mask(*ecap.split()),
     )
     if fixed:
         REGISTERS[name] = register
@@ -239,14 +253,14 @@ FSTS = _register("FSTS", 0x034, 4, Kind.RW1C, FaultStatus, w1c="pfo afo apf iqe 
 FECTL = _register("FECTL", 0x038, 4, Kind.RW, FaultEventControl, writable="im", reset=_IM)
 FEDATA = _register("FEDATA", 0x03C, 4, Kind.RW, EventData, writable="imd")
 FEADDR = _register("FEADDR", 0x040, 4, Kind.RW, EventAddress)
-# QEMU keeps FEUADDR and IEUADDR at zero unless it offers extended interrupt mode.
-FEUADDR = _register("FEUADDR", 0x044, 4, Kind.RW)
-AFLOG = _register("AFLOG", 0x058, 8, Kind.RW, AdvancedFaultLog)
-PMEN = _register("PMEN", 0x064, 4, Kind.RW, ProtectedMemoryEnable, writable="epm")
-PLMBASE = _register("PLMBASE", 0x068, 4, Kind.RW)
-PLMLIMIT = _register("PLMLIMIT", 0x06C, 4, Kind.RW)
-PHMBASE = _register("PHMBASE", 0x070, 8, Kind.RW)
-PHMLIMIT = _register("PHMLIMIT", 0x078, 8, Kind.RW)
+# Without extended interrupt mode a unit may have no upper halves of addresses; QEMU has none.
+FEUADDR = _register("FEUADDR", 0x044, 4, Kind.RW, ecap="eim")
+AFLOG = _register("AFLOG", 0x058, 8, Kind.RW, AdvancedFaultLog, cap="afl")
+PMEN = _register("PMEN", 0x064, 4, Kind.RW, ProtectedMemoryEnable, writable="epm", cap="plmr phmr")
+PLMBASE = _register("PLMBASE", 0x068, 4, Kind.RW, cap="plmr")
+PLMLIMIT = _register("PLMLIMIT", 0x06C, 4, Kind.RW, cap="plmr")
+PHMBASE = _register("PHMBASE", 0x070, 8, Kind.RW, cap="phmr")
+PHMLIMIT = _register("PHMLIMIT", 0x078, 8, Kind.RW, cap="phmr")
 IQH = _register("IQH", 0x080, 8, Kind.RO, InvalidationQueueHead)
 IQT = _register("IQT", 0x088, 8, Kind.RW, InvalidationQueueTail)
 IQA = _register("IQA", 0x090, 8, Kind.RW, InvalidationQueueAddress)
@@ -255,41 +269,43 @@ IECTL = _register("IECTL", 0x0A0, 4, Kind.RW, InvalidationEventControl, writable
 # The upper half is writable in QEMU, and an old revision has a field there.
 IEDATA = _register("IEDATA", 0x0A4, 4, Kind.RW, EventData)
 IEADDR = _register("IEADDR", 0x0A8, 4, Kind.RW, EventAddress)
-IEUADDR = _register("IEUADDR", 0x0AC, 4, Kind.RW)
+IEUADDR = _register("IEUADDR", 0x0AC, 4, Kind.RW, ecap="eim")
 IQERCD = _register("IQERCD", 0x0B0, 8, Kind.RO, QueueErrorRecord)
 IRTA = _register("IRTA", 0x0B8, 8, Kind.RW, Irta)
-PQH = _register("PQH", 0x0C0, 8, Kind.RW, Pqh)
-PQT = _register("PQT", 0x0C8, 8, Kind.RW, Pqt)
-PQA = _register("PQA", 0x0D0, 8, Kind.RW, Pqa)
-PRS = _register("PRS", 0x0DC, 4, Kind.RW1C, Prs, w1c="ppr pro")
-PECTL = _register("PECTL", 0x0E0, 4, Kind.RW, PageRequestEventControl, writable="im", reset=_IM)
-PEDATA = _register("PEDATA", 0x0E4, 4, Kind.RW, EventData)
-PEADDR = _register("PEADDR", 0x0E8, 4, Kind.RW, EventAddress)
-PEUADDR = _register("PEUADDR", 0x0EC, 4, Kind.RW)
-# Present with ECAP.MTS.
-MTRRCAP = _register("MTRRCAP", 0x100, 8, Kind.RO)
-MTRRDEF = _register("MTRRDEF", 0x108, 8, Kind.RW)
-_register("MTRR_FIX64K_00000", 0x120, 8, Kind.RW)
-_register("MTRR_FIX16K_80000", 0x128, 8, Kind.RW)
-_register("MTRR_FIX16K_A0000", 0x130, 8, Kind.RW)
+PQH = _register("PQH", 0x0C0, 8, Kind.RW, Pqh, ecap="prs")
+PQT = _register("PQT", 0x0C8, 8, Kind.RW, Pqt, ecap="prs")
+PQA = _register("PQA", 0x0D0, 8, Kind.RW, Pqa, ecap="prs")
+PRS = _register("PRS", 0x0DC, 4, Kind.RW1C, Prs, w1c="ppr pro", ecap="prs")
+PECTL = _register(
+    "PECTL", 0x0E0, 4, Kind.RW, PageRequestEventControl, writable="im", reset=_IM, ecap="prs"
+)
+PEDATA = _register("PEDATA", 0x0E4, 4, Kind.RW, EventData, ecap="prs")
+PEADDR = _register("PEADDR", 0x0E8, 4, Kind.RW, EventAddress, ecap="prs")
+PEUADDR = _register("PEUADDR", 0x0EC, 4, Kind.RW, ecap="prs")
+MTRRCAP = _register("MTRRCAP", 0x100, 8, Kind.RO, ecap="mts")
+MTRRDEF = _register("MTRRDEF", 0x108, 8, Kind.RW, ecap="mts")
+_register("MTRR_FIX64K_00000", 0x120, 8, Kind.RW, ecap="mts")
+_register("MTRR_FIX16K_80000", 0x128, 8, Kind.RW, ecap="mts")
+_register("MTRR_FIX16K_A0000", 0x130, 8, Kind.RW, ecap="mts")
 for _n in range(8):
-    _register(f"MTRR_FIX4K_{0xC0000 + _n * 0x8000:X}", 0x138 + 8 * _n, 8, Kind.RW)
+    _register(f"MTRR_FIX4K_{0xC0000 + _n * 0x8000:X}", 0x138 + 8 * _n, 8, Kind.RW, ecap="mts")
 for _n in range(10):
-    _register(f"MTRR_PHYSBASE{_n}", 0x180 + 16 * _n, 8, Kind.RW)
-    _register(f"MTRR_PHYSMASK{_n}", 0x188 + 16 * _n, 8, Kind.RW)
-# Present with ECAP.PMS, and CAP.ECMDS for the commands.
-PERFCAP = _register("PERFCAP", 0x300, 8, Kind.RO, PerformanceCapability)
-PERFCFGOFF = _register("PERFCFGOFF", 0x310, 4, Kind.RO)
-PERFOVFOFF = _register("PERFOVFOFF", 0x318, 4, Kind.RO)
-PERFCNTROFF = _register("PERFCNTROFF", 0x31C, 4, Kind.RO)
-PERFINTRSTS = _register("PERFINTRSTS", 0x324, 4, Kind.RW1C, PerformanceInterruptStatus, w1c="pis")
-PERFINTRCTL = _register("PERFINTRCTL", 0x328, 4, Kind.RW)
-PERFEVNTCAP = _register("PERFEVNTCAP", 0x380, 8, Kind.RO)
-ECMD = _register("ECMD", 0x400, 8, Kind.RW)
-ECEO = _register("ECEO", 0x408, 8, Kind.RW)
-ECRSP = _register("ECRSP", 0x410, 8, Kind.RO)
+    _register(f"MTRR_PHYSBASE{_n}", 0x180 + 16 * _n, 8, Kind.RW, ecap="mts")
+    _register(f"MTRR_PHYSMASK{_n}", 0x188 + 16 * _n, 8, Kind.RW, ecap="mts")
+PERFCAP = _register("PERFCAP", 0x300, 8, Kind.RO, PerformanceCapability, ecap="pms")
+PERFCFGOFF = _register("PERFCFGOFF", 0x310, 4, Kind.RO, ecap="pms")
+PERFOVFOFF = _register("PERFOVFOFF", 0x318, 4, Kind.RO, ecap="pms")
+PERFCNTROFF = _register("PERFCNTROFF", 0x31C, 4, Kind.RO, ecap="pms")
+PERFINTRSTS = _register(
+    "PERFINTRSTS", 0x324, 4, Kind.RW1C, PerformanceInterruptStatus, w1c="pis", ecap="pms"
+)
+PERFINTRCTL = _register("PERFINTRCTL", 0x328, 4, Kind.RW, ecap="pms")
+PERFEVNTCAP = _register("PERFEVNTCAP", 0x380, 8, Kind.RO, ecap="pms")
+ECMD = _register("ECMD", 0x400, 8, Kind.RW, cap="ecmds")
+ECEO = _register("ECEO", 0x408, 8, Kind.RW, cap="ecmds")
+ECRSP = _register("ECRSP", 0x410, 8, Kind.RO, cap="ecmds")
 for _n in range(4):
-    _register(f"ECCAP{_n}", 0x430 + 8 * _n, 8, Kind.RO)
+    _register(f"ECCAP{_n}", 0x430 + 8 * _n, 8, Kind.RO, cap="ecmds")
 
 IVA = _register("IVA", 0x0, 8, Kind.WO, Iva, fixed=False)
 """Relative to ECAP.IRO * 16."""
@@ -367,7 +383,7 @@ def fault_record_count(cap: int) -> int:
 
 
 def register_map(cap: int, ecap: int, vccap: int = 0) -> dict[int, Register]:
-    """Return every register of a unit by offset; where two collide the fixed one wins.
+    """Return every register that a unit has by offset; where two collide the fixed one wins.
 
     vccap is where VCCAP is, 0 without virtual commands.
     """
@@ -380,5 +396,13 @@ def register_map(cap: int, ecap: int, vccap: int = 0) -> dict[int, Register]:
         for half in (FRCD_LOW, FRCD_HIGH):
             name = half.name.replace("FRCD", f"FRCD{index}")
             found.append(replace(half, name=name, offset=base + half.offset))
-    virtual = VIRTUAL_COMMANDS[vccap].values() if vccap and _VCS.get((ecap,)) else ()
-    return {register.offset: register for register in [*found, *virtual, *REGISTERS.values()]}
+    found += VIRTUAL_COMMANDS[vccap].values() if vccap and _VCS.get((ecap,)) else ()
+    found += (register for register in REGISTERS.values() if register.present(cap, ecap))
+    return {register.offset: register for register in found}
+
+
+def register_names(cap: int, ecap: int, vccap: int = 0) -> dict[int, Register]:
+    """Return the same and, where the unit has nothing, what others have there."""
+    return {register.offset: register for register in REGISTERS.values()} | register_map(
+        cap, ecap, vccap
+    )

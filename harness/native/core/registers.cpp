@@ -44,7 +44,7 @@ RegisterFile::RegisterFile(const UnitConfig &config)
 template <class Function> void RegisterFile::each(Function function) const {
     const auto placed = [&](const Register &which, u32 at) {
         for (const Register &fixed : layout::registers)
-            if (fixed.offset == at)
+            if (fixed.offset == at && fixed.present(capability_, extended_capability_))
                 return;
         for (const Register *fixed : virtual_)
             if (fixed->offset == at)
@@ -60,7 +60,8 @@ template <class Function> void RegisterFile::each(Function function) const {
     for (const Register *which : virtual_)
         function(*which, which->offset);
     for (const Register &which : layout::registers)
-        function(which, which.offset);
+        if (which.present(capability_, extended_capability_))
+            function(which, which.offset);
 }
 
 void RegisterFile::reset() {

@@ -176,7 +176,8 @@ def test_the_map_of_a_unit() -> None:
     (ecap,) = words(build(ExtendedCapability, iro=0xF))
     found = register_map(cap, ecap)
     assert all(register.offset == offset for offset, register in found.items())
-    assert set(REGISTERS) < {register.name for register in found.values()}
+    assert {register.name for register in found.values()}.isdisjoint({"PQA", "PMEN", "MTRRCAP"})
+    assert {*REGISTERS} < {register.name for register in r.register_names(cap, ecap).values()}
     names = {offset: found[offset].name for offset in (0xF0, 0xF8, 0x220, 0x228, 0x230, 0x238)}
     assert names == {
         0xF0: "IVA",
@@ -186,6 +187,14 @@ def test_the_map_of_a_unit() -> None:
         0x230: "FRCD1_LOW",
         0x238: "FRCD1_HIGH",
     }
+
+
+def test_a_register_may_stand_where_others_have_one() -> None:
+    # OpenVMM's unit has IVA and IOTLB where MTRRCAP and MTRRDEF would be.
+    (ecap,) = words(build(ExtendedCapability, iro=0x10))
+    assert [register_map(0, ecap)[offset].name for offset in (0x100, 0x108)] == ["IVA", "IOTLB"]
+    (ecap,) = words(build(ExtendedCapability, iro=0x10, mts=1))
+    assert register_map(0, ecap)[0x100] is REGISTERS["MTRRCAP"]
 
 
 def test_a_unit_cannot_hide_a_fixed_register() -> None:

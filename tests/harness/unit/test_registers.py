@@ -14,6 +14,14 @@ IM = 1 << 31
 SIDE_EFFECTS = ("GCMD", "CCMD")
 """Registers where a write does more than to change bits."""
 PLAIN = [register for register in REGISTERS.values() if register.name not in SIDE_EFFECTS]
+EVERY = {name: 1 for name in ("afl", "plmr", "phmr", "ecmds", "eim", "prs", "mts", "pms")}
+"""Capabilities without which a unit lacks registers."""
+
+
+@pytest.fixture
+def platform(make_platform: MakePlatform) -> Platform:
+    """Make a platform whose unit has every register."""
+    return make_platform(**EVERY)
 
 
 def ones(register: Register) -> int:
@@ -44,6 +52,30 @@ def test_a_reset_gives_them_back(platform: Platform) -> None:
     assert len(changed) > 30
     platform.unit.reset()
     assert {r.name: platform.register(r) for r in REGISTERS.values()} == before
+
+
+@pytest.mark.parametrize(
+    ("lacking", "absent", "left"),
+    [
+        ("afl", ["AFLOG"], ["PMEN"]),
+        ("plmr", ["PLMBASE", "PLMLIMIT"], ["PMEN", "PHMBASE"]),
+        ("phmr", ["PHMBASE", "PHMLIMIT"], ["PMEN", "PLMBASE"]),
+        ("plmr phmr", ["PMEN"], ["AFLOG"]),
+        ("eim", ["FEUADDR", "IEUADDR"], ["FEADDR", "IEADDR"]),
+        ("prs", ["PQA", "PECTL", "PEDATA", "PEADDR"], ["IQA", "IECTL"]),
+        ("mts", ["MTRRDEF", "MTRR_PHYSMASK9"], ["PMEN"]),
+        ("pms", ["PERFINTRCTL"], ["PMEN"]),
+        ("ecmds", ["ECMD", "ECEO"], ["PMEN"]),
+    ],
+)
+def test_what_is_not_announced_is_not_there(
+    make_platform: MakePlatform, lacking: str, absent: list[str], left: list[str]
+) -> None:
+    platform = make_platform(**EVERY | dict.fromkeys(lacking.split(), 0))
+    for name in absent + left:
+        register = REGISTERS[name]
+        platform.program(register, ones(register))
+        assert bool(platform.register(register)) == (name in left), name
 
 
 # -- writes --------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 # Short names for what tools/run does; see there.
-.PHONY: demo test full lint format dev clean
+.PHONY: demo test full coverage lint format dev clean
 
 CXX_SOURCES = $(shell find harness tools -name '*.[ch]pp' -o -name '*.[ch]')
 
-demo test lint dev:
+demo test coverage lint dev:
 	sh tools/run $@
 
 full:

@@ -24,9 +24,17 @@ from harness.deviations_vtd import NO_RECORD, Situation
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd_tables import QUEUE
 from harness.model.caches import CachedTranslation
-from harness.model.lookup import CONTEXT, PASID, TT_PASS_THROUGH, TTM_LEGACY, Blocked
+from harness.model.lookup import (
+    CONTEXT,
+    PASID,
+    PGTT_PASS_THROUGH,
+    TT_PASS_THROUGH,
+    TTM_LEGACY,
+    Blocked,
+)
 from harness.model.stages import Rights
 from harness.model.translate import Candidate
+from harness.model.walk import Step
 from harness.targets.model import ModelReplay
 
 LOST: Final = (1 << 64) - 4096
@@ -60,7 +68,7 @@ def passing(guide: ModelReplay, sid: int) -> bool:
     if translator.lookup.mode == TTM_LEGACY:
         return CONTEXT["tt"].get(context.words) == TT_PASS_THROUGH
     entry = translator.lookup.pasid(context, None)
-    return not isinstance(entry, Blocked) and PASID["pgtt"].get(entry.words) == 4
+    return not isinstance(entry, Blocked) and PASID["pgtt"].get(entry.words) == PGTT_PASS_THROUGH
 
 
 def _same(sid: int, other: int, mask: int) -> bool:
@@ -205,7 +213,21 @@ def _entries(ways: Sequence[Candidate]) -> set[str]:
             found.add("FPD of the context entry")
         if step.role == Role.PASID_TABLE and not step.address % 64 and step.value & _SSADE:
             found.add("SSADE")
+        # Tables may say something else by now than an entry that is cached.
+        if _passes(step):
+            found.add("passed through")
     return found
+
+
+def _passes(step: Step) -> bool:
+    """Say whether an entry that was used lets its source pass through."""
+    if step.role == Role.PASID_TABLE and not step.address % 64:
+        return PASID["pgtt"].get((step.value,)) == PGTT_PASS_THROUGH
+    return (
+        step.role == Role.CONTEXT
+        and not step.address % 16
+        and CONTEXT["tt"].get((step.value,)) == TT_PASS_THROUGH
+    )
 
 
 def _fault_disable(ways: Sequence[Candidate], event: Event) -> set[str]:

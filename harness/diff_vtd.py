@@ -24,7 +24,7 @@ from harness.files import replacing
 from harness.generate.vtd_steps import Step
 from harness.model.dialects import SPECIFICATION, dialect_named
 from harness.qemu.process import EndedError
-from harness.qemu.vtd import DEVICES, MACHINES, VtdQemu
+from harness.qemu.vtd import MACHINES, VtdQemu
 from harness.report import Report
 from harness.trace import write_text
 
@@ -210,7 +210,7 @@ def _script(qemu: VtdQemu) -> str:
     """Return a shell script that shows the last sequence to a plain QEMU."""
     command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-accel", "tcg"]
     command += ["-machine", "q35", "-m", "4M", "-qtest", "stdio", "-qtest-log", "/dev/null"]
-    for device in (qemu.option, *DEVICES):
+    for device in qemu.words:
         command += ["-device", device]
     lines = "\n".join(qemu.log)
     version = ".".join(map(str, qemu.version))

@@ -20,15 +20,12 @@ from decoders.events import (
     FaultRecord,
     Outcome,
     RegRead,
-    RegWrite,
     Reset,
-    Role,
     StatusWrite,
     Store,
     Translation,
 )
 from decoders.layout import layout
-from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import DESCRIPTORS
 from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
 from decoders.vtd.registers import FSTS, FaultStatus
@@ -40,16 +37,14 @@ from harness.deviations_vtd import (
     explanation,
     without_each,
 )
-from harness.differential.situation import LOST, History, cached, descriptors, situation
+from harness.differential.situation import LOST, cached, situation
+from harness.differential.teller import Teller
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd import Generator
 from harness.generate.vtd_steps import Device, DmaChoice, Scene, Step
 from harness.generate.vtd_tables import TABLES_END, TABLES_START
-from harness.model.caches import CachedTranslation, CachedWords
 from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
-from harness.model.lookup import TTM_LEGACY, Blocked
-from harness.model.stages import ALL_RIGHTS, NO_PASID
 from harness.model.translate import Candidate, Request
 from harness.native import available
 from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
@@ -74,9 +69,6 @@ _STATUS: Final = layout(FaultStatus)
 _F: Final = _RECORD["f"].mask
 _BY_READ: Final = _RECORD["t1"].mask
 _PV: Final = _RECORD["pv"].mask
-_FETCHING: Final = frozenset((vtd.IQT.offset, vtd.CCMD.offset, vtd.GCMD.offset))
-"""Registers whose writes may make a unit read context and PASID entries."""
-
 _PPF, _PFO = _STATUS["ppf"].mask, _STATUS["pfo"].mask
 _ACCESSED, _DIRTY = 1 << 5, 1 << 6
 
@@ -183,7 +175,7 @@ class Differential:
         guide = ModelReplay(self.config)
         judge = guide if self._strict is None else ModelReplay(self._strict)
         models = [guide] if judge is guide else [guide, judge]
-        teller = _Teller(models, self._sids, slot)
+        teller = Teller(models, self._sids, slot)
         events = self.events = teller.events
         self.qemu.reset()
         teller.tell(Reset())
@@ -265,7 +257,7 @@ class Differential:
 
     # -- one step ----------------------------------------------------------------------------
 
-    def _step(self, step: Step, guide: ModelReplay, teller: _Teller) -> None:
+    def _step(self, step: Step, guide: ModelReplay, teller: Teller) -> None:
         """Do one step and tell what happened."""
         choice, dma = step.dma, None
         if choice is not None:
@@ -285,7 +277,7 @@ class Differential:
             self._accesses(dma, seen, guide, teller)
             teller.tell(RegRead(FSTS.offset, FSTS.size, seen.status))
 
-    def _accesses(self, dma: Dma, seen: Seen, guide: ModelReplay, teller: _Teller) -> None:
+    def _accesses(self, dma: Dma, seen: Seen, guide: ModelReplay, teller: Teller) -> None:
         """Tell of the accesses of a DMA operation, from what it left behind."""
         low, high = seen.record
         sid = self.qemu.sid(dma.device)
@@ -385,102 +377,3 @@ def _suppressed(candidate: Candidate, dialect: Dialect) -> bool:
     if unqualified and dialect.context_reserved_unqualified:
         return False
     return candidate.fault_disable and (known is None or known.qualified)
-
-
-class _Teller:
-    """Tell models what happened, and let them fetch what a unit may have fetched.
-
-    A unit may read context and PASID entries before anything needs them (VT-d specification 6.1).
-    QEMU does so when an invalidation or GCMD makes it look at them again.
-    """
-
-    def __init__(self, models: list[ModelReplay], sids: Sequence[int], slot: int) -> None:
-        self.models, self._sids, self._slot = models, list(dict.fromkeys(sids)), slot
-        self.history = History(sids)
-        self.events: list[Event] = []
-        self.ways: dict[int, list[Candidate]] = {}
-        """What each access of a step could have been, by the number of its event."""
-        self._queued: list[tuple[int, ...]] = []
-
-    def access(self, access: Access) -> None:
-        """Take note of an access that is about to be told of."""
-        self.history.accessed(self.models[0], access.sid)
-        request = Request(access.sid, None, access.iova, access.kind)
-        self.ways[len(self.events)] = self.models[0].unit.translator.candidates(request)
-
-    def tell(self, *events: Event) -> None:
-        """Apply events."""
-        for event in events:
-            self.events.append(event)
-            for model in self.models:
-                model.apply(event)
-            if isinstance(event, Access) and isinstance(event.outcome, Translation):
-                if event.outcome.address != LOST:
-                    place = event.outcome.address | event.iova & event.outcome.mask
-                    self._cached(event, place)
-
-    def guess(self, access: Access) -> None:
-        """Apply an access that left nothing: whatever it may have used may be cached now."""
-        self.tell(access)
-        self._cached(access, None)
-
-    def _cached(self, access: Access, place: int | None) -> None:
-        """Let models keep what a stale entry gave, if it led to a place (or at all)."""
-        for way in self.ways.get(len(self.events) - 1, ()):
-            given = way.outcome
-            if not isinstance(given, Translation) or not way.cache or way.domain < 0:
-                continue
-            if way.steps and place in (None, given.address | access.iova & given.mask):
-                for model in self.models:
-                    _keep(model, access, way, given)
-
-    def stores(self, stores: Sequence[Store]) -> None:
-        """Take note of the descriptors among stores."""
-        self._queued = descriptors(stores, self._slot)
-
-    def write(self, write: RegWrite) -> None:
-        """Apply a register write and what comes with it."""
-        self.tell(write)
-        self.history.written(self.models[0], write, self._queued)
-        if write.offset in _FETCHING:
-            for model in self.models:
-                for sid in self._sids:
-                    _fetch(model, sid)
-
-
-def _keep(model: ModelReplay, access: Access, way: Candidate, given: Translation) -> None:
-    """Keep a translation under the domain that it was made for."""
-    unit, last = model.unit, way.steps[-1]
-    if last.role not in (Role.SECOND_STAGE, Role.FIRST_STAGE):
-        return
-    pasid = NO_PASID if last.role == Role.SECOND_STAGE else _pasid_of(model, access.sid)
-    tag = (way.domain, pasid, int(last.role))
-    leaf = CachedTranslation(given, ALL_RIGHTS, way.steps, unit.event)
-    unit.caches.add_translation(tag, given.mask.bit_length(), access.iova, leaf)
-    unit.remember(access.sid, tag)
-
-
-def _pasid_of(model: ModelReplay, sid: int) -> int:
-    """Return the PASID that a source used last for the first stage."""
-    return next((tag[1] for tag in model.unit.tags(sid) if tag[1] != NO_PASID), 0)
-
-
-def _fetch(model: ModelReplay, sid: int) -> None:
-    """Keep the entries of a source as they are now."""
-    unit = model.unit
-    translator, event = unit.translator, unit.event
-    lookup = translator.lookup
-    context = lookup.context(sid)
-    if not translator.enabled or isinstance(context, Blocked):
-        return
-    if lookup.mode == TTM_LEGACY:
-        domain = lookup.legacy_root(context.words).domain
-        unit.caches.add_context(sid, CachedWords(context.words, context.steps, event, domain))
-        return
-    unit.caches.add_context(sid, CachedWords(context.words, context.steps, event, -1))
-    number = lookup.effective_pasid(context.words, None)
-    entry = lookup.pasid(context, None)
-    if not isinstance(entry, Blocked):
-        domain = lookup.scalable_root(context.words, entry, number, False).domain
-        kept = CachedWords(entry.words, entry.steps, event, domain)
-        unit.caches.add_pasid(sid, number, kept)

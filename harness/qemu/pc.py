@@ -29,7 +29,8 @@ _QMP_SECONDS: Final = 20.0
 class Pc:
     """Run a PC (q35, TCG, stopped) with some devices, set up as firmware would.
 
-    devices are the values of -device options. Use as a context manager, or close.
+    devices are the values of -device options, words are more options, and inherited are the files
+    that these name. Use as a context manager, or close.
     """
 
     machine: Machine
@@ -37,7 +38,12 @@ class Pc:
     config: Ports
 
     def __init__(
-        self, devices: Sequence[str], program: str = PROGRAM, ram_size: int = RAM_SIZE
+        self,
+        devices: Sequence[str],
+        program: str = PROGRAM,
+        ram_size: int = RAM_SIZE,
+        words: Sequence[str] = (),
+        inherited: Sequence[int] = (),
     ) -> None:
         self._cleanup = contextlib.ExitStack()
         self._memory = os.memfd_create("dmarewind-ram", os.MFD_CLOEXEC)
@@ -53,6 +59,8 @@ class Pc:
         ]
         for device in devices:
             self._command += ["-device", device]
+        self._command += words
+        self._inherited = [self._memory, *inherited]
         self._run = contextlib.ExitStack()
         self.starts = 0
         try:
@@ -70,7 +78,7 @@ class Pc:
             number = theirs.fileno()
             words = [*self._command, "-chardev", f"socket,id=control,fd={number}"]
             words += ["-qmp", "chardev:control"]
-            session = Session(words, [number, self._memory])
+            session = Session(words, [number, *self._inherited])
         self._run.callback(session.close)
         self.machine, self._process = session.machine, session.process
         self._control = ours
@@ -90,6 +98,10 @@ class Pc:
     def version(self) -> tuple[int, ...]:
         """Return the version of this QEMU."""
         return self._connected().version
+
+    def monitor(self, line: str) -> str:
+        """Run a command of QEMU's human monitor and return what it prints."""
+        return self._connected().monitor(line)
 
     def _connected(self) -> Qmp:
         if self._qmp is None:

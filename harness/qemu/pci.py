@@ -71,6 +71,12 @@ class Ports:
         self._machine = machine
         self._written: dict[tuple[int, int], list[str]] = {}
 
+    @staticmethod
+    def write(function: int, offset: int, size: int, value: int) -> list[str]:
+        """Return the commands that write 1, 2 or 4 bytes."""
+        select = qtest.out(0xCF8, 4, 1 << 31 | function << 8 | offset & 0xFC)
+        return [select, qtest.out(0xCFC + (offset & 3), size, value)]
+
     def load(self, function: int, offset: int, size: int) -> int:
         """Read 1, 2 or 4 bytes."""
         select = qtest.out(0xCF8, 4, 1 << 31 | function << 8 | offset & 0xFC)
@@ -79,8 +85,7 @@ class Ports:
 
     def store(self, function: int, offset: int, size: int, value: int) -> None:
         """Write 1, 2 or 4 bytes."""
-        select = qtest.out(0xCF8, 4, 1 << 31 | function << 8 | offset & 0xFC)
-        lines = [select, qtest.out(0xCFC + (offset & 3), size, value)]
+        lines = self.write(function, offset, size, value)
         # The last value counts, at the place of the last write.
         self._written.pop((function, offset), None)
         self._written[function, offset] = lines

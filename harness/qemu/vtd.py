@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from decoders.events import AccessKind, RegWrite, Store
+from decoders.events import AccessKind, Event, RegWrite, Store
 from decoders.vtd.registers import (
     CAP,
     ECAP,
@@ -27,8 +27,10 @@ from harness.errors import HarnessError
 from harness.qemu import qtest
 from harness.qemu.dma import DmaDevice, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
+from harness.qemu.msi import Msi, senders
 from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
 from harness.qemu.qtest import Machine
+from harness.qemu.trace_lines import TraceLines
 
 REGISTERS: Final = 0xFED9_0000
 """Where QEMU's unit has its registers (Q35_HOST_BRIDGE_IOMMU_ADDR)."""
@@ -45,12 +47,21 @@ DEVICES: Final = (
 )
 """Two on the root bus, two behind a conventional bridge that share an id, one on a port."""
 
+SENDERS: Final = ("edu,addr=8", "edu,bus=bridge,addr=5")
+"""What sends interrupts, where these are remapped: one that nothing shares its id with, and one
+whose messages carry the bridge's."""
+
+_SAID: Final = ("vtd_ir_remap_msi_req", "vtd_ir_remap_msi", "vtd_irq_generate")
+"""Trace events of interrupt requests and of the unit's own interrupts: nothing else shows them."""
+
 MACHINES: Final[dict[str, dict[str, str]]] = {
     "legacy": {"aw-bits": "48"},
     "narrow": {"aw-bits": "39"},
     "second-stage": {"aw-bits": "48", "scalable": "on"},
     "first-stage": {"aw-bits": "48", "scalable": "on", "first-stage": "on"},
     "snoop": {"aw-bits": "48", "snoop-control": "on", "fs1gp": "off"},
+    "remapping": {"aw-bits": "48", "intremap": "on"},
+    "extended": {"aw-bits": "48", "intremap": "on", "eim": "on", "scalable": "on"},
 }
 """Options of intel-iommu by the name of a machine."""
 
@@ -74,8 +85,8 @@ def options(program: str, machine: str) -> str:
     Errors: HarnessError when it has no intel-iommu, or not with what the machine needs.
     """
     known = _known_options(program)
-    words = ["intel-iommu", "intremap=off"]
-    for option, value in MACHINES[machine].items():
+    words = ["intel-iommu"]
+    for option, value in ({"intremap": "off"} | MACHINES[machine]).items():
         name = next((n for n in _NAMES.get(option, (option,)) if n in known), None)
         if name is None:
             raise HarnessError(f"{program} has no intel-iommu with {option}")
@@ -126,8 +137,8 @@ class Seen:
     """Hold what came of a step.
 
     reads are the values asked for, behind the register writes; before is FSTS just before the
-    DMA. Behind it follow FSTS, the fault record as (low, high) and what DMA changed in the pool, as
-    address and content.
+    DMA or the message. Behind it follow FSTS, the fault record as (low, high) and what DMA changed
+    in the pool, as address and content.
     """
 
     reads: list[int]
@@ -135,6 +146,8 @@ class Seen:
     status: int
     record: tuple[int, int]
     landed: list[tuple[int, bytes]]
+    said: list[Event]
+    """Interrupt requests, without and with what became of them, and interrupts of the unit."""
 
 
 class VtdQemu:
@@ -143,10 +156,17 @@ class VtdQemu:
     def __init__(self, machine: str, program: str = PROGRAM) -> None:
         self._cleanup = contextlib.ExitStack()
         self.option = options(program, machine)
-        self._pc = self._cleanup.enter_context(Pc((self.option, *DEVICES), program))
+        self._said = TraceLines(_SAID)
+        self._cleanup.callback(self._said.close)
+        remaps = MACHINES[machine].get("intremap") == "on"
+        self.words = (self.option, *DEVICES, *(SENDERS if remaps else ()))
         try:
+            more, files = self._said.options, [self._said.file]
+            pc = Pc(self.words, program, words=more, inherited=files)
+            self._pc = self._cleanup.enter_context(pc)
             self.pool = Pool(self._pc.ram, POOL_START, POOL_PAGES)
             self.devices: list[DmaDevice] = dma_devices(self._pc)
+            self.senders = senders(self._pc)
             load = self._pc.machine.load
             self.unit_version = load(REGISTERS + VER.offset, VER.size)
             self.capability = load(REGISTERS + CAP.offset, CAP.size)
@@ -183,20 +203,28 @@ class VtdQemu:
         """Return the source id of a device's DMA."""
         return self.devices[device].function.requester
 
+    def monitor(self, line: str) -> str:
+        """Run a command of QEMU's human monitor."""
+        return self._pc.monitor(line)
+
     def restart(self) -> None:
         """Start a QEMU that has ended anew."""
         self._pc.start()
         self.devices = dma_devices(self._pc)
+        self.senders = senders(self._pc)
         self._known.clear()
 
     def reset(self) -> None:
         """Reset the whole system; RAM is zero but for the marks of the pool."""
         self._pc.reset()
         prepare(self._pc, self.devices)
+        for sender in self.senders:
+            sender.reset()
         self._pc.ram[:POOL_START] = bytes(POOL_START)
         self.pool.restore()
         lines = [line for device in self.devices for line in device.prepare()]
         self._log = [*self._pc.config.again(), *lines]
+        self._said.events()
 
     def step(
         self,
@@ -204,8 +232,9 @@ class VtdQemu:
         writes: Sequence[RegWrite],
         reads: Sequence[tuple[int, int]],
         dma: Dma | None,
+        msi: Msi | None = None,
     ) -> Seen:
-        """Store, write registers, read some, do DMA, and see what came of it."""
+        """Store, write registers, read some, do DMA or send a message, and see what came of it."""
         ram = self._pc.ram
         for store in stores:
             ram[store.address : store.address + store.size] = store.value.to_bytes(
@@ -215,6 +244,8 @@ class VtdQemu:
         lines += [_register_read(place) for place in reads]
         lines.append(self._before)
         lines += self.lines(dma)
+        if msi is not None:
+            lines += self.senders[msi.sender].lines(msi.address, msi.data)
         lines += self.after
         self._log += stores
         self._log += lines
@@ -223,7 +254,8 @@ class VtdQemu:
         read = [int(answer, 16) for answer in answers[first : first + len(reads)]]
         before = int(answers[first + len(reads)], 16)
         status, low, high = (int(answer, 16) for answer in answers[-3:])
-        return Seen(read, before, status, (low, high), self.pool.changes())
+        landed, said = self.pool.changes(), self._said.events()
+        return Seen(read, before, status, (low, high), landed, said)
 
     def memory(self, address: int, size: int) -> bytes:
         """Return what RAM holds."""

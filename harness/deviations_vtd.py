@@ -354,6 +354,71 @@ DEVIATIONS: Final = (
         "vtd_handle_fsts_write",
         members=("resumes_after_queue_error",),
     ),
+    VtdDeviation(
+        "compatibility-format-passes",
+        "5.1.2.1",
+        "messages of the compatibility format pass whatever GCMD.CFI and IRTA.EIME say",
+        "vtd_interrupt_remap_msi",
+        members=("compatibility_format_passes",),
+    ),
+    VtdDeviation(
+        "compatibility-format-status",
+        "11.4.4.1",
+        "GCMD.CFI is ignored: GSTS.CFIS stays 0",
+        "vtd_handle_gcmd_write",
+        subject=("GSTS",),
+        notes=_notes("CFI"),
+    ),
+    VtdDeviation(
+        "subhandle-checked-last",
+        "5.1.4.1",
+        "reserved data bits of a message with a subhandle are found behind what its entry says, and "
+        "recorded without its index",
+        "vtd_interrupt_remap_msi",
+        members=("request_data_checked_last",),
+    ),
+    VtdDeviation(
+        "interrupt-index-wraps",
+        "5.1.3",
+        "the sum of handle and subhandle is cut to 16 bits",
+        "vtd_interrupt_remap_msi (uint16_t index)",
+        members=("interrupt_index_wraps",),
+    ),
+    VtdDeviation(
+        "interrupt-destination-unchecked",
+        "9.10",
+        "bits of a destination that an xAPIC id has no use for are not checked",
+        "vtd_irte_get",
+        members=("interrupt_destination_checked",),
+    ),
+    VtdDeviation(
+        "posted-entry-remaps",
+        "9.10",
+        "IM of an interrupt entry is not looked at: one that posts remaps, though CAP.PI is 0",
+        "vtd_irte_get",
+        members=("posted_taken_for_remapped",),
+    ),
+    VtdDeviation(
+        "handle-mask-unchecked",
+        "6.5.2.7",
+        "an interrupt-entry invalidation with IM above ECAP.MHMV is no error",
+        "vtd_process_inv_iec_desc",
+        members=("handle_mask_checked",),
+    ),
+    VtdDeviation(
+        "nested-refused",
+        "9.6",
+        "PGTT 3 is refused (0x5b)",
+        "vtd_pe_type_check",
+        members=("nested_unsupported",),
+    ),
+    VtdDeviation(
+        "context-domain-ignored",
+        "6.5.2.1",
+        "a device-selective invalidation takes no notice of the domain id",
+        "vtd_context_device_invalidate",
+        members=("device_selective_ignores_domain",),
+    ),
 )
 
 

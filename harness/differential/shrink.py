@@ -39,6 +39,8 @@ def shrunk(steps: Sequence[Step], slot: int, check: Check) -> list[Step]:
     for index in range(len(kept)):
         if kept[index].dma is not None and lighter(index, replace(kept[index], dma=None)):
             kept[index] = replace(kept[index], dma=None)
+        if kept[index].msi is not None and lighter(index, replace(kept[index], msi=None)):
+            kept[index] = replace(kept[index], msi=None)
     for index in range(len(kept)):
         kept[index] = _with_fewer_stores(kept[index], partial(lighter, index))
     return relocated(kept, slot)

@@ -57,6 +57,7 @@ _CONTEXT_CACHE: Final = 1
 _CONTEXT_INVALIDATION: Final = layout(ContextCacheInvalidation)
 _CCMD: Final = layout(vtd.ContextCommand)
 _BY_DEVICE: Final = 3
+_SRTP: Final = layout(vtd.GlobalCommand)["srtp"].mask
 
 
 def passing(guide: ModelReplay, sid: int) -> bool:
@@ -83,6 +84,7 @@ class History:
         self._sids = tuple(dict.fromkeys(sids))
         self._passed: set[int] = set()
         self._flushed: set[int] = set()
+        self._enabled = False
         self.queued: list[tuple[int, ...]] = []
 
     def written(self, guide: ModelReplay, write: RegWrite, queued: list[tuple[int, ...]]) -> None:
@@ -90,8 +92,10 @@ class History:
         kinds = {descriptor_type(words[0]) for words in queued}
         if write.offset == vtd.IQT.offset:
             self.queued = queued
+        before, self._enabled = self._enabled, guide.unit.translator.enabled
+        switched = self._enabled != before
         for sid in self._sids:
-            if self._looked_at(sid, write, queued):
+            if switched or self._looked_at(sid, write, queued):
                 self._flushed.discard(sid)
                 self._passed.discard(sid)
                 if passing(guide, sid):
@@ -103,7 +107,7 @@ class History:
     def _looked_at(sid: int, write: RegWrite, queued: list[tuple[int, ...]]) -> bool:
         """Say whether a write makes the unit look at the context entry of a source anew."""
         if write.offset == vtd.GCMD.offset:
-            return True
+            return bool(write.value & _SRTP)
         if write.offset == vtd.CCMD.offset:
             value = (write.value,)
             device = _CCMD["cirg"].get(value) == _BY_DEVICE
@@ -133,6 +137,8 @@ class History:
             if kind == 5 and not _WAIT["sw"].get(words) and not _WAIT["iflag"].get(words):
                 fences = _WAIT["fn"].get(words)
                 found.add("wait that only fences" if fences else "wait that asks for nothing")
+        if guide.unit.remapper.compatibility:
+            found.add("CFI")
         if access is None:
             return found
         if access.sid in self._passed:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from decoders.events import Access, Event, RegWrite, Role, Store, Translation
+from decoders.events import (
+    Access,
+    Event,
+    Interrupt,
+    RegWrite,
+    Role,
+    StatusWrite,
+    Store,
+    Translation,
+)
 from decoders.vtd import registers as vtd
 from harness.differential.situation import LOST, History, descriptors
 from harness.model.caches import CachedTranslation, CachedWords
@@ -31,6 +40,8 @@ class Teller:
         self.events: list[Event] = []
         self.ways: dict[int, list[Candidate]] = {}
         """What each access of a step could have been, by the number of its event."""
+        self.pending: list[StatusWrite | Interrupt] = []
+        """What the unit was seen doing in a step, but not when."""
         self._queued: list[tuple[int, ...]] = []
 
     def access(self, access: Access) -> None:
@@ -45,10 +56,24 @@ class Teller:
             self.events.append(event)
             for model in self.models:
                 model.apply(event)
+            self._seen()
             if isinstance(event, Access) and isinstance(event.outcome, Translation):
                 if event.outcome.address != LOST:
                     place = event.outcome.address | event.iova & event.outcome.mask
                     self._cached(event, place)
+
+    def _seen(self) -> None:
+        """Tell of what is pending where the first model expects it."""
+        while self.pending and (due := self.models[0].due()) in self.pending:
+            assert isinstance(due, StatusWrite | Interrupt)
+            self.pending.remove(due)
+            self.tell(due)
+
+    def rest(self, kind: type[StatusWrite] | type[Interrupt]) -> None:
+        """Tell of what is pending of a kind, though nothing expects it."""
+        for seen in [one for one in self.pending if isinstance(one, kind)]:
+            self.pending.remove(seen)
+            self.tell(seen)
 
     def guess(self, access: Access) -> None:
         """Apply an access that left nothing: whatever it may have used may be cached now."""

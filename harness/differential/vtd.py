@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from random import Random
 from typing import Final
 
@@ -18,6 +18,8 @@ from decoders.events import (
     Event,
     Fault,
     FaultRecord,
+    Interrupt,
+    InterruptRequest,
     Outcome,
     RegRead,
     Reset,
@@ -37,6 +39,7 @@ from harness.deviations_vtd import (
     explanation,
     without_each,
 )
+from harness.differential.interrupts import deliver
 from harness.differential.situation import LOST, cached, situation
 from harness.differential.teller import Teller
 from harness.findings import Finding, FindingKind
@@ -47,6 +50,7 @@ from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
 from harness.model.translate import Candidate, Request
 from harness.native import available
+from harness.qemu.msi import Msi
 from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
 from harness.targets import target_named
 from harness.targets.model import ModelReplay
@@ -61,7 +65,7 @@ UNTRACED: Final = frozenset(DESCRIPTORS)
 JUDGED: Final = (FindingKind.DIVERGENCE, FindingKind.STALE_AFTER_INVALIDATION)
 """Findings about the unit; the others are about software, which is made up."""
 
-ADOPTED: Final = frozenset({"access", "fault-record"})
+ADOPTED: Final = frozenset({"access", "fault-record", "interrupt-request", "interrupt"})
 """What a judge takes over as it was, and goes on."""
 
 _RECORD: Final = layout(FaultRecordRegister)
@@ -92,6 +96,7 @@ class Totals:
     sequences: int = 0
     steps: int = 0
     accesses: int = 0
+    requests: int = 0
     records: int = 0
     seen: Counter[str] = field(default_factory=Counter)
 
@@ -124,7 +129,8 @@ def scene(qemu: VtdQemu, config: UnitConfig, avoided: Collection[str] = ()) -> S
         )
         for index, device in enumerate(qemu.devices)
     ]
-    return Scene(config, devices, POOL_START, POOL_PAGES, frozenset(avoided))
+    senders = tuple(sender.function.requester for sender in qemu.senders)
+    return Scene(config, devices, POOL_START, POOL_PAGES, senders, frozenset(avoided))
 
 
 class Differential:
@@ -238,8 +244,13 @@ class Differential:
                 totals.accesses += 1
                 outcome = type(event.outcome).__name__.lower()
                 totals.seen[f"{event.kind.name.lower()} {outcome}"] += 1
+            elif isinstance(event, InterruptRequest):
+                totals.requests += 1
+                totals.seen[f"message {type(event.outcome).__name__.lower()}"] += 1
             elif isinstance(event, FaultRecord):
                 totals.records += 1
+            elif isinstance(event, Interrupt):
+                totals.seen["interrupt of the unit"] += 1
 
     def _judged(self, name: str, events: Sequence[Event], config: UnitConfig) -> list[Finding]:
         target = target_named(name, config)
@@ -262,32 +273,36 @@ class Differential:
         choice, dma = step.dma, None
         if choice is not None:
             dma = Dma(choice.device, choice.kind, self._aligned(choice))
-        seen = self.qemu.step(step.stores, step.writes, step.reads, dma)
+        msi = None if step.msi is None else Msi(*astuple(step.msi))
+        seen = self.qemu.step(step.stores, step.writes, step.reads, dma, msi)
+        teller.pending = [
+            StatusWrite(address, value)
+            for address, value in step.waits
+            if self.qemu.memory(address, 4) == value.to_bytes(4, "little")
+        ]
+        teller.pending += [event for event in seen.said if isinstance(event, Interrupt)]
         teller.tell(*step.stores)
         teller.stores(step.stores)
         for write in step.writes:
             teller.write(write)
-        for address, value in step.waits:
-            if self.qemu.memory(address, 4) == value.to_bytes(4, "little"):
-                teller.tell(StatusWrite(address, value))
+        teller.rest(StatusWrite)
         for (offset, size), value in zip(step.reads, seen.reads, strict=True):
             teller.tell(RegRead(offset, size, value))
         teller.tell(RegRead(FSTS.offset, FSTS.size, seen.before))
         if dma is not None:
             self._accesses(dma, seen, guide, teller)
+        if step.msi is not None:
+            sid = self.scene.senders[step.msi.sender]
+            record, hidden = _recorded(seen, sid)
+            deliver(step.msi, sid, seen.said, record, hidden, guide, teller)
+        teller.rest(Interrupt)
+        if dma is not None or msi is not None:
             teller.tell(RegRead(FSTS.offset, FSTS.size, seen.status))
 
     def _accesses(self, dma: Dma, seen: Seen, guide: ModelReplay, teller: Teller) -> None:
         """Tell of the accesses of a DMA operation, from what it left behind."""
-        low, high = seen.record
         sid = self.qemu.sid(dma.device)
-        record = None
-        if high & _F and not seen.before & _PPF:
-            record = FaultRecord(0, low, high & ~_F)
-        # A fault does not show beside an earlier one of the same source, nor after an overflow.
-        hidden = bool(seen.before & _PFO or seen.status & _PFO)
-        if seen.before & _PPF and _RECORD["sid"].get((low, high)) == sid:
-            hidden = True
+        record, hidden = _recorded(seen, sid)
         # An overflow says that one did fault.
         overflowed = bool(seen.status & _PFO and not seen.before & _PFO)
         both = self.qemu.devices[dma.device].model == "i82559er"
@@ -367,6 +382,18 @@ class Differential:
                 )
                 return Finding(number, FindingKind.DIVERGENCE, "table", observed, (permitted,))
         return None
+
+
+def _recorded(seen: Seen, sid: int) -> tuple[FaultRecord | None, bool]:
+    """Return the record that a step made, if any, and whether a fault of a source shows none.
+
+    It does not beside an earlier one of the same source, nor after an overflow.
+    """
+    low, high = seen.record
+    hidden = bool(seen.before & _PFO or seen.status & _PFO)
+    if seen.before & _PPF:
+        return None, hidden or _RECORD["sid"].get(seen.record) == sid
+    return FaultRecord(0, low, high & ~_F) if high & _F else None, hidden
 
 
 def _suppressed(candidate: Candidate, dialect: Dialect) -> bool:

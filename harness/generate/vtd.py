@@ -24,6 +24,7 @@ from decoders.vtd.descriptors import (
 )
 from decoders.vtd.registers import fault_record_offset, iotlb_offset, iva_offset
 from harness.generate.vtd_edits import edited
+from harness.generate.vtd_interrupts import Interrupts
 from harness.generate.vtd_steps import ALWAYS, DmaChoice, Scene, Step, scene_page
 from harness.generate.vtd_tables import (
     NEAR,
@@ -37,7 +38,7 @@ from harness.generate.vtd_tables import (
     packed,
 )
 
-_TE, _SRTP, _QIE = 1 << 31, 1 << 30, 1 << 26
+_TE, _SRTP, _QIE, _IRE, _SIRTP, _CFI = 1 << 31, 1 << 30, 1 << 26, 1 << 25, 1 << 24, 1 << 23
 _WIDE_QUEUE: Final = 1 << 11
 _SCALABLE: Final = 1 << 10
 _QUEUE_BYTES: Final = 4096
@@ -94,6 +95,7 @@ class Generator:
             (self._register, 2),
             (self._enable, 2),
             (self._reroot, 2),
+            (self._interrupt, 25 if scene.senders else 0),
         )
         self._kinds = [kind for kind, _ in kinds]
         self._weights = [weight for _, weight in kinds]
@@ -110,6 +112,9 @@ class Generator:
         )
         self.slot = 32 if self._wide else 16
         self._level = _TE | (_QIE if self._queued else 0)
+        self._interrupts = Interrupts(scene.senders, random) if scene.senders else None
+        if self._interrupts and random.random() < 0.9:
+            self._level |= _IRE
         made = self._start()
         while len(made) < steps:
             (kind,) = random.choices(self._kinds, self._weights)
@@ -138,6 +143,11 @@ class Generator:
                 RegWrite(vtd.IQA.offset, 8, queue),
                 RegWrite(vtd.GCMD.offset, 4, _QIE),
             ]
+        if self._interrupts:
+            stores += self._interrupts.start()
+            writes += [RegWrite(vtd.IRTA.offset, 8, self._interrupts.root)]
+            level = _QIE if self._queued else 0
+            writes += [RegWrite(vtd.GCMD.offset, 4, level | _SIRTP)]
         first = Step("tables", tuple(stores), tuple(writes), (*ALWAYS, (vtd.GSTS.offset, 4)))
         enable = RegWrite(vtd.GCMD.offset, 4, self._level)
         return [first, *self._flushed("flush", (), self._everything()), self._written([enable])]
@@ -227,8 +237,7 @@ class Generator:
         offset, size = random.choice(_WRITTEN)
         if offset in _HALVES and "wide-register-write" in self._scene.avoided:
             size = 4
-        # Event messages stay masked: nobody would take them.
-        value = random.getrandbits(8 * size) | 1 << 31
+        value = random.getrandbits(8 * size) | random.getrandbits(1) << 31
         if offset == vtd.FSTS.offset:
             value = random.choice((0, _PFO, 0xFF))
         if offset in (vtd.FEADDR.offset, vtd.IEADDR.offset):
@@ -237,8 +246,10 @@ class Generator:
         # Of two registers that one write reaches, the upper may or may not be written (11.2).
         whole = offset == vtd.RTADDR.offset
         reads = (*ALWAYS, (offset, size if whole else 4))
-        writes = (RegWrite(offset, size, value),)
-        steps = [Step("register", (), writes, reads, self._dma())]
+        writes = [RegWrite(offset, size, value)]
+        if offset in _HALVES and size == 8 and offset != vtd.IEADDR.offset:
+            writes.insert(0, RegWrite(offset + 4, 4, value >> 32))
+        steps = [Step("register", (), tuple(writes), reads, self._dma())]
         if offset == vtd.RTADDR.offset:
             # It counts with the next SRTP only.
             root = self.tables.root | (_SCALABLE if self.tables.scalable else 0)
@@ -270,6 +281,35 @@ class Generator:
             )
             steps += self._flushed("flush", (), self._everything())
         return steps
+
+    def _interrupt(self) -> list[Step]:
+        """Change the interrupt table or how it is used, and send a message."""
+        random, interrupts = self._random, self._interrupts
+        assert interrupts is not None
+        draw = random.random()
+        if draw < 0.3:
+            return [Step("message", (), self._clear(), ALWAYS, msi=interrupts.request())]
+        if draw < 0.37:
+            if random.random() < 0.3:
+                self._level ^= _CFI if random.random() < 0.2 else _IRE
+            level = RegWrite(vtd.GCMD.offset, 4, self._level)
+            return [self._written([level], dma=False), self._message((), None)]
+        if draw < 0.45:
+            stores, writes = interrupts.moved()
+            writes.append(RegWrite(vtd.GCMD.offset, 4, self._level | _SIRTP))
+            step = replace(self._written(writes, dma=False), stores=tuple(stores))
+            return [step, self._message((), None)]
+        stores, index = interrupts.edit()
+        return [self._message(stores, index)]
+
+    def _message(self, stores: Sequence[Store], index: int | None) -> Step:
+        """Return a step that stores, invalidates an entry, or all, and sends a message."""
+        assert self._interrupts is not None
+        msi = self._interrupts.request(index)
+        dropped = self._interrupts.dropping(index or 0)
+        if not self._queued:
+            return Step("message", tuple(stores), self._clear(), ALWAYS, msi=msi)
+        return replace(self._queue("message", stores, dropped, None, True), dma=None, msi=msi)
 
     # -- edits -------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from decoders.events import AccessKind, RegWrite, Store
 from decoders.vtd import registers as vtd
+from harness.generate.vtd_interrupts import MsiChoice
 from harness.generate.vtd_tables import PAGE
 from harness.model.config import UnitConfig
 
@@ -34,6 +35,8 @@ class Scene:
     devices: Sequence[Device]
     pool_start: int
     pool_pages: int
+    senders: Sequence[int] = ()
+    """Source ids of what can send messages."""
     avoided: frozenset[str] = frozenset()
     """Ids of known crashes (harness.deviations_vtd) to keep away from."""
 
@@ -49,7 +52,7 @@ class DmaChoice:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Hold stores, the register writes behind them, registers to read, and DMA at the end.
+    """Hold stores, the register writes behind them, registers to read, DMA or a message at the end.
 
     waits are the status writes that were asked for, as address and value.
     """
@@ -60,6 +63,7 @@ class Step:
     reads: tuple[tuple[int, int], ...] = ALWAYS
     dma: DmaChoice | None = None
     waits: tuple[tuple[int, int], ...] = ()
+    msi: MsiChoice | None = None
 
 
 def scene_page(scene: Scene, random: Random) -> int:

@@ -71,6 +71,10 @@ class EventReplay(ABC):
         """Return the findings so far."""
         return self._kept.findings
 
+    def due(self) -> Observation | None:
+        """Return what the unit did that no event has shown yet, the first of it."""
+        return self._expected[0][1] if self._expected else None
+
     def _lose(self) -> None:
         """Judge nothing until a reset: what was lost may be a store, a command or an answer."""
         self._expected.clear()

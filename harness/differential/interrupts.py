@@ -1,0 +1,56 @@
+"""Tell of an interrupt request: what QEMU says it made of it, and the fault record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from decoders.events import Event, Fault, FaultRecord, InterruptRequest
+from decoders.layout import layout
+from decoders.vtd.faults import INTERRUPT_REASONS, FaultRecordRegister
+from harness.differential.teller import Teller
+from harness.generate.vtd_interrupts import MsiChoice
+from harness.model.interrupts import InterruptMessage
+from harness.targets.model import ModelReplay
+
+_REASON = layout(FaultRecordRegister)["fr"]
+
+
+def deliver(
+    msi: MsiChoice,
+    sid: int,
+    said: Sequence[Event],
+    record: FaultRecord | None,
+    hidden: bool,
+    guide: ModelReplay,
+    teller: Teller,
+) -> None:
+    """Tell of a message and what became of it.
+
+    said are QEMU's lines; hidden says that a fault would leave no record now.
+    """
+    lines = [event for event in said if isinstance(event, InterruptRequest)]
+    arrived = [line for line in lines if (line.address, line.data) == (msi.address, msi.data)]
+    request = InterruptRequest(sid, msi.address, msi.data, None)
+    outcome = next((line.outcome for line in arrived if line.outcome is not None), None)
+    if outcome is None and record is not None:
+        reason = _REASON.get((record.low, record.high))
+        if reason in INTERRUPT_REASONS:
+            outcome = Fault(reason)
+    if outcome is None:
+        outcome = _refusal(guide, request, hidden) if arrived else Fault(0)
+    teller.tell(InterruptRequest(sid, msi.address, msi.data, outcome))
+    if record is not None:
+        teller.tell(record)
+
+
+def _refusal(guide: ModelReplay, request: InterruptRequest, hidden: bool) -> Fault:
+    """Return what a refusal without a record may have been: one that leaves none, if there is."""
+    message = InterruptMessage(request.sid, request.address, request.data)
+    permitted, _, _ = guide.unit.remapper.permitted(message)
+    faults = [one for one in permitted if isinstance(one.outcome, Fault)]
+    for one in sorted(faults, key=lambda one: not one.fault_disable):
+        assert isinstance(one.outcome, Fault)
+        if hidden or one.fault_disable:
+            return one.outcome
+    # The record that the model makes of it will be missing; without a fault any is one too many.
+    return next((one.outcome for one in faults if isinstance(one.outcome, Fault)), Fault(0))

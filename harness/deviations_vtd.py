@@ -10,75 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from typing import Final
 
 from harness.deviations import Crash
-from harness.model.dialects import SPECIFICATION, Dialect
+from harness.differential.deviation import NO_RECORD, Situation, VtdDeviation
+from harness.model.dialects import Dialect
 
 _FIXED_11: Final = (10, 0)
 """The last version measured that lacks what 11.1 has."""
-
-NO_RECORD: Final = "lost"
-"""An access that lands nowhere and leaves no fault record, as `observed` of a condition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """Describe a finding by facts: words for its subject, what was seen and what was permitted.
-
-    observed and permitted are `fault 0xNN`, `translation`, `identity`, `lost` or a number; notes
-    are harness.differential.situation's.
-    """
-
-    subject: str
-    observed: str
-    permitted: frozenset[str]
-    notes: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class VtdDeviation:
-    """Describe one deviation.
-
-    since and last are the first and the last version that have it, () where all measured do.
-
-    It shows as members of a dialect, or where subject, observed, permitted (one of each, where any
-    are given) and notes (all) fit a finding.
-    """
-
-    id: str
-    section: str
-    what: str
-    source: str
-    fixed: str = ""
-    since: tuple[int, ...] = ()
-    last: tuple[int, ...] = ()
-    members: tuple[str, ...] = ()
-    subject: tuple[str, ...] = ()
-    observed: tuple[str, ...] = ()
-    permitted: tuple[str, ...] = ()
-    notes: frozenset[str] = frozenset()
-
-    def concerns(self, version: tuple[int, ...]) -> bool:
-        """Say whether a version has it."""
-        too_old = version[: len(self.since)] < self.since
-        return not too_old and (not self.last or version[: len(self.last)] <= self.last)
-
-    def explains(self, found: Situation, version: tuple[int, ...]) -> bool:
-        """Say whether a finding about a version is this deviation."""
-        if self.members or not self.concerns(version):
-            return False
-        return (
-            found.subject in self.subject
-            and (not self.observed or found.observed in self.observed)
-            and (not self.permitted or bool(found.permitted.intersection(self.permitted)))
-            and self.notes <= found.notes
-        )
-
-    def without(self, dialect: Dialect) -> Dialect:
-        """Return a dialect that follows the specification in this."""
-        return replace(dialect, **{name: getattr(SPECIFICATION, name) for name in self.members})
 
 
 def _notes(*names: str) -> frozenset[str]:
@@ -372,7 +312,7 @@ DEVIATIONS: Final = (
     VtdDeviation(
         "subhandle-checked-last",
         "5.1.4.1",
-        "reserved data bits of a message with a subhandle are found behind what its entry says, and "
+        "reserved data bits of a message with a subhandle are looked at behind its entry, and "
         "recorded without its index",
         "vtd_interrupt_remap_msi",
         members=("request_data_checked_last",),

@@ -20,7 +20,7 @@ from decoders.events import (
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import ContextCacheInvalidation, InvalidationWait, descriptor_type
-from harness.deviations_vtd import NO_RECORD, Situation
+from harness.differential.deviation import NO_RECORD, Situation
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd_tables import QUEUE
 from harness.model.caches import CachedTranslation

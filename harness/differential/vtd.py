@@ -31,14 +31,8 @@ from decoders.layout import layout
 from decoders.vtd.descriptors import DESCRIPTORS
 from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
 from decoders.vtd.registers import FSTS, FaultStatus
-from harness.deviations_vtd import (
-    SEVERAL,
-    Situation,
-    VtdDeviation,
-    crashes_of,
-    explanation,
-    without_each,
-)
+from harness.deviations_vtd import SEVERAL, crashes_of, explanation, without_each
+from harness.differential.deviation import Situation, VtdDeviation
 from harness.differential.interrupts import deliver
 from harness.differential.situation import LOST, cached, situation
 from harness.differential.teller import Teller
@@ -130,7 +124,7 @@ def scene(qemu: VtdQemu, config: UnitConfig, avoided: Collection[str] = ()) -> S
         for index, device in enumerate(qemu.devices)
     ]
     senders = tuple(sender.function.requester for sender in qemu.senders)
-    return Scene(config, devices, POOL_START, POOL_PAGES, senders, frozenset(avoided))
+    return Scene(config, devices, POOL_START, POOL_PAGES, frozenset(avoided), senders)
 
 
 class Differential:

@@ -16,7 +16,6 @@ from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import (
     ContextCacheInvalidation,
-    InterruptEntryCacheInvalidation,
     InvalidationWait,
     IotlbInvalidation,
     PasidCacheInvalidation,
@@ -25,6 +24,7 @@ from decoders.vtd.descriptors import (
 from decoders.vtd.registers import fault_record_offset, iotlb_offset, iva_offset
 from harness.generate.vtd_edits import edited
 from harness.generate.vtd_interrupts import Interrupts
+from harness.generate.vtd_odd import register_writes, status_writes, strange
 from harness.generate.vtd_steps import ALWAYS, DmaChoice, Scene, Step, scene_page
 from harness.generate.vtd_tables import (
     NEAR,
@@ -52,26 +52,8 @@ _CONTEXT: Final = layout(ContextCacheInvalidation)
 _IOTLB: Final = layout(IotlbInvalidation)
 _PASID: Final = layout(PasidCacheInvalidation)
 _PASID_IOTLB: Final = layout(PasidIotlbInvalidation)
-_ENTRIES: Final = layout(InterruptEntryCacheInvalidation)
 
 Words = tuple[int, ...]
-
-_ODD_PLACE, _ODD_VALUE = 0xF00, 0xFFFF_FF07
-_ODD_STATUS: Final[Words] = packed(
-    _WAIT, type=5, sw=1, iflag=1, stdata=_ODD_VALUE, staddr=STATUS + _ODD_PLACE
-)
-"""A wait that asks for both at once (6.5.2.8 allows it)."""
-
-_WRITTEN: Final = (
-    (vtd.FECTL.offset, 8), (vtd.IECTL.offset, 8), (vtd.IEADDR.offset, 8), (vtd.FEADDR.offset, 8),
-    (vtd.FECTL.offset, 4), (vtd.IECTL.offset, 4), (vtd.IEDATA.offset, 4), (vtd.FEDATA.offset, 4),
-    (vtd.ICS.offset, 4), (vtd.RTADDR.offset, 8), (vtd.RTADDR.offset, 4), (vtd.FSTS.offset, 4),
-)  # fmt: skip
-"""Registers that software may write at any time without an effect on translation."""
-
-
-_HALVES: Final = (vtd.FECTL.offset, vtd.IECTL.offset, vtd.IEADDR.offset)
-"""Registers of 32 bits at multiples of 8 with another behind them."""
 
 
 class Generator:
@@ -191,10 +173,9 @@ class Generator:
         if not self._queued:
             return self._access()
         head = self._tail
-        odd = self._strange()
+        odd = strange(self._random, self._scene.avoided, self._everything())
         step = self._queue("odd descriptor", (), [odd], None, False)
-        if odd[0] & 0x2F == _ODD_STATUS[0] & 0x2F:
-            step = replace(step, waits=((STATUS + _ODD_PLACE, _ODD_VALUE),))
+        step = replace(step, waits=status_writes(odd))
         repair: list[Store] = []
         at = head
         self._number += 1
@@ -209,51 +190,14 @@ class Generator:
         again = Step("repair", tuple(repair), writes, ALWAYS, None, ((STATUS, self._number),))
         return [step, again]
 
-    def _strange(self) -> Words:
-        random = self._random
-        avoided = "wait-write-and-interrupt" in self._scene.avoided
-        match random.choice((0, 1, 3, 4, 5, 6) if avoided else (0, 1, 2, 3, 4, 5, 6)):
-            case 0:
-                return (random.choice((0, 10, 15, 0x205, 0xE02)), 0)
-            case 1:
-                flags = random.choice(({"fn": 1}, {"iflag": 1}, {"iflag": 1, "fn": 1}, {}))
-                return packed(_WAIT, type=5, **flags)
-            case 2:
-                return _ODD_STATUS
-            case 3:
-                words = list(random.choice(self._everything()))
-                words[random.randrange(2)] |= 1 << random.randrange(4, 64)
-                return tuple(words)
-            case 4:
-                return packed(_IOTLB, type=2, g=3, did=1, am=random.choice((18, 19, 63)), addr=NEAR)
-            case 5:
-                return packed(_ENTRIES, type=4, g=random.randrange(2))
-            case _:
-                shape, kind = random.choice(((_PASID, 7), (_PASID_IOTLB, 6)))
-                return packed(shape, type=kind, g=random.randrange(4), did=1)
-
     def _register(self) -> list[Step]:
-        random = self._random
-        offset, size = random.choice(_WRITTEN)
-        if offset in _HALVES and "wide-register-write" in self._scene.avoided:
-            size = 4
-        value = random.getrandbits(8 * size) | random.getrandbits(1) << 31
-        if offset == vtd.FSTS.offset:
-            value = random.choice((0, _PFO, 0xFF))
-        if offset in (vtd.FEADDR.offset, vtd.IEADDR.offset):
-            # The upper half is there with extended interrupt mode only.
-            value &= 0xFFFF_FFFC
-        # Of two registers that one write reaches, the upper may or may not be written (11.2).
-        whole = offset == vtd.RTADDR.offset
-        reads = (*ALWAYS, (offset, size if whole else 4))
-        writes = [RegWrite(offset, size, value)]
-        if offset in _HALVES and size == 8 and offset != vtd.IEADDR.offset:
-            writes.insert(0, RegWrite(offset + 4, 4, value >> 32))
-        steps = [Step("register", (), tuple(writes), reads, self._dma())]
-        if offset == vtd.RTADDR.offset:
+        """Write to a register, which may let an interrupt of the unit go."""
+        writes, place = register_writes(self._random, self._scene.avoided)
+        steps = [Step("register", (), tuple(writes), (*ALWAYS, place), self._dma())]
+        if place[0] == vtd.RTADDR.offset:
             # It counts with the next SRTP only.
             root = self.tables.root | (_SCALABLE if self.tables.scalable else 0)
-            steps.append(self._written([RegWrite(offset, 8, root)]))
+            steps.append(self._written([RegWrite(place[0], 8, root)]))
         return steps
 
     def _enable(self) -> list[Step]:

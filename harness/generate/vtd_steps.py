@@ -35,10 +35,10 @@ class Scene:
     devices: Sequence[Device]
     pool_start: int
     pool_pages: int
-    senders: Sequence[int] = ()
-    """Source ids of what can send messages."""
     avoided: frozenset[str] = frozenset()
     """Ids of known crashes (harness.deviations_vtd) to keep away from."""
+    senders: Sequence[int] = ()
+    """Source ids of what can send messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import pytest
 
 from decoders.events import RegWrite, Store
 from decoders.vtd import registers as vtd
-from harness.deviations_vtd import DEVIATIONS, Situation, explanation, known_crash
+from harness.deviations_vtd import DEVIATIONS, explanation, known_crash
+from harness.differential.deviation import Situation
 from harness.differential.shrink import relocated, shrunk
 from harness.differential.vtd import Differential
 from harness.generate.vtd_steps import Step
@@ -25,7 +26,7 @@ qemu_only = pytest.mark.qemu
 STEPS = 60
 
 
-@pytest.fixture(scope="module", params=["legacy", "second-stage", "first-stage"])
+@pytest.fixture(scope="module", params=["legacy", "second-stage", "first-stage", "extended"])
 def machine(request: pytest.FixtureRequest) -> Iterator[VtdQemu]:
     with VtdQemu(request.param) as found:
         yield found

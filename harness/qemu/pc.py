@@ -6,6 +6,7 @@ import contextlib
 import mmap
 import os
 import socket
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -24,6 +25,7 @@ _CONVENTIONAL: Final = 0xA_0000
 """RAM that begins at 0 ends here."""
 
 _QMP_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.01
 
 
 class Pc:
@@ -49,6 +51,8 @@ class Pc:
         self._memory = os.memfd_create("dmarewind-ram", os.MFD_CLOEXEC)
         self._cleanup.callback(os.close, self._memory)
         os.ftruncate(self._memory, ram_size)
+        self._state = os.memfd_create("dmarewind-state", os.MFD_CLOEXEC)
+        self._cleanup.callback(os.close, self._state)
         self.ram = mmap.mmap(self._memory, ram_size)
         self._cleanup.callback(self.ram.close)
         self._command = [program, "-nodefaults", "-display", "none", "-S", "-accel", "tcg"]
@@ -60,7 +64,7 @@ class Pc:
         for device in devices:
             self._command += ["-device", device]
         self._command += words
-        self._inherited = [self._memory, *inherited]
+        self._inherited = [self._memory, self._state, *inherited]
         self._run = contextlib.ExitStack()
         self.starts = 0
         try:
@@ -71,21 +75,40 @@ class Pc:
 
     def start(self) -> None:
         """Start QEMU, anew when one runs or has ended; RAM keeps its content."""
+        self._launch()
+        self.config = Ports(self.machine)
+        number_buses(self.config)
+        self.setup = Setup(self.config)
+
+    def migrate(self) -> None:
+        """Let a new QEMU of the same command line take over the state; the old one ends."""
+        state = f"file:/dev/fd/{self._state}"
+        self._connected().execute("migrate", uri=state)
+        self._migrated()
+        self._launch("-incoming", state)
+        self._migrated()
+        self.config.move(self.machine)
+
+    def _migrated(self) -> None:
+        deadline = time.monotonic() + _QMP_SECONDS
+        while (status := self._connected().execute("query-migrate").get("status")) != "completed":
+            if status == "failed" or time.monotonic() > deadline:
+                raise HarnessError(f"QEMU's migration is {status}: {self._process.printed()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _launch(self, *more: str) -> None:
         self._run.close()
         ours, theirs = socket.socketpair()
         self._run.callback(ours.close)
         with theirs:
             number = theirs.fileno()
             words = [*self._command, "-chardev", f"socket,id=control,fd={number}"]
-            words += ["-qmp", "chardev:control"]
+            words += ["-qmp", "chardev:control", *more]
             session = Session(words, [number, *self._inherited])
         self._run.callback(session.close)
         self.machine, self._process = session.machine, session.process
         self._control = ours
         self._qmp: Qmp | None = None
-        self.config = Ports(self.machine)
-        number_buses(self.config)
-        self.setup = Setup(self.config)
         self.starts += 1
 
     def reset(self) -> None:

@@ -91,6 +91,10 @@ class Ports:
         self._written[function, offset] = lines
         self._machine.commands(lines)
 
+    def move(self, machine: Machine) -> None:
+        """Use another machine, which is in the state of the first."""
+        self._machine = machine
+
     def again(self) -> list[str]:
         """Return the commands that write all that was written."""
         return [line for lines in self._written.values() for line in lines]

@@ -214,6 +214,10 @@ class VtdQemu:
         self.senders = senders(self._pc)
         self._known.clear()
 
+    def migrate(self) -> None:
+        """Let a new QEMU take over the state of this one."""
+        self._pc.migrate()
+
     def reset(self) -> None:
         """Reset the whole system; RAM is zero but for the marks of the pool."""
         self._pc.reset()

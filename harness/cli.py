@@ -33,6 +33,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "replay": ("harness.replay", "apply traces to targets and compare with what was recorded"),
     "diff": ("harness.diff", "make up what software could say, and compare targets' answers"),
     "check": ("harness.check.command", "say what the software of a trace did wrong"),
+    "minimise": ("harness.minimise.command", "make a trace that shows a finding small"),
+    "export": ("harness.export.command", "write a trace as a test, a script or a bug report"),
+    "regress": ("harness.regress", "replay everything kept in a directory"),
     "completion": ("harness.completion", "print a script that completes command lines in a shell"),
 }
 """Verbs: the module that does the work (loaded when it is asked for), and a summary."""

@@ -143,7 +143,7 @@ def _walk(steps: tuple[StepTuple, ...]) -> Iterator[str]:
         position += count
 
 
-def _written(finding: Finding, event: Event | None, outcome: object) -> str:
+def written(finding: Finding, event: Event | None, outcome: object) -> str:
     """Put what is permitted, or was recorded, into words: bytes are what the finding is about."""
     if not isinstance(outcome, bytes):
         return answer(outcome, VIRTIO)
@@ -155,7 +155,8 @@ def _written(finding: Finding, event: Event | None, outcome: object) -> str:
     return f"{words}: {', '.join(found)}" if found else words
 
 
-def _missing(finding: Finding, event: Event | None) -> str | None:
+def missing_invalidation(finding: Finding, event: Event | None) -> str | None:
+    """Say which invalidation software owed, None where that is not what a finding is about."""
     if finding.kind not in (FindingKind.STALE_USE, FindingKind.UNFLUSHED):
         return None
     if isinstance(event, InterruptRequest):
@@ -192,7 +193,7 @@ def explain(finding: Finding, event_at: Callable[[int], Event | None], kind: str
     lines = [f"{finding.kind}: {named(finding.event)}", f"  {said}"]
     if finding.kind != FindingKind.PAGE_REUSE:
         observed, *permitted = (
-            _written(finding, event, outcome) if virtio else answer(outcome)
+            written(finding, event, outcome) if virtio else answer(outcome)
             for outcome in (finding.observed, *finding.permitted)
         )
         unanswered = finding.subject in _UNANSWERED
@@ -211,7 +212,7 @@ def explain(finding: Finding, event_at: Callable[[int], Event | None], kind: str
     for label, number in zip(_VIRTIO_LABELS if virtio else _LABELS, numbers, strict=True):
         if number >= 0:
             lines.append(f"  {label:<11} {named(number)}")
-    missing = _missing(finding, event)
+    missing = missing_invalidation(finding, event)
     if missing:
         lines.append(f"  missing     {missing}")
     return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Turn a trace into something that others run: qtest scripts, C, pytest files, bug reports."""

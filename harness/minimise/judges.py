@@ -1,0 +1,173 @@
+"""Who says what a trace shows: a replay on a target, two targets, or somebody else's program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from decoders.errors import DecodeError
+from decoders.events import Event, Fault, Translation
+from harness.differential.pair import BUDGETS, compare
+from harness.errors import HarnessError
+from harness.findings import Finding
+from harness.minimise.trace import Trace
+from harness.qemu.pc import PROGRAM
+from harness.qemu.process import EndedError
+from harness.replay import unit_config
+from harness.signature import (
+    DISAGREEMENT,
+    Signature,
+    of_crash,
+    of_difference,
+    of_finding,
+    without_numbers,
+)
+from harness.targets import REAL_TARGETS, Machine, real_target_named, target_named
+from harness.targets.base import ReplayTarget
+from harness.targets.qemu import endpoints_of
+
+INTERESTING: Final = Signature("test", subject="exit status 0")
+"""What a script says of a trace that still shows the finding."""
+
+SCRIPT_SECONDS: Final = 60.0
+"""Seconds that a script may take for one candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Say one thing that a trace shows; the finding is missing where nothing can be said of it."""
+
+    signature: Signature
+    finding: Finding | None = None
+
+
+class Judge(Protocol):
+    """Say what a trace shows, each signature once, in the order of the trace."""
+
+    name: str
+    repeatable: bool
+    """Whether the same trace always shows the same."""
+
+    def __call__(self, trace: Trace) -> list[Shown]:
+        """Return what a trace shows; nothing when it cannot be run.
+
+        Errors: HarnessError when the judge itself cannot do its work.
+        """
+        ...
+
+
+def _fed(target: ReplayTarget, trace: Trace) -> list[Finding]:
+    for block in trace.blocks():
+        target.feed(block)
+    target.finish()
+    return target.findings()
+
+
+def _once(shown: list[Shown]) -> list[Shown]:
+    return list({one.signature: one for one in reversed(shown)}.values())[::-1]
+
+
+def _event(trace: Trace, number: int) -> Event | None:
+    return trace.events[number] if 0 <= number < len(trace.events) else None
+
+
+class ReplayJudge:
+    """Replay on one target and take its findings."""
+
+    def __init__(self, target: str, program: str = PROGRAM) -> None:
+        self.name = target
+        self.repeatable = target not in REAL_TARGETS
+        self._program = program
+
+    def __call__(self, trace: Trace) -> list[Shown]:
+        """Return the findings."""
+        config = unit_config(trace.header)
+        try:
+            if self.repeatable:
+                found = _fed(target_named(self.name, config), trace)
+            else:
+                machine = Machine(endpoints_of(trace.events), self._program)
+                found = _fed(real_target_named(self.name, config, machine), trace)
+        except EndedError as error:
+            return [Shown(of_crash(str(error)))]
+        except (DecodeError, *BUDGETS):
+            return []
+        return _once([Shown(of_finding(one, _event(trace, one.event)), one) for one in found])
+
+
+class DisagreementJudge:
+    """Lead the model and the native core through the trace, and take where they part."""
+
+    name = "model against native"
+    repeatable = True
+
+    def __call__(self, trace: Trace) -> list[Shown]:
+        """Return the first thing that the two do not say alike."""
+        found = compare(unit_config(trace.header), trace.events)
+        if found is None:
+            return []
+        event = _event(trace, found.event)
+        model, native = _plain(found.model), _plain(found.native)
+        what = without_numbers(found.what)
+        return [Shown(of_difference(DISAGREEMENT, event, what, model, native))]
+
+
+def _plain(said: object) -> object:
+    """Return one answer as it is; of more than one answer the kind."""
+    return said if isinstance(said, Fault | Translation | int | None) else type(said).__name__
+
+
+class ScriptJudge:
+    """Ask a program: exit status 0 says that a candidate still shows the finding.
+
+    It is run in an empty directory with the file as argument, as C-Reduce's interestingness tests
+    are. write puts a candidate into a file of the form that the program wants.
+    """
+
+    repeatable = False
+
+    def __init__(
+        self,
+        script: Path,
+        file_name: str,
+        write: Callable[[Path, Trace], None],
+        seconds: float = SCRIPT_SECONDS,
+    ) -> None:
+        self.name = str(script)
+        self._script = script.resolve()
+        self._file_name = file_name
+        self._write = write
+        self._seconds = seconds
+        if not self._script.is_file() or not os.access(self._script, os.X_OK):
+            raise HarnessError(f"{script}: not a program that can be run (chmod +x)")
+
+    def __call__(self, trace: Trace) -> list[Shown]:
+        """Return INTERESTING or nothing; a script that takes too long has not said 0."""
+        with tempfile.TemporaryDirectory(prefix="dmarewind-test-") as folder:
+            path = Path(folder) / self._file_name
+            self._write(path, trace)
+            process = subprocess.Popen(
+                [str(self._script), str(path)],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                status = process.wait(self._seconds)
+            except subprocess.TimeoutExpired:
+                status = -signal.SIGKILL
+            finally:
+                # What the script started ends with it.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return [Shown(INTERESTING)] if status == 0 else []

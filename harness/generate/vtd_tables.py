@@ -160,10 +160,7 @@ class Tables:
         random, config = self._random, self.config
         first = self.stage == Role.FIRST_STAGE
         space = Space(domain, self.stage, self._levels(), self.page())
-        index = len(self.spaces)
         self.spaces.append(space)
-        tables: dict[tuple[int, int], int] = {(space.levels, 0): space.root}
-        links: dict[tuple[int, int], list[int]] = {}
         leaves: list[tuple[int, int, int]] = []
         groups = [NEAR, FAR]
         if space.levels > 3:
@@ -180,6 +177,14 @@ class Tables:
         huge = config.cap("fs1gp") if first else config.cap("sslps") & 2
         if huge and random.random() < 0.7:
             leaves.append((HUGE, 3, 0))
+        self._grow(len(self.spaces) - 1, leaves)
+
+    def _grow(self, index: int, leaves: Sequence[tuple[int, int, int]]) -> None:
+        """Map leaves (address, level, target) in a space that has a root and nothing else."""
+        space = self.spaces[index]
+        first = space.stage == Role.FIRST_STAGE
+        tables: dict[tuple[int, int], int] = {(space.levels, 0): space.root}
+        links: dict[tuple[int, int], list[int]] = {}
         for iova, level, target in leaves:
             # A large leaf leads to the pool in a part of its page.
             inside = self.pool_start & (1 << PAGE_SHIFT[level]) - 1

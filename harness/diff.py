@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from harness import diff_vtd
+from harness import diff_pair, diff_vtd
 from harness.deviations import known_crash, without_each
 from harness.differential import given
 from harness.differential.engine import MODEL, Differential, Divergence, Unit
@@ -25,6 +25,7 @@ from harness.errors import HarnessError
 from harness.explain import explain
 from harness.files import replacing
 from harness.generate.virtio import Step
+from harness.generate.vtd_machines import MACHINES as SIMULATED
 from harness.model.virtio.dialect import SPECIFICATION, dialect_named
 from harness.qemu.pc import PROGRAM
 from harness.qemu.process import EndedError
@@ -117,8 +118,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--machine",
         action="append",
-        choices=tuple(MACHINES),
-        help="with --unit vtd: which intel-iommu to have, may be repeated (default: all in turn)",
+        choices=(*MACHINES, *(name for name in SIMULATED if name not in MACHINES)),
+        metavar="NAME",
+        help="with --unit vtd: which unit to have, may be repeated (default: all in turn); with "
+        f"qemu {', '.join(MACHINES)}, else {', '.join(SIMULATED)}",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="with --unit vtd and without qemu: processes that share the work (default 1)",
     )
     parser.add_argument(
         "--program", default=PROGRAM, metavar="FILE", help="the QEMU to run (default %(default)s)"
@@ -256,7 +266,13 @@ def run(args: argparse.Namespace) -> int:
     if args.unit == VTD:
         if args.traces:
             raise HarnessError("--unit vtd makes its sequences up; `dmarewind replay` takes traces")
-        return diff_vtd.run(args, secrets.randbits(32) if args.seed is None else args.seed)
+        first = secrets.randbits(32) if args.seed is None else args.seed
+        real = QEMU in args.targets
+        known = MACHINES if real else SIMULATED
+        for name in args.machine or ():
+            if name not in known:
+                raise HarnessError(f"--machine {name}: here there are {', '.join(known)}")
+        return diff_vtd.run(args, first) if real else diff_pair.run(args, first)
     return max(_given(args, path) for path in args.traces) if args.traces else _made_up(args)
 
 

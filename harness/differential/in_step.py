@@ -203,7 +203,9 @@ class _Told:
         if isinstance(event, Access):
             before = self._of.get((event.sid, event.pasid, event.iova // PAGE), ())
             draw = self._random.random()
-            if draw < 0.5 and before:
+            if draw < 0.5:
+                if not before:
+                    return event
                 return replace(event, outcome=self._narrowed(self._random.choice(before), event))
             if draw < 0.53 and self._last:
                 return replace(event, outcome=self._random.choice(self._last))

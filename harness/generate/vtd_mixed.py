@@ -8,7 +8,7 @@ commands, and observations that a recording may have where the unit did nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Final
 
@@ -73,10 +73,10 @@ class MixedGenerator(Generator):
         super().__init__(scene, random)
         self._last: Request | None = None
         self._devices = Devices(scene, random)
-        self._interrupts = Interrupts(scene, random)
+        self._messages = Interrupts(scene, random)
         config = scene.config
         for kind, weight in (
-            (self._message, 10 if config.ecap("ir") else 1),
+            (self._remap, 10 if config.ecap("ir") else 1),
             (self._page_request, 6 if config.ecap("prs") else 1),
             (self._device_tlb, 6 if config.ecap("dt") else 1),
             (self._virtual_command, 4 if config.virtual_commands else 0),
@@ -98,22 +98,22 @@ class MixedGenerator(Generator):
             "page requests", (), self._devices.opening(self.tables.page()), self._devices.reads
         )
         pages = [self.tables.page() for _ in range(3)]
-        stores, writes = self._interrupts.opening(pages, self._level)
+        stores, writes = self._messages.opening(pages, self._level)
         steps = super()._start()
         return [*steps, begin, Step("interrupt table", stores, writes)]
 
     # -- more steps --------------------------------------------------------------------------
 
-    def _message(self) -> list[Step]:
+    def _remap(self) -> list[Step]:
         """Change an interrupt entry, or the table, and request interrupts."""
-        stores, asked = self._interrupts.change()
+        stores, asked = self._messages.change()
         steps: list[Step] = []
         draw = self._random.random()
-        descriptors = [] if draw < 0.6 else [self._interrupts.invalidation()]
+        descriptors = [] if draw < 0.6 else [self._messages.invalidation()]
         if descriptors and self._queued:
             step = self._queue("interrupt", stores, descriptors, None, draw < 0.9)
         else:
-            writes = self._interrupts.latch(self._level) if draw < 0.05 else ()
+            writes = self._messages.latch(self._level) if draw < 0.05 else ()
             step = Step("interrupt", tuple(stores), (*self._clear(), *writes))
         steps.append(_with(step, asked))
         return steps
@@ -284,6 +284,5 @@ class MixedGenerator(Generator):
 
 def _with(step: Step, more: Sequence[Event]) -> MixedStep:
     """Return a step with events behind it."""
-    return MixedStep(
-        step.label, step.stores, step.writes, step.reads, step.dma, step.waits, tuple(more)
-    )
+    given = {one.name: getattr(step, one.name) for one in fields(Step)}
+    return MixedStep(**given, more=tuple(more))

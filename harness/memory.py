@@ -58,9 +58,10 @@ class Memory:
 
     def readable(self, address: int, length: int) -> bool:
         """Say whether all of [address, address + length) is RAM."""
-        if not self._ranges:
-            return True
-        return any(start <= address and address + length <= end for start, end in self._ranges)
+        for start, end in self._ranges:
+            if start <= address and address + length <= end:
+                return True
+        return not self._ranges
 
     def known(self, address: int) -> bool:
         """Say whether anything ever wrote to the page that holds address."""

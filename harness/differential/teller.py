@@ -16,6 +16,7 @@ from decoders.events import (
     Translation,
 )
 from decoders.vtd import registers as vtd
+from decoders.vtd.descriptors import descriptor_type
 from harness.differential.situation import LOST, History, descriptors
 from harness.model.caches import CachedTranslation, CachedWords
 from harness.model.lookup import TTM_LEGACY, Blocked
@@ -23,8 +24,8 @@ from harness.model.stages import ALL_RIGHTS, NO_PASID
 from harness.model.translate import Candidate, Request
 from harness.targets.model import ModelReplay
 
-_FETCHING: Final = frozenset((vtd.IQT.offset, vtd.CCMD.offset, vtd.GCMD.offset))
-"""Registers whose writes may make a unit read context and PASID entries."""
+_ENTRIES: Final = frozenset((1, 7))
+"""Types of descriptors that make the unit look at context or PASID entries again."""
 
 
 class Teller:
@@ -98,10 +99,15 @@ class Teller:
         """Apply a register write and what comes with it."""
         self.tell(write)
         self.history.written(self.models[0], write, self._queued)
-        if write.offset in _FETCHING:
+        if self._fetches(write):
             for model in self.models:
                 for sid in self._sids:
                     _fetch(model, sid)
+
+    def _fetches(self, write: RegWrite) -> bool:
+        if write.offset == vtd.IQT.offset:
+            return any(descriptor_type(words[0]) in _ENTRIES for words in self._queued)
+        return write.offset in (vtd.CCMD.offset, vtd.GCMD.offset)
 
 
 def _keep(model: ModelReplay, access: Access, way: Candidate, given: Translation) -> None:

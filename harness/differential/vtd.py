@@ -7,8 +7,9 @@ says what an access that shows nothing may have been; other targets judge the fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from random import Random
 from typing import Final
 
@@ -42,7 +43,7 @@ from harness.generate.vtd_steps import Device, DmaChoice, Scene, Step
 from harness.generate.vtd_tables import TABLES_END, TABLES_START
 from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
-from harness.model.translate import Candidate, Request
+from harness.model.translate import Candidate
 from harness.native import available
 from harness.qemu.msi import Msi
 from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
@@ -93,6 +94,14 @@ class Totals:
     requests: int = 0
     records: int = 0
     seen: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """Hold what came of a step, and the status writes that have happened."""
+
+    seen: Seen
+    waits: list[StatusWrite]
 
 
 def unit_config(qemu: VtdQemu, dialect: Dialect) -> UnitConfig:
@@ -181,10 +190,10 @@ class Differential:
         teller.tell(Reset())
         found: list[Divergence] = []
         looked = 0
-        for number, step in enumerate(steps):
+        for number, (step, seen) in enumerate(self._seen(steps)):
             first = len(events)
             teller.ways.clear()
-            self._step(step, guide, teller)
+            self._step(step, seen, guide, teller)
             self._count(step, events[first:])
             for model in teller.models:
                 model.finish()
@@ -262,18 +271,36 @@ class Differential:
 
     # -- one step ----------------------------------------------------------------------------
 
-    def _step(self, step: Step, guide: ModelReplay, teller: Teller) -> None:
-        """Do one step and tell what happened."""
-        choice, dma = step.dma, None
-        if choice is not None:
-            dma = Dma(choice.device, choice.kind, self._aligned(choice))
-        msi = None if step.msi is None else Msi(*astuple(step.msi))
-        seen = self.qemu.step(step.stores, step.writes, step.reads, dma, msi)
-        teller.pending = [
-            StatusWrite(address, value)
-            for address, value in step.waits
-            if self.qemu.memory(address, 4) == value.to_bytes(4, "little")
-        ]
+    def _seen(self, steps: Sequence[Step]) -> Iterator[tuple[Step, _Done]]:
+        """Do steps; yield each with what came of it while QEMU does the next one."""
+        if steps:
+            self._begin(steps[0])
+        for step, following in zip_longest(steps, steps[1:]):
+            seen = self.qemu.end()
+            waits = [
+                StatusWrite(address, value)
+                for address, value in step.waits
+                if self.qemu.memory(address, 4) == value.to_bytes(4, "little")
+            ]
+            if following is not None:
+                self._begin(following)
+            yield step, _Done(seen, waits)
+
+    def _begin(self, step: Step) -> None:
+        msi = step.msi
+        message = None if msi is None else Msi(msi.sender, msi.address, msi.data)
+        self.qemu.begin(step.stores, step.writes, step.reads, self._dma(step), message)
+
+    def _dma(self, step: Step) -> Dma | None:
+        choice = step.dma
+        if choice is None:
+            return None
+        return Dma(choice.device, choice.kind, self._aligned(choice))
+
+    def _step(self, step: Step, done: _Done, guide: ModelReplay, teller: Teller) -> None:
+        """Tell what happened in a step."""
+        dma, seen = self._dma(step), done.seen
+        teller.pending = [*done.waits]
         teller.pending += [event for event in seen.said if isinstance(event, Interrupt)]
         teller.tell(*step.stores)
         teller.stores(step.stores)
@@ -290,7 +317,7 @@ class Differential:
             record, hidden = _recorded(seen, sid)
             deliver(step.msi, sid, seen.said, record, hidden, guide, teller)
         teller.rest(Interrupt)
-        if dma is not None or msi is not None:
+        if dma is not None or step.msi is not None:
             teller.tell(RegRead(FSTS.offset, FSTS.size, seen.status))
 
     def _accesses(self, dma: Dma, seen: Seen, guide: ModelReplay, teller: Teller) -> None:
@@ -314,7 +341,8 @@ class Differential:
                 teller.tell(replace(access, outcome=outcome), record)
                 record, hidden = None, True
                 continue
-            outcome = self._unseen(guide, access, hidden, overflowed)
+            ways = teller.ways[len(teller.events)]
+            outcome = self._unseen(guide, access, ways, hidden, overflowed)
             overflowed = overflowed and not isinstance(outcome, Fault)
             teller.guess(replace(access, outcome=outcome))
         if record is not None:
@@ -324,10 +352,16 @@ class Differential:
         size = self.scene.devices[choice.device].write_alignment
         return choice.iova - choice.iova % size
 
-    def _unseen(self, guide: ModelReplay, access: Access, hidden: bool, faulted: bool) -> Outcome:
+    def _unseen(
+        self,
+        guide: ModelReplay,
+        access: Access,
+        ways: Sequence[Candidate],
+        hidden: bool,
+        faulted: bool,
+    ) -> Outcome:
         """Return what an access may have been that left neither data nor a fault record."""
-        request = Request(access.sid, None, access.iova, access.kind)
-        for candidate in guide.unit.translator.candidates(request):
+        for candidate in ways:
             if faulted and not isinstance(candidate.outcome, Fault):
                 continue
             if self._leaves_nothing(candidate, access, hidden):

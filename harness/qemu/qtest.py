@@ -97,12 +97,27 @@ class Machine:
             self.command(f"write {address:#x} {len(data):#x} 0x{data.hex()}")
 
     def _exchange(self, lines: Sequence[str]) -> list[str]:
+        self.send(lines)
+        return self.receive(lines)
+
+    def send(self, lines: Sequence[str]) -> None:
+        """Send commands, at most BATCH; receive() has to follow before anything else is asked."""
+        if len(lines) > BATCH:
+            raise ValueError(f"{len(lines)} commands are more than {BATCH}")
+        if not lines:
+            return
+        try:
+            self._connection.sendall(("\n".join(lines) + "\n").encode())
+        except OSError as error:
+            raise self._lost(f"QEMU does not take qtest commands: {error}") from error
+
+    def receive(self, lines: Sequence[str]) -> list[str]:
+        """Return what follows OK in each answer to what was sent."""
         if not lines:
             return []
         answers: list[str] = []
         refused: str | None = None
         try:
-            self._connection.sendall(("\n".join(lines) + "\n").encode())
             piece = self._connection.recv(_PIECE)
             if not self._buffer:
                 simple = _all_ok(piece, len(lines))

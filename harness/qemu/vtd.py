@@ -29,7 +29,7 @@ from harness.qemu.dma import DmaDevice, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
 from harness.qemu.msi import Msi, senders
 from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
-from harness.qemu.qtest import Machine
+from harness.qemu.qtest import BATCH, Machine
 from harness.qemu.trace_lines import TraceLines
 
 REGISTERS: Final = 0xFED9_0000
@@ -150,6 +150,16 @@ class Seen:
     """Interrupt requests, without and with what became of them, and interrupts of the unit."""
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """Hold the commands whose answers are still to come, and answers to those before them."""
+
+    answers: list[str]
+    lines: list[str]
+    writes: int
+    reads: int
+
+
 class VtdQemu:
     """Own a PC with an intel-iommu and DMA devices; the state after reset() is always the same."""
 
@@ -184,6 +194,7 @@ class VtdQemu:
             qtest.load(record + FRCD_HIGH.offset, FRCD_HIGH.size),
         )
         self._log: list[str | Store] = []
+        self._under_way: _UnderWay | None = None
         self._known: dict[Dma, Sequence[str]] = {}
 
     @property
@@ -209,6 +220,7 @@ class VtdQemu:
 
     def restart(self) -> None:
         """Start a QEMU that has ended anew."""
+        self._under_way = None
         self._pc.start()
         self.devices = dma_devices(self._pc)
         self.senders = senders(self._pc)
@@ -220,6 +232,8 @@ class VtdQemu:
 
     def reset(self) -> None:
         """Reset the whole system; RAM is zero but for the marks of the pool."""
+        if self._under_way is not None:
+            self.end()
         self._pc.reset()
         prepare(self._pc, self.devices)
         for sender in self.senders:
@@ -239,6 +253,21 @@ class VtdQemu:
         msi: Msi | None = None,
     ) -> Seen:
         """Store, write registers, read some, do DMA or send a message, and see what came of it."""
+        self.begin(stores, writes, reads, dma, msi)
+        return self.end()
+
+    def begin(
+        self,
+        stores: Sequence[Store],
+        writes: Sequence[RegWrite],
+        reads: Sequence[tuple[int, int]],
+        dma: Dma | None,
+        msi: Msi | None = None,
+    ) -> None:
+        """Let QEMU do a step; what came of it is there for end() once it is done.
+
+        Nothing else may be asked of QEMU meanwhile.
+        """
         ram = self._pc.ram
         for store in stores:
             ram[store.address : store.address + store.size] = store.value.to_bytes(
@@ -253,10 +282,21 @@ class VtdQemu:
         lines += self.after
         self._log += stores
         self._log += lines
-        answers = self.machine.commands(lines)
-        first = len(writes)
-        read = [int(answer, 16) for answer in answers[first : first + len(reads)]]
-        before = int(answers[first + len(reads)], 16)
+        answers = self.machine.commands(lines[:-BATCH])
+        last = lines[-BATCH:]
+        self.machine.send(last)
+        self._under_way = _UnderWay(answers, last, len(writes), len(reads))
+
+    def end(self) -> Seen:
+        """Return what came of the step that was begun."""
+        begun = self._under_way
+        if begun is None:
+            raise ValueError("no step was begun")
+        self._under_way = None
+        answers = begun.answers + self.machine.receive(begun.lines)
+        end = begun.writes + begun.reads
+        read = [int(answer, 16) for answer in answers[begun.writes : end]]
+        before = int(answers[end], 16)
         status, low, high = (int(answer, 16) for answer in answers[-3:])
         landed, said = self.pool.changes(), self._said.events()
         return Seen(read, before, status, (low, high), landed, said)

@@ -14,6 +14,7 @@ from dataclasses import fields
 from typing import Final
 
 from harness.deviations import Crash
+from harness.deviations_device_tlb import DEVICE_TLB
 from harness.differential.deviation import NO_RECORD, Situation, VtdDeviation
 from harness.model.dialects import Dialect
 
@@ -359,6 +360,7 @@ DEVIATIONS: Final = (
         "vtd_context_device_invalidate",
         members=("device_selective_ignores_domain",),
     ),
+    *DEVICE_TLB,
 )
 
 

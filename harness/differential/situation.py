@@ -21,6 +21,7 @@ from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import ContextCacheInvalidation, InvalidationWait, descriptor_type
 from harness.differential.deviation import NO_RECORD, Situation
+from harness.differential.device_tlb import device_notes
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd_tables import QUEUE
 from harness.model.caches import CachedTranslation
@@ -127,6 +128,11 @@ class History:
             self._passed.add(sid)
             self._flushed.discard(sid)
 
+    @property
+    def passed(self) -> frozenset[int]:
+        """Return the sources that passed through when the unit last looked at them."""
+        return frozenset(self._passed)
+
     def notes(self, guide: ModelReplay, access: Access | None) -> set[str]:
         """Return the facts that hold now."""
         found: set[str] = set()
@@ -165,7 +171,9 @@ def situation(
     subject = finding.subject
     if isinstance(event, RegRead) and subject == "register":
         subject = _NAMES.get(event.offset, "register")
-    notes = history.notes(guide, access)
+    notes = history.notes(guide, access) | device_notes(
+        finding, guide, history.queued, history.passed
+    )
     if access is not None:
         if _left(guide, access) or (
             finding.kind == FindingKind.STALE_AFTER_INVALIDATION and finding.covered_by < 0

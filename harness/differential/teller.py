@@ -17,7 +17,9 @@ from decoders.events import (
 )
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import descriptor_type
+from harness.differential.device_tlb import DeviceMessages
 from harness.differential.situation import LOST, History, descriptors
+from harness.findings import Finding
 from harness.model.caches import CachedTranslation, CachedWords
 from harness.model.lookup import TTM_LEGACY, Blocked
 from harness.model.stages import ALL_RIGHTS, NO_PASID
@@ -35,7 +37,13 @@ class Teller:
     QEMU does so when an invalidation or GCMD makes it look at them again.
     """
 
-    def __init__(self, models: list[ModelReplay], sids: Sequence[int], slot: int) -> None:
+    def __init__(
+        self,
+        models: list[ModelReplay],
+        sids: Sequence[int],
+        slot: int,
+        messages: DeviceMessages | None = None,
+    ) -> None:
         self.models, self._sids, self._slot = models, list(dict.fromkeys(sids)), slot
         self.history = History(sids)
         self.events: list[Event] = []
@@ -43,12 +51,15 @@ class Teller:
         """What each access of a step could have been, by the number of its event."""
         self.pending: list[StatusWrite | Interrupt] = []
         """What the unit was seen doing in a step, but not when."""
+        self.noticed: list[Finding] = []
+        """What is not as it should be, and no event says."""
         self._queued: list[tuple[int, ...]] = []
+        self._messages = messages
 
     def access(self, access: Access) -> None:
         """Take note of an access that is about to be told of."""
         self.history.accessed(self.models[0], access.sid)
-        request = Request(access.sid, None, access.iova, access.kind)
+        request = Request(access.sid, None, access.iova, access.kind, attributes=access.attributes)
         self.ways[len(self.events)] = self.models[0].unit.translator.candidates(request)
 
     def tell(self, *events: Event) -> None:
@@ -65,9 +76,12 @@ class Teller:
 
     def _seen(self) -> None:
         """Tell of what is pending where the first model expects it."""
-        while self.pending and (due := self.models[0].due()) in self.pending:
-            assert isinstance(due, StatusWrite | Interrupt)
-            self.pending.remove(due)
+        messages = self._messages
+        while (due := self.models[0].due()) is not None:
+            if isinstance(due, StatusWrite | Interrupt) and due in self.pending:
+                self.pending.remove(due)
+            elif messages is None or not messages.has(due):
+                return
             self.tell(due)
 
     def rest(self, kind: type[StatusWrite] | type[Interrupt]) -> None:
@@ -98,6 +112,8 @@ class Teller:
     def write(self, write: RegWrite) -> None:
         """Apply a register write and what comes with it."""
         self.tell(write)
+        if self._messages is not None:
+            self._messages.miss(self.models[0].expected())
         self.history.written(self.models[0], write, self._queued)
         if self._fetches(write):
             for model in self.models:

@@ -16,6 +16,7 @@ from typing import Final
 from decoders.events import (
     Access,
     AccessKind,
+    Attribute,
     Event,
     Fault,
     FaultRecord,
@@ -34,6 +35,14 @@ from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
 from decoders.vtd.registers import FSTS, FaultStatus
 from harness.deviations_vtd import SEVERAL, crashes_of, explanation, without_each
 from harness.differential.deviation import Situation, VtdDeviation
+from harness.differential.device_tlb import (
+    OF_UPDATES,
+    DeviceMessages,
+    answerable,
+    answered,
+    overstated,
+    translated,
+)
 from harness.differential.interrupts import deliver
 from harness.differential.situation import LOST, cached, situation
 from harness.differential.teller import Teller
@@ -45,6 +54,7 @@ from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
 from harness.model.translate import Candidate
 from harness.native import available
+from harness.qemu.device_tlb import AtsDevice
 from harness.qemu.msi import Msi
 from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
 from harness.targets import target_named
@@ -60,7 +70,9 @@ UNTRACED: Final = frozenset(DESCRIPTORS)
 JUDGED: Final = (FindingKind.DIVERGENCE, FindingKind.STALE_AFTER_INVALIDATION)
 """Findings about the unit; the others are about software, which is made up."""
 
-ADOPTED: Final = frozenset({"access", "fault-record", "interrupt-request", "interrupt"})
+ADOPTED: Final = frozenset(
+    ("access", "fault-record", "interrupt-request", "interrupt", "device-tlb", *OF_UPDATES)
+)
 """What a judge takes over as it was, and goes on."""
 
 _RECORD: Final = layout(FaultRecordRegister)
@@ -108,7 +120,12 @@ def unit_config(qemu: VtdQemu, dialect: Dialect) -> UnitConfig:
     """Return the configuration of a running unit, judged as a dialect has it."""
     # What PV says where there was no PASID is undefined, and there never is one.
     ignored = dialect.fault_record_ignored | _PV
-    dialect = replace(dialect, untraced_descriptors=UNTRACED, fault_record_ignored=ignored)
+    dialect = replace(
+        dialect,
+        untraced_descriptors=UNTRACED,
+        fault_record_ignored=ignored,
+        device_messages_traced=qemu.device_tlb is not None,
+    )
     return UnitConfig(
         capability=qemu.capability,
         extended_capability=qemu.extended_capability,
@@ -129,6 +146,7 @@ def scene(qemu: VtdQemu, config: UnitConfig, avoided: Collection[str] = ()) -> S
                 kind for kind in (AccessKind.WRITE, AccessKind.READ) if device.operation(kind, 0)
             ),
             device.write_alignment,
+            isinstance(device, AtsDevice),
         )
         for index, device in enumerate(qemu.devices)
     ]
@@ -153,6 +171,7 @@ class Differential:
         avoided = [crash.id for crash in crashes_of(qemu.version)]
         self.scene = scene(qemu, self.config, avoided if dialect == own else ())
         self._sids = [device.sid for device in self.scene.devices]
+        self._messages = DeviceMessages(qemu.device_tlb)
         self.totals = Totals()
         self.events: list[Event] = []
         info = UnitInfo(
@@ -184,7 +203,7 @@ class Differential:
         guide = ModelReplay(self.config)
         judge = guide if self._strict is None else ModelReplay(self._strict)
         models = [guide] if judge is guide else [guide, judge]
-        teller = Teller(models, self._sids, slot)
+        teller = Teller(models, self._sids, slot, self._messages)
         events = self.events = teller.events
         self.qemu.reset()
         teller.tell(Reset())
@@ -199,6 +218,8 @@ class Differential:
                 model.finish()
             findings = judge.findings()
             fresh = [one for one in findings[looked:] if one.kind in JUDGED]
+            fresh = [*teller.noticed, *fresh]
+            teller.noticed.clear()
             looked = len(findings)
             if fresh:
                 # What follows in the same step follows from it.
@@ -304,8 +325,10 @@ class Differential:
         teller.pending += [event for event in seen.said if isinstance(event, Interrupt)]
         teller.tell(*step.stores)
         teller.stores(step.stores)
+        self._messages.told = seen.told
         for write in step.writes:
             teller.write(write)
+        teller.tell(*self._messages.rest())
         teller.rest(StatusWrite)
         for (offset, size), value in zip(step.reads, seen.reads, strict=True):
             teller.tell(RegRead(offset, size, value))
@@ -322,15 +345,24 @@ class Differential:
 
     def _accesses(self, dma: Dma, seen: Seen, guide: ModelReplay, teller: Teller) -> None:
         """Tell of the accesses of a DMA operation, from what it left behind."""
-        sid = self.qemu.sid(dma.device)
+        sid, asked = self.qemu.sid(dma.device), seen.asked
+        if asked is not None and asked.used is not None:
+            teller.tell(translated(sid, dma, asked.used))
+            return
         record, hidden = _recorded(seen, sid)
         # An overflow says that one did fault.
         overflowed = bool(seen.status & _PFO and not seen.before & _PFO)
         both = self.qemu.devices[dma.device].model == "i82559er"
         for kind in (AccessKind.READ, AccessKind.WRITE) if both else (dma.kind,):
             access = Access(sid, None, dma.iova, kind, None)
+            if asked is not None:
+                access = replace(access, attributes=Attribute.TRANSLATION_REQUEST)
             teller.access(access)
             outcome: Outcome
+            if asked is not None and asked.answer is not None:
+                teller.noticed += overstated(guide, access, asked.answer, len(teller.events))
+                teller.tell(replace(access, outcome=answered(dma.iova, asked.answer)))
+                continue
             if kind is AccessKind.WRITE and seen.landed:
                 outcome = Translation(seen.landed[0][0], 0)
                 teller.tell(replace(access, outcome=outcome))
@@ -377,6 +409,8 @@ class Differential:
         outcome = candidate.outcome
         if isinstance(outcome, Fault):
             return hidden or _suppressed(candidate, self.config.dialect)
+        if access.attributes & Attribute.TRANSLATION_REQUEST:
+            return not answerable(outcome, access.iova)
         if access.kind is AccessKind.READ:
             return True
         place = outcome.address | access.iova & outcome.mask

@@ -22,6 +22,10 @@ from decoders.vtd.descriptors import (
     PasidIotlbInvalidation,
 )
 from decoders.vtd.registers import fault_record_offset, iotlb_offset, iva_offset
+from harness.generate.vtd_device_tlb import (
+    device_tlb_invalidations,
+    odd_device_tlb_invalidation,
+)
 from harness.generate.vtd_edits import edited
 from harness.generate.vtd_interrupts import Interrupts
 from harness.generate.vtd_odd import register_writes, status_writes, strange
@@ -88,7 +92,7 @@ class Generator:
         self.tables = tables = self._platform([device.sid for device in scene.devices])
         self._now = {spot.address: spot.words for spot in tables.spots}
         self._tail, self._number = 0, random.randrange(1 << 20)
-        self._queued = self.tables.scalable or random.random() < 0.7
+        self._queued = self.tables.scalable or random.random() < 0.7 or bool(scene.ats)
         self._wide = bool(scene.config.ecap("smts")) and (
             tables.stage == Role.FIRST_STAGE or tables.scalable or random.random() < 0.3
         )
@@ -108,7 +112,8 @@ class Generator:
     def _platform(self, sids: Sequence[int]) -> Tables:
         """Lay out the tables of a sequence."""
         scene = self._scene
-        return Tables(scene.config, sids, (scene.pool_start, scene.pool_pages), self._random)
+        pool = scene.pool_start, scene.pool_pages
+        return Tables(scene.config, sids, pool, self._random, scene.ats)
 
     def _start(self) -> list[Step]:
         """Return the steps that violate something, seldom, and switch translation on."""
@@ -173,7 +178,10 @@ class Generator:
         if not self._queued:
             return self._access()
         head = self._tail
-        odd = strange(self._random, self._scene.avoided, self._everything())
+        if self._scene.ats and self._random.random() < 0.4:
+            odd = odd_device_tlb_invalidation(self._scene, self._wide, self._random)
+        else:
+            odd = strange(self._random, self._scene.avoided, self._everything())
         step = self._queue("odd descriptor", (), [odd], None, False)
         step = replace(step, waits=status_writes(odd))
         repair: list[Store] = []
@@ -375,6 +383,9 @@ class Generator:
         wait: bool,
     ) -> Step:
         placed, waits = list(stores), []
+        if self._scene.ats and label != "odd descriptor":
+            ats = device_tlb_invalidations(self._scene, spot, self._wide, self._random)
+            descriptors = [*descriptors, *ats]
         dma = self._dma(spot)
         if wait:
             self._number += 1
@@ -416,6 +427,8 @@ class Generator:
             elif spot.role != Role.ROOT:
                 sid = tables.places[spot.device].sid
                 wanted = [n for n in wanted if devices[n].sid == sid] or wanted
+        if self._scene.ats and random.random() < 0.4:
+            wanted = [n for n in wanted if devices[n].ats] or wanted
         index = random.choice(wanted)
         device = devices[index]
         kind = random.choice(device.kinds)

@@ -35,7 +35,7 @@ _FIELDS: Final[dict[Role, tuple[tuple[str, tuple[int, ...]], ...]]] = {
         ("did", (0, 1, 2, 3, 0x40, 0xFFFF)),
     ),
     Role.SCALABLE_CONTEXT: (
-        ("p", (0,)), ("fpd", (1,)), ("dte", (1,)), ("paside", (1,)), ("pre", (1,)),
+        ("p", (0,)), ("fpd", (1,)), ("dte", (0, 1)), ("paside", (1,)), ("pre", (1,)),
         ("pdts", (1, 7)), ("rid_pasid", (0, 1, 7, 64, 100, 0x3FFF, 0xFFFFF)), ("rid_priv", (1,)),
     ),
     Role.PASID_DIRECTORY: (("p", (0,)), ("fpd", (1,))),

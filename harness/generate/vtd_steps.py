@@ -19,12 +19,16 @@ ALWAYS: Final = ((vtd.IQH.offset, 8),)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Describe a device that can do DMA: the id it shows, what it can reach, and how."""
+    """Describe a device that can do DMA: the id it shows, what it can reach, and how.
+
+    One with a TLB of its own (ats) asks for translations instead.
+    """
 
     sid: int
     width: int
     kinds: tuple[AccessKind, ...]
     write_alignment: int
+    ats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,11 @@ class Scene:
     """Ids of known crashes (harness.deviations_vtd) to keep away from."""
     senders: Sequence[int] = ()
     """Source ids of what can send messages."""
+
+    @property
+    def ats(self) -> frozenset[int]:
+        """Return the source ids of devices with a TLB."""
+        return frozenset(device.sid for device in self.devices if device.ats)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ class Place:
     sid: int
     space: int
     pasid: int = 0
+    ats: bool = False
 
 
 def packed(shape: Layout, **values: int) -> tuple[int, ...]:
@@ -112,8 +113,9 @@ class Tables:
         sids: Sequence[int],
         pool: tuple[int, int],
         random: Random,
+        ats: frozenset[int] = frozenset(),
     ) -> None:
-        self.config, self._random = config, random
+        self.config, self._random, self._ats = config, random, ats
         self.pool_start, self.pool_pages = pool
         self._next = TABLES_START
         self.stores: list[Store] = []
@@ -225,7 +227,7 @@ class Tables:
         random, config = self._random, self.config
         passes = config.ecap("pt") and random.random() < 0.2
         space = -1 if passes else random.randrange(len(self.spaces))
-        place = Place(sid, space)
+        place = Place(sid, space, ats=sid in self._ats)
         device = len(self.places)
         self.places.append(place)
         table = self._context_table(sid, device)
@@ -253,6 +255,7 @@ class Tables:
             pdts=random.choice((0, 0, 1)),
             pasiddirptr=directory,
             rid_pasid=place.pasid,
+            dte=int(place.ats),
         )
         at = table + layout(ScalableContextEntry).size * (sid & 0x7F)
         self._spot(Role.SCALABLE_CONTEXT, at, words, device)
@@ -282,7 +285,8 @@ class Tables:
         if place.space < 0:
             return packed(shape, p=1, tt=2, aw=self.config.widest, did=0x40)
         space = self.spaces[place.space]
-        return packed(shape, p=1, ssptptr=space.root, aw=space.levels - 2, did=space.domain)
+        tt = int(place.ats)
+        return packed(shape, p=1, tt=tt, ssptptr=space.root, aw=space.levels - 2, did=space.domain)
 
     def pasid_words(self, index: int) -> tuple[int, ...]:
         """Return a PASID entry that leads to a space, or passes through for -1."""

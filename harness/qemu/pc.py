@@ -7,9 +7,9 @@ import mmap
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from harness.errors import HarnessError
 from harness.qemu.pci import Ports, Setup, number_buses
@@ -27,12 +27,27 @@ _CONVENTIONAL: Final = 0xA_0000
 _QMP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.01
 
+_HALT: Final = b"\xf4"
+_FIRMWARE_SIZE: Final = 1 << 16
+"""The least that QEMU takes for firmware."""
+
+
+class Backend(Protocol):
+    """Serve a device of QEMU through a socket that is its chardev."""
+
+    name: str
+
+    def attach(self, connection: socket.socket) -> None:
+        """Serve a QEMU that is about to start."""
+        ...
+
 
 class Pc:
     """Run a PC (q35, TCG, stopped) with some devices, set up as firmware would.
 
     devices are the values of -device options, words are more options, and inherited are the files
-    that these name. Use as a context manager, or close.
+    that these name. With backends it is not stopped, because QEMU starts vhost devices in running
+    machines only; all its processor does is to halt. Use as a context manager, or close.
     """
 
     machine: Machine
@@ -46,7 +61,9 @@ class Pc:
         ram_size: int = RAM_SIZE,
         words: Sequence[str] = (),
         inherited: Sequence[int] = (),
+        backends: Sequence[Backend] = (),
     ) -> None:
+        self._backends = backends
         self._cleanup = contextlib.ExitStack()
         self._memory = os.memfd_create("dmarewind-ram", os.MFD_CLOEXEC)
         self._cleanup.callback(os.close, self._memory)
@@ -55,7 +72,7 @@ class Pc:
         self._cleanup.callback(os.close, self._state)
         self.ram = mmap.mmap(self._memory, ram_size)
         self._cleanup.callback(self.ram.close)
-        self._command = [program, "-nodefaults", "-display", "none", "-S", "-accel", "tcg"]
+        self._command = [program, "-nodefaults", "-display", "none", "-accel", "tcg"]
         self._command += ["-machine", "q35,memory-backend=ram", "-m", f"{ram_size >> 20}M"]
         self._command += [
             "-object",
@@ -65,6 +82,7 @@ class Pc:
             self._command += ["-device", device]
         self._command += words
         self._inherited = [self._memory, self._state, *inherited]
+        self._command += self._halted() if backends else ["-S"]
         self._run = contextlib.ExitStack()
         self.starts = 0
         try:
@@ -72,6 +90,14 @@ class Pc:
         except BaseException:
             self.close()
             raise
+
+    def _halted(self) -> list[str]:
+        """Return the options for firmware that halts: interrupts are off after a reset."""
+        firmware = os.memfd_create("dmarewind-firmware", os.MFD_CLOEXEC)
+        self._cleanup.callback(os.close, firmware)
+        os.write(firmware, _HALT * _FIRMWARE_SIZE)
+        self._inherited.append(firmware)
+        return ["-bios", f"/dev/fd/{firmware}"]
 
     def start(self) -> None:
         """Start QEMU, anew when one runs or has ended; RAM keeps its content."""
@@ -100,16 +126,26 @@ class Pc:
         self._run.close()
         ours, theirs = socket.socketpair()
         self._run.callback(ours.close)
-        with theirs:
-            number = theirs.fileno()
-            words = [*self._command, "-chardev", f"socket,id=control,fd={number}"]
-            words += ["-qmp", "chardev:control", *more]
-            session = Session(words, [number, *self._inherited])
+        words = [*self._command, "-qmp", "chardev:control", *more]
+        with contextlib.ExitStack() as passed:
+            inherited = list(self._inherited)
+            for name, end in (("control", theirs), *self._served()):
+                number = passed.enter_context(end).fileno()
+                words += ["-chardev", f"socket,id={name},fd={number}"]
+                inherited.append(number)
+            session = Session(words, inherited)
         self._run.callback(session.close)
         self.machine, self._process = session.machine, session.process
         self._control = ours
         self._qmp: Qmp | None = None
         self.starts += 1
+
+    def _served(self) -> Iterator[tuple[str, socket.socket]]:
+        """Yield the chardevs of backends, each with QEMU's end of a socket that is served."""
+        for backend in self._backends:
+            ours, theirs = socket.socketpair()
+            backend.attach(ours)
+            yield backend.name, theirs
 
     def reset(self) -> None:
         """Reset the system, then set PCI up as before; RAM keeps its content."""

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
@@ -24,13 +24,15 @@ from decoders.vtd.registers import (
     fault_record_offset,
 )
 from harness.errors import HarnessError
-from harness.qemu import qtest
+from harness.qemu import device_tlb, qtest
+from harness.qemu.device_tlb import Asked, AtsDevice, DeviceTlb
 from harness.qemu.dma import DmaDevice, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
 from harness.qemu.msi import Msi, senders
 from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
 from harness.qemu.qtest import BATCH, Machine
 from harness.qemu.trace_lines import TraceLines
+from harness.qemu.vhost_user import Told, VhostUser
 
 REGISTERS: Final = 0xFED9_0000
 """Where QEMU's unit has its registers (Q35_HOST_BRIDGE_IOMMU_ADDR)."""
@@ -62,7 +64,12 @@ MACHINES: Final[dict[str, dict[str, str]]] = {
     "snoop": {"aw-bits": "48", "snoop-control": "on", "fs1gp": "off"},
     "remapping": {"aw-bits": "48", "intremap": "on"},
     "extended": {"aw-bits": "48", "intremap": "on", "eim": "on", "scalable": "on"},
-}
+    "device-tlb": {"aw-bits": "48", "device-iotlb": "on"},
+    "device-tlb-second-stage": {"aw-bits": "48", "device-iotlb": "on", "scalable": "on"},
+    "device-tlb-first-stage": {
+        "aw-bits": "48", "device-iotlb": "on", "scalable": "on", "first-stage": "on",
+    },
+}  # fmt: skip
 """Options of intel-iommu by the name of a machine."""
 
 _NAMES: Final = {
@@ -74,6 +81,9 @@ _NAMES: Final = {
 MEMORY: Final = ((0, 0xA_0000), (RAM_START, RAM_SIZE - RAM_START))
 POOL_PAGES: Final = 64
 POOL_START: Final = RAM_SIZE - POOL_PAGES * PAGE
+_DEVICE_QUEUE: Final = 0x1F_8000
+"""Where the device with a TLB has its queue, which nobody uses."""
+
 _HELP_SECONDS: Final = 20.0
 _LINES_KEPT: Final = 4096
 """Commands that are kept: to make them takes longer than to look them up."""
@@ -148,6 +158,10 @@ class Seen:
     landed: list[tuple[int, bytes]]
     said: list[Event]
     """Interrupt requests, without and with what became of them, and interrupts of the unit."""
+    told: list[Told] = field(default_factory=list)
+    """What a device with a TLB was told to forget."""
+    asked: Asked | None = None
+    """What that device did instead of DMA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +172,8 @@ class _UnderWay:
     lines: list[str]
     writes: int
     reads: int
+    acts: Dma | None
+    """What a device with a TLB is to do then."""
 
 
 class VtdQemu:
@@ -169,13 +185,21 @@ class VtdQemu:
         self._said = TraceLines(_SAID)
         self._cleanup.callback(self._said.close)
         remaps = MACHINES[machine].get("intremap") == "on"
-        self.words = (self.option, *DEVICES, *(SENDERS if remaps else ()))
+        has_tlb = MACHINES[machine].get("device-iotlb") == "on"
+        more_devices = (*(SENDERS if remaps else ()), *(device_tlb.DEVICES if has_tlb else ()))
+        self.words = (self.option, *DEVICES, *more_devices)
+        backends = [VhostUser(device_tlb.BACKEND)] if has_tlb else []
+        self.device_tlb: DeviceTlb | None = None
+        for backend in backends:
+            self._cleanup.callback(backend.close)
         try:
             more, files = self._said.options, [self._said.file]
-            pc = Pc(self.words, program, words=more, inherited=files)
+            pc = Pc(self.words, program, words=more, inherited=files, backends=backends)
             self._pc = self._cleanup.enter_context(pc)
             self.pool = Pool(self._pc.ram, POOL_START, POOL_PAGES)
-            self.devices: list[DmaDevice] = dma_devices(self._pc)
+            for backend in backends:
+                self.device_tlb = DeviceTlb(self._pc, backend, _DEVICE_QUEUE)
+            self.devices = self._devices()
             self.senders = senders(self._pc)
             load = self._pc.machine.load
             self.unit_version = load(REGISTERS + VER.offset, VER.size)
@@ -210,6 +234,10 @@ class VtdQemu:
         """Return the host address width, which is that of guest addresses, too."""
         return (self.capability >> 16 & 0x3F) + 1
 
+    def _devices(self) -> list[DmaDevice]:
+        more = self.device_tlb.devices() if self.device_tlb is not None else []
+        return [*dma_devices(self._pc), *more]
+
     def sid(self, device: int) -> int:
         """Return the source id of a device's DMA."""
         return self.devices[device].function.requester
@@ -222,7 +250,9 @@ class VtdQemu:
         """Start a QEMU that has ended anew."""
         self._under_way = None
         self._pc.start()
-        self.devices = dma_devices(self._pc)
+        if self.device_tlb is not None:
+            self.device_tlb.found()
+        self.devices = self._devices()
         self.senders = senders(self._pc)
         self._known.clear()
 
@@ -240,6 +270,8 @@ class VtdQemu:
             sender.reset()
         self._pc.ram[:POOL_START] = bytes(POOL_START)
         self.pool.restore()
+        if self.device_tlb is not None:
+            self.device_tlb.start()
         lines = [line for device in self.devices for line in device.prepare()]
         self._log = [*self._pc.config.again(), *lines]
         self._said.events()
@@ -282,10 +314,15 @@ class VtdQemu:
         lines += self.after
         self._log += stores
         self._log += lines
+        # A device with a TLB acts behind what comes before it: end() lets it.
+        device = None if dma is None else self.devices[dma.device]
+        acts = dma if isinstance(device, AtsDevice) else None
+        if acts is not None:
+            lines = lines[: -len(self.after)]
         answers = self.machine.commands(lines[:-BATCH])
         last = lines[-BATCH:]
         self.machine.send(last)
-        self._under_way = _UnderWay(answers, last, len(writes), len(reads))
+        self._under_way = _UnderWay(answers, last, len(writes), len(reads), acts)
 
     def end(self) -> Seen:
         """Return what came of the step that was begun."""
@@ -294,12 +331,22 @@ class VtdQemu:
             raise ValueError("no step was begun")
         self._under_way = None
         answers = begun.answers + self.machine.receive(begun.lines)
+        asked, told = None, []
+        if self.device_tlb is not None:
+            told = self.device_tlb.invalidations()
+            if begun.acts is not None:
+                asked = self._act(self.device_tlb, begun.acts)
+                answers += self.machine.commands(self.after)
         end = begun.writes + begun.reads
         read = [int(answer, 16) for answer in answers[begun.writes : end]]
         before = int(answers[end], 16)
         status, low, high = (int(answer, 16) for answer in answers[-3:])
         landed, said = self.pool.changes(), self._said.events()
-        return Seen(read, before, status, (low, high), landed, said)
+        return Seen(read, before, status, (low, high), landed, said, told, asked)
+
+    def _act(self, tlb: DeviceTlb, dma: Dma) -> Asked:
+        device = self.devices[dma.device]
+        return tlb.use(isinstance(device, AtsDevice) and device.keeps, dma.kind, dma.iova)
 
     def memory(self, address: int, size: int) -> bytes:
         """Return what RAM holds."""

@@ -59,6 +59,10 @@ class EventReplay(ABC):
     def apply(self, event: Event) -> None:
         """Apply one event; its number is the count of those before it."""
 
+    def expected(self) -> list[Observation]:
+        """Return what is expected to be seen next, and has not been yet."""
+        return [seen for _, seen in self._expected]
+
     def finish(self) -> None:
         """Report what the unit did and the recording lacks."""
         self._flush()

@@ -8,7 +8,7 @@ from decoders.events import AccessKind, Attribute, Fault, FaultRecord
 from decoders.layout import layout
 from decoders.vtd.faults import FaultRecordRegister, Reason
 from tests.harness.unit.conftest import MakePlatform
-from tests.writers.platform import DEVICE, READ, WRITE, Platform, fault, page
+from tests.writers.platform import READ, WRITE, Platform, fault, page
 
 RECORD = layout(FaultRecordRegister)
 IOVA, PAGE_AT = 0x40_1000, 0x50_1000

@@ -14,7 +14,7 @@ IM = 1 << 31
 SIDE_EFFECTS = ("GCMD", "CCMD")
 """Registers where a write does more than to change bits."""
 PLAIN = [register for register in REGISTERS.values() if register.name not in SIDE_EFFECTS]
-EVERY = {name: 1 for name in ("afl", "plmr", "phmr", "ecmds", "eim", "prs", "mts", "pms")}
+EVERY = dict.fromkeys(("afl", "plmr", "phmr", "ecmds", "eim", "prs", "mts", "pms"), 1)
 """Capabilities without which a unit lacks registers."""
 
 

@@ -1,0 +1,189 @@
+"""What a device with a TLB shows of a real VT-d unit, as events and as facts.
+
+QEMU's device has no PASID, and it is the only one whose messages are seen: of others, and of
+messages about a PASID, it is believed that they were sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final
+
+from decoders.events import (
+    Access,
+    AccessKind,
+    Attribute,
+    DeviceTlbMessage,
+    Observation,
+    Translation,
+)
+from decoders.layout import layout
+from decoders.vtd.descriptors import (
+    DeviceTlbInvalidation,
+    PasidDeviceTlbInvalidation,
+    descriptor_type,
+)
+from decoders.vtd.faults import Reason
+from decoders.vtd.paging import PAGE_BITS, PAGE_SHIFT
+from harness.errors import HarnessError
+from harness.findings import Finding, FindingKind
+from harness.model.lookup import Blocked
+from harness.model.translate import Request
+from harness.qemu.device_tlb import PAGE, DeviceTlb, Held, shown
+from harness.qemu.vhost_user import Permission, Told
+from harness.qemu.vtd import MEMORY, Dma
+from harness.targets.model import ModelReplay
+
+OF_UPDATES: Final = ("update", "permission")
+"""Subjects of findings about what a device was given, beside where it leads."""
+
+_LARGEST_PAGE: Final = (1 << PAGE_SHIFT[3]) - 1
+_ADDRESS_BITS: Final = 64
+_OTHER: Final = {AccessKind.READ: AccessKind.WRITE, AccessKind.WRITE: AccessKind.READ}
+_WITH_PASID: Final = 8
+_PASID: Final = layout(PasidDeviceTlbInvalidation)
+_PHYSICAL_FUNCTION: Final = {
+    3: layout(DeviceTlbInvalidation).mask("pfsid_low", "pfsid_high"),
+    _WITH_PASID: _PASID.mask("pfsid_low", "pfsid_high"),
+}
+"""Bits of PFSID by the type of the descriptor."""
+
+
+class DeviceMessages:
+    """Follow what the device of a machine, if it has one, is told in a step."""
+
+    def __init__(self, tlb: DeviceTlb | None) -> None:
+        self._tlb = tlb
+        self.told: list[Told] = []
+
+    def has(self, due: Observation) -> bool:
+        """Say whether a message that is due was sent; it is taken for this one, once.
+
+        It comes in the parts that the interrupt range leaves of it, in any order.
+        """
+        if not isinstance(due, DeviceTlbMessage):
+            return False
+        if not self._shows(due):
+            return True
+        parts = set(shown(due.address, due.mask))
+        if set(_spans(self.told[: len(parts)])) != parts:
+            return False
+        del self.told[: len(parts)]
+        return True
+
+    def rest(self) -> list[DeviceTlbMessage]:
+        """Return what was sent and was not due: for each part the least that shows it."""
+        left, found = list(_spans(self.told)), []
+        while left:
+            address, mask = _least(left)
+            parts = set(shown(address, mask))
+            left = [part for part in left if part not in parts]
+            found.append(DeviceTlbMessage(self._sid, None, address, mask))
+        self.told = []
+        return found
+
+    def miss(self, due: Sequence[Observation]) -> None:
+        """Let the device forget what it should have been told to: the model thinks it has."""
+        for message in due:
+            if self._tlb is not None and isinstance(message, DeviceTlbMessage):
+                if self._shows(message):
+                    self._tlb.forget(message.address, message.mask)
+
+    def _shows(self, message: DeviceTlbMessage) -> bool:
+        about_pasid = message.pasid is not None or message.every_pasid
+        return message.sid == self._sid and not about_pasid
+
+    @property
+    def _sid(self) -> int:
+        return -1 if self._tlb is None else self._tlb.function.requester
+
+
+def _spans(told: Sequence[Told]) -> Iterator[tuple[int, int]]:
+    return ((one.iova, one.iova + one.size - 1) for one in told)
+
+
+def _least(parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the smallest range, as base and size - 1, that shows as parts and as the first."""
+    first, last = parts[0]
+    for order in range(PAGE_BITS, _ADDRESS_BITS + 1):
+        mask = (1 << order) - 1
+        found = set(shown(first & ~mask, mask))
+        if (first, last) in found and found <= set(parts):
+            return first & ~mask, mask
+    raise HarnessError(f"QEMU makes a device forget {first:#x} to {last:#x}, which is no range")
+
+
+def translated(sid: int, dma: Dma, used: Held) -> Access:
+    """Return the access of a device that uses a translation it has."""
+    place = used.address + dma.iova - used.iova
+    page = Translation(place & -PAGE, PAGE - 1)
+    return Access(sid, None, place, dma.kind, page, Attribute.TRANSLATED)
+
+
+def answered(iova: int, answer: Told) -> Translation:
+    """Return the translation that an update gives to an address."""
+    assert answer.address is not None, "it is no invalidation"
+    size = answer.size
+    whole = not size & size - 1 and not (answer.iova | answer.address) & size - 1
+    if whole and _covers(answer, iova):
+        return Translation(answer.address, size - 1)
+    return Translation(answer.address + iova - answer.iova, 0)
+
+
+def _covers(answer: Told, iova: int) -> bool:
+    return answer.iova <= iova < answer.iova + answer.size
+
+
+def overstated(guide: ModelReplay, access: Access, answer: Told, number: int) -> list[Finding]:
+    """Return what is wrong with an update beside where it leads.
+
+    It has to cover the address that was asked for, and to permit no more than the page does.
+    """
+    seen = answered(access.iova, answer)
+    if not _covers(answer, access.iova):
+        return [Finding(number, FindingKind.DIVERGENCE, "update", seen, ())]
+    if answer.permission != Permission.BOTH:
+        return []
+    other = Request(
+        access.sid, None, access.iova, _OTHER[access.kind], attributes=access.attributes
+    )
+    outcomes = [way.outcome for way in guide.unit.translator.candidates(other)]
+    if any(isinstance(outcome, Translation) for outcome in outcomes):
+        return []
+    return [Finding(number, FindingKind.DIVERGENCE, "permission", seen, tuple(outcomes[:1]))]
+
+
+def answerable(outcome: Translation, iova: int) -> bool:
+    """Say whether QEMU gives a device a translation: it and its page have to begin in RAM."""
+    # What is let through has a mask that says nothing of pages.
+    passes = outcome.mask > _LARGEST_PAGE
+    place = iova if passes else outcome.address | iova & outcome.mask
+    return all(
+        any(start <= where < start + size for start, size in MEMORY)
+        for where in (place, place if passes else outcome.address)
+    )
+
+
+def device_notes(
+    finding: Finding,
+    guide: ModelReplay,
+    queued: Sequence[tuple[int, ...]],
+    passed: Collection[int],
+) -> set[str]:
+    """Return the facts about messages to devices; passed are sources that pass through."""
+    found: set[str] = set()
+    for words in queued:
+        kind = descriptor_type(words[0])
+        if words[0] & _PHYSICAL_FUNCTION.get(kind, 0):
+            found.add("device-TLB descriptor with PFSID")
+        if kind == _WITH_PASID and not _PASID["pasid"].get(words):
+            found.add("device-TLB descriptor with PASID 0")
+    for message in finding.permitted:
+        if isinstance(message, DeviceTlbMessage):
+            translator = guide.unit.translator
+            if not translator.enabled or message.sid in passed:
+                found.add("not translated")
+            context = translator.lookup.context(message.sid)
+            if isinstance(context, Blocked) and context.reason == Reason.ROOT_TABLE_ADDRESS:
+                found.add("no mode of translation")
+    return found

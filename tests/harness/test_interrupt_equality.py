@@ -68,6 +68,7 @@ class Life:
         self.random = random
         self.tail = 0
         self.last: list[Delivery] = []
+        self.answers: dict[tuple[int, int], list[Delivery]] = {}
 
     def config(self) -> UnitConfig:
         """Return a unit with or without what changes the answers."""
@@ -125,7 +126,7 @@ class Life:
             "sq": random.randrange(4),
             "svt": random.choice((0, 0, 1, 1, 2, 3)),
         }
-        if random.random() < 0.3:
+        if random.random() < 0.4:
             place = random.choice(POSTED)
             low, high = words(
                 build(
@@ -161,7 +162,7 @@ class Life:
         random = self.random
         content = build(PostedInterruptDescriptor, sn=random.getrandbits(1), nv=0xF2, ndst=0x900)
         value = words(content)[4]
-        if random.random() < 0.1:
+        if random.random() < 0.3:
             value ^= 1 << random.randrange(64)
         yield "store", (place + 32, 8, value)
 
@@ -182,9 +183,19 @@ class Life:
         if random.random() < 0.5:  # the queue may have stopped at an error
             yield "write_register", (vtd.FSTS.offset, 4, 0x11)
 
-    def request(self) -> Operation:
-        """Return an interrupt request, with or without a recorded outcome."""
+    def answered(self, message: tuple[int, int], outcomes: list[Delivery]) -> None:
+        """Learn what was permitted: later requests claim to have recorded it."""
+        self.last = [*self.last[-8:], *outcomes]
+        self.answers[message] = [*self.answers.get(message, [])[-3:], *outcomes]
+
+    def request(self, index: int | None = None) -> Operation:
+        """Return an interrupt request, with or without a recorded outcome.
+
+        One of an index that is given is a plain one, and claims what was answered to it before.
+        """
         random = self.random
+        if index is not None and (earlier := self.answers.get(remappable(index))):
+            return "interrupt", (0x18, *remappable(index), random.choice(earlier))
         index = random.choice(INDICES)
         message = remappable(index)
         if random.random() < 0.3:
@@ -208,7 +219,10 @@ class Life:
         if draw < 0.6:
             yield self.request()
         elif draw < 0.8:
-            yield from self.entry(random.choice(TABLES), random.choice(INDICES))
+            index = random.choice(INDICES)
+            yield from self.entry(random.choice(TABLES), index)
+            if random.random() < 0.5:
+                yield self.request(index)
         elif draw < 0.9:
             yield from self.invalidation()
         elif draw < 0.94:
@@ -234,7 +248,7 @@ def live(seed: int, met: Counter[str]) -> int:
             met.update(finding.kind for finding in pair.findings)
             if name == "interrupt":
                 outcomes = [one.outcome for one in verdict.permitted]
-                life.last = [*life.last[-8:], *outcomes]
+                life.answered(arguments[1:3], outcomes)
                 met.update(_name(outcome) for outcome in outcomes)
         operations = life.step()
     pair.compare()
@@ -270,7 +284,7 @@ def recording(seed: int) -> tuple[UnitConfig, list[Event]]:
             events.append(EVENTS[name](*arguments))
             answer = getattr(unit, name)(*arguments)
             if name == "interrupt":
-                life.last = [*life.last[-8:], *(one.outcome for one in answer.permitted)]
+                life.answered(arguments[1:3], [one.outcome for one in answer.permitted])
                 unit.findings()
             events += unit.emitted()
         operations = life.step()

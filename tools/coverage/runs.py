@@ -70,8 +70,9 @@ RUNS: Final = (
         "harness/virtio/test_equality.py",
     ),
     _tests(
-        "replays of made-up lives",
+        "replays of made-up lives and events",
         "harness/test_replay_equality.py",
+        "harness/test_reader_equality.py",
         "harness/virtio/test_replay_equality.py",
     ),
     _tests("replays of recordings", "harness/replay", only=_NATIVE, compares=False),

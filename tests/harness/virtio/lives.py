@@ -42,7 +42,7 @@ class Life:
             (self._probe, 4),
             (self._strange, 3),
             (self._access, 40),
-            (self._rare, 4),
+            (self._rare, 6),
         )
         self._kinds = [kind for kind, _ in kinds]
         self._weights = [weight for _, weight in kinds]
@@ -211,20 +211,23 @@ class Life:
             case 0 | 1 | 2:
                 return self._declare()
             case 3 | 4 | 5 | 6:
-                size = random.choice((1, 2, 4, 8))
-                offset = random.choice((BYPASS_OFFSET, BYPASS_OFFSET, 29, 32, 33, 37))
+                # A space that ends before the bypass byte has nothing to write.
+                size = random.choice((1, 1, 2, 4, 8))
+                offset = random.choice((*[BYPASS_OFFSET] * 4, 29, 32, 33, 37))
                 return "write_register", (offset, size, random.choice((0, 1, 2, 1 << 24, 1 << 32)))
             case 7 | 8 | 9:
                 offset = random.choice((0, 8, 32, 35, 36, 38, 40, 1 << 31))
                 return "read_register", (offset, random.choice((1, 2, 4, 8)))
-            case 10 | 11 | 12:
+            case 10 | 11:
                 mask = random.choice((0, 0x7F, int(Feature.BYPASS), random.randrange(128)))
                 return "features", (self.config.features, mask)
-            case 13:
+            case 12 | 13:
                 space = bytearray(self.config.config)
                 if len(space) > BYPASS_OFFSET:
                     space[BYPASS_OFFSET] = random.randrange(3)
-                return "config_space", (bytes(space[: random.choice((len(space), 36, 0))]),)
+                return "config_space", (
+                    bytes(space[: random.choice((len(space), len(space), 36, 0))]),
+                )
             case 14:
                 return "device_reset", ()
             case _:

@@ -43,11 +43,13 @@ from harness.targets import (
     target_names,
 )
 from harness.targets.base import AnyConfig
-from harness.targets.qemu import endpoints_of
+from harness.targets.qemu import machine_for
 from harness.trace import VIRTIO, VTD, Block, Header, TextReader, TraceReader, UnitInfo, open_events
 from harness.trace.codec import Encoder
+from harness.trace.lines import format_sid
 
 FINDINGS_SHOWN = 10
+MISSING_SHOWN = 4
 DEFAULT_WIDTH = 39
 """Host address width in bits when a header gives none: QEMU's default."""
 TEXT_BLOCK_EVENTS = 4096
@@ -199,10 +201,10 @@ class Result:
     """Versions of the QEMU that was recorded, and of the one that answered now."""
 
 
-def _endpoints(path: Path) -> Collection[int]:
-    """Return the endpoints of a trace, as far as it is not damaged."""
+def _machine(path: Path, program: str) -> Machine:
+    """Return the machine that a trace needs, as far as it is not damaged."""
     with open_events(path) as source:
-        return endpoints_of(_until_damage(iter(source)))
+        return machine_for(_until_damage(iter(source)), program)
 
 
 def _until_damage(events: Iterator[Event]) -> Iterator[Event]:
@@ -226,8 +228,9 @@ def replay(
         running: dict[str, str] = {}
         for name in names:
             if name in REAL_TARGETS:
-                real = real_target_named(name, config, Machine(_endpoints(path), program))
+                real = real_target_named(name, config, _machine(path, program))
                 running[name] = ".".join(map(str, real.version))
+                _name_missing(path, real.missing)
                 targets.append(real)
             else:
                 targets.append(target_named(name, config))
@@ -352,6 +355,14 @@ def _name_versions(result: Result) -> None:
             f"replayed on QEMU {result.running}",
             file=sys.stderr,
         )
+
+
+def _name_missing(path: Path, missing: Collection[int]) -> None:
+    """Say where no device can be had: what was recorded of it is not judged."""
+    if missing:
+        each = ", ".join(format_sid(source) for source in sorted(missing)[:MISSING_SHOWN])
+        more = f" and {len(missing) - MISSING_SHOWN} more" if len(missing) > MISSING_SHOWN else ""
+        print(f"{path}: no device can be had at {each}{more}", file=sys.stderr)
 
 
 def _shown(each: list[dict[str, int]]) -> list[str]:

@@ -7,8 +7,8 @@ import mmap
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self
 
 from harness.errors import HarnessError
@@ -24,6 +24,14 @@ RAM_START: Final = 1 << 20
 _CONVENTIONAL: Final = 0xA_0000
 """RAM that begins at 0 ends here."""
 
+# hw/i386/pc_q35.c of QEMU 10.0: where RAM below 4 GiB ends when there is more, and when not.
+_MOST_BELOW, _SPLIT, _ABOVE = 0xB000_0000, 0x8000_0000, 1 << 32
+
+CHIPSET: Final = frozenset({0x00, 0xF8, 0xFA, 0xFB})
+"""What a q35 has by itself: host bridge, ISA bridge, SATA, SMBus. A reset takes longer when they
+are in use."""
+
+_MIB: Final = 1 << 20
 _QMP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.01
 
@@ -46,8 +54,9 @@ class Pc:
     """Run a PC (q35, TCG, stopped) with some devices, set up as firmware would.
 
     devices are the values of -device options, words are more options, and inherited are the files
-    that these name. With backends it is not stopped, because QEMU starts vhost devices in running
-    machines only; all its processor does is to halt. Use as a context manager, or close.
+    that these name; buses are numbers for those behind bridges. With backends it is not stopped,
+    because QEMU starts vhost devices in running machines only; all its processor does is to halt.
+    Use as a context manager, or close.
     """
 
     machine: Machine
@@ -62,6 +71,7 @@ class Pc:
         words: Sequence[str] = (),
         inherited: Sequence[int] = (),
         backends: Sequence[Backend] = (),
+        buses: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._backends = backends
         self._cleanup = contextlib.ExitStack()
@@ -84,12 +94,18 @@ class Pc:
         self._inherited = [self._memory, self._state, *inherited]
         self._command += self._halted() if backends else ["-S"]
         self._run = contextlib.ExitStack()
+        self._buses = buses
         self.starts = 0
         try:
             self.start()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def memory(self) -> int:
+        """Return the descriptor of the file that RAM is."""
+        return self._memory
 
     def _halted(self) -> list[str]:
         """Return the options for firmware that halts: interrupts are off after a reset."""
@@ -103,8 +119,8 @@ class Pc:
         """Start QEMU, anew when one runs or has ended; RAM keeps its content."""
         self._launch()
         self.config = Ports(self.machine)
-        number_buses(self.config)
-        self.setup = Setup(self.config)
+        number_buses(self.config, self._buses)
+        self.setup = Setup(self.config, idle=CHIPSET)
 
     def migrate(self) -> None:
         """Let a new QEMU of the same command line take over the state; the old one ends."""
@@ -188,6 +204,36 @@ class Pc:
         self.close()
 
 
+def ram_ranges(ram_size: int) -> tuple[tuple[int, int], ...]:
+    """Return where a PC has RAM that DMA reaches, as (start, length)."""
+    if ram_size < _MOST_BELOW:
+        return (0, _CONVENTIONAL), (RAM_START, ram_size - RAM_START)
+    below = (0, _CONVENTIONAL), (RAM_START, _SPLIT - RAM_START)
+    return *below, (_ABOVE, ram_size - _SPLIT)
+
+
 def is_ram(address: int, ram_size: int = RAM_SIZE) -> bool:
     """Say whether a PC has RAM at an address."""
-    return address < _CONVENTIONAL or RAM_START <= address < ram_size
+    if address < _CONVENTIONAL or ram_size < _MOST_BELOW:
+        return address < _CONVENTIONAL or RAM_START <= address < ram_size
+    return RAM_START <= address < _SPLIT or _ABOVE <= address < _ABOVE - _SPLIT + ram_size
+
+
+def ram_offset(address: int) -> int:
+    """Return where in the memory file RAM is: what is above 4 GiB follows what is below."""
+    return address if address < _ABOVE else address - _ABOVE + _SPLIT
+
+
+def ram_address(offset: int, ram_size: int) -> int:
+    """Return where in the address space a place in the memory file is."""
+    above = ram_size >= _MOST_BELOW and offset >= _SPLIT
+    return offset - _SPLIT + _ABOVE if above else offset
+
+
+def ram_size_for(last: int) -> int | None:
+    """Return the bytes of RAM that a PC needs to have some at an address; None if it cannot."""
+    if last < _MOST_BELOW - _MIB:
+        return -(-(last + 1) // _MIB) * _MIB
+    if last < _ABOVE:
+        return None
+    return max(_MOST_BELOW, -(-(ram_offset(last) + 1) // _MIB) * _MIB)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from harness.errors import HarnessError
@@ -132,35 +133,44 @@ def is_bridge(config: Config, function: int) -> bool:
     return config.load(function, _TYPE, 1) & ~_MULTIFUNCTION == _BRIDGE
 
 
-def number_buses(config: Config) -> None:
-    """Give numbers below bus 0, then below every other bus that answers by itself."""
+def number_buses(config: Config, wanted: Mapping[int, int] = MappingProxyType({})) -> None:
+    """Give numbers below bus 0, then below every other bus that answers by itself.
+
+    wanted are numbers for the buses of bridges; where a lower one is in use, the next is given.
+    """
     bus = 0
     while bus < BUSES:
         # A root bus that is not the first one belongs to an expander and has its own number.
-        bus = _number_below(config, bus) + 1
+        bus = _number_below(config, bus, wanted) + 1
 
 
-def _number_below(config: Config, bus: int) -> int:
+def _number_below(config: Config, bus: int, wanted: Mapping[int, int]) -> int:
     """Give numbers to the buses below a bus and return the last number in use."""
     last = bus
     for function in functions(config, bus):
         if not is_bridge(config, function):
             continue
-        if last + 1 >= BUSES:
+        behind = max(last + 1, wanted.get(function, 0))
+        if behind >= BUSES:
             raise HarnessError("the machine has more PCI buses than there are numbers")
         # primary, secondary, subordinate; all that is behind must be reachable meanwhile
-        numbers = bus | (last + 1) << 8 | (BUSES - 1) << 16
+        numbers = bus | behind << 8 | (BUSES - 1) << 16
         config.store(function, _BUS_NUMBERS, 4, numbers)
-        last = _number_below(config, last + 1)
+        last = _number_below(config, behind, wanted)
         config.store(function, _SUBORDINATE, 1, last)
     return last
 
 
 class Setup:
-    """Enable everything on bus 0 and below: memory BARs, windows, bus mastering."""
+    """Enable everything on bus 0 and below: memory BARs, windows, bus mastering.
 
-    def __init__(self, config: Config, window: tuple[int, int] = WINDOW) -> None:
-        self._config = config
+    Functions that are idle are found, but left as they are.
+    """
+
+    def __init__(
+        self, config: Config, window: tuple[int, int] = WINDOW, idle: Collection[int] = ()
+    ) -> None:
+        self._config, self._idle = config, idle
         self._next, self._end = window
         self.functions: dict[int, Function] = {}
         self._bus(0, None)
@@ -178,6 +188,8 @@ class Setup:
             function = Function(number, ids & 0xFFFF, ids >> 16, requester)
             self.functions[number] = function
             function.capabilities = list(_capabilities(config, number))
+            if number in self._idle:
+                continue
             bridge = is_bridge(config, number)
             self._bars(function, 2 if bridge else 6)
             if bridge:

@@ -20,7 +20,7 @@ from harness.model.virtio.config import PROBE_SIZE
 from harness.qemu import virtio_iommu
 from harness.qemu.dma import DmaDevice, Operation, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
-from harness.qemu.pc import PROGRAM, RAM_SIZE, Pc
+from harness.qemu.pc import CHIPSET, PROGRAM, RAM_SIZE, Pc
 from harness.qemu.virtio import VERSION_1
 
 _MACHINE: Final = (
@@ -37,11 +37,8 @@ _MACHINE: Final = (
 """Devices of the standard machine and the ids that each one's DMA carries: endpoints on the root
 bus, two behind a conventional bridge that share an id, one on a port."""
 
-_CHIPSET: Final = frozenset({0x00, 0xF8, 0xFA, 0xFB})
-"""What a q35 has by itself: host bridge, ISA bridge, SATA, SMBus."""
-
 DEVICES: Final = tuple(device for device, _ in _MACHINE)
-ENDPOINTS: Final = _CHIPSET.union(*(endpoints for _, endpoints in _MACHINE))
+ENDPOINTS: Final = CHIPSET.union(*(endpoints for _, endpoints in _MACHINE))
 
 _OWN_SLOT, _LAST_SLOT = 0x1E, 0x1F
 

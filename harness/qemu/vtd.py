@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -23,7 +22,6 @@ from decoders.vtd.registers import (
     VER,
     fault_record_offset,
 )
-from harness.errors import HarnessError
 from harness.qemu import device_tlb, qtest
 from harness.qemu.device_tlb import Asked, AtsDevice, DeviceTlb
 from harness.qemu.dma import DmaDevice, dma_devices, prepare
@@ -33,6 +31,7 @@ from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
 from harness.qemu.qtest import BATCH, Machine
 from harness.qemu.trace_lines import TraceLines
 from harness.qemu.vhost_user import Told, VhostUser
+from harness.qemu.vtd_options import spelled
 
 REGISTERS: Final = 0xFED9_0000
 """Where QEMU's unit has its registers (Q35_HOST_BRIDGE_IOMMU_ADDR)."""
@@ -72,19 +71,12 @@ MACHINES: Final[dict[str, dict[str, str]]] = {
 }  # fmt: skip
 """Options of intel-iommu by the name of a machine."""
 
-_NAMES: Final = {
-    "scalable": ("scalable-mode", "x-scalable-mode"),
-    "first-stage": ("fsts", "x-flts"),
-}
-"""What options are called, in the versions that have them."""
-
 MEMORY: Final = ((0, 0xA_0000), (RAM_START, RAM_SIZE - RAM_START))
 POOL_PAGES: Final = 64
 POOL_START: Final = RAM_SIZE - POOL_PAGES * PAGE
 _DEVICE_QUEUE: Final = 0x1F_8000
 """Where the device with a TLB has its queue, which nobody uses."""
 
-_HELP_SECONDS: Final = 20.0
 _LINES_KEPT: Final = 4096
 """Commands that are kept: to make them takes longer than to look them up."""
 
@@ -94,33 +86,7 @@ def options(program: str, machine: str) -> str:
 
     Errors: HarnessError when it has no intel-iommu, or not with what the machine needs.
     """
-    known = _known_options(program)
-    words = ["intel-iommu"]
-    for option, value in ({"intremap": "off"} | MACHINES[machine]).items():
-        name = next((n for n in _NAMES.get(option, (option,)) if n in known), None)
-        if name is None:
-            raise HarnessError(f"{program} has no intel-iommu with {option}")
-        words.append(f"{name}={value}")
-    return ",".join(words)
-
-
-def _known_options(program: str) -> set[str]:
-    try:
-        said = subprocess.run(
-            [program, "-device", "intel-iommu,help"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_HELP_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HarnessError(f"cannot run {program}: {error}") from error
-    lines = said.stdout.decode(errors="replace").splitlines()
-    found = {line.split("=")[0].strip() for line in lines if "=<" in line}
-    if not found:
-        told = said.stderr.decode(errors="replace").strip()[:200]
-        raise HarnessError(f"{program} has no intel-iommu: {told}")
-    return found
+    return spelled(program, {"intremap": "off"} | MACHINES[machine])
 
 
 @functools.lru_cache(_LINES_KEPT)

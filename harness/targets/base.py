@@ -70,14 +70,22 @@ class ReplayTarget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Say which machine a real unit is to be part of: its endpoints, and what runs it."""
+    """Say which machine a real unit is to be part of: its endpoints, what runs it, and the last
+    address that is used of its RAM.
+    """
 
     endpoints: Collection[int]
     program: str
+    last_address: int = 0
 
 
 class RealTarget(ReplayTarget, Protocol):
-    """Drive a unit that has a version of its own."""
+    """Drive a unit that has a version of its own; missing are endpoints that it does not have."""
+
+    @property
+    def missing(self) -> Collection[int]:
+        """Return the endpoints that the machine could not be given."""
+        ...
 
     @property
     def version(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ nor what leads outside RAM: that is unjudged, if it does not fail.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from decoders.events import (
@@ -40,7 +40,9 @@ from harness.model.virtio.requests import endpoint_of
 from harness.qemu.landing import PAGE, watching
 from harness.qemu.pc import is_ram
 from harness.qemu.unit import Dma, QemuUnit, Seen, devices_for
+from harness.qemu.vtd_copy import VtdCopy
 from harness.targets.base import AnyConfig, Counters, Machine
+from harness.targets.qemu_vtd import VtdReplay, last_address, wanted_for
 from harness.trace import Block
 from harness.trace.codec import decode
 
@@ -79,6 +81,11 @@ class QemuReplay:
     def finish(self) -> None:
         """End QEMU."""
         self._end()
+
+    @property
+    def missing(self) -> Collection[int]:
+        """Return the endpoints that the machine does not have: all others were refused."""
+        return ()
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -230,6 +237,23 @@ def endpoints_of(events: Iterable[Event]) -> set[int]:
     return declared or found
 
 
+def machine_for(events: Iterable[Event], program: str) -> Machine:
+    """Return the machine that a trace needs.
+
+    Errors: HarnessError for more endpoints than there are PCI functions.
+    """
+    last = 0
+
+    def noted() -> Iterator[Event]:
+        nonlocal last
+        for event in events:
+            last = max(last, last_address(event))
+            yield event
+
+    endpoints = endpoints_of(noted())
+    return Machine(endpoints, program, last)
+
+
 def dma_for(unit: QemuUnit, event: Access, everywhere: bool = False) -> Dma | None:
     """Return DMA that includes an access; None where no device can, or where it would do harm.
 
@@ -276,8 +300,14 @@ def _landed(seen: Seen, iova: int) -> Translation | None:
     return None
 
 
-def create(config: AnyConfig, machine: Machine) -> QemuReplay:
-    """Build the target; raise HarnessError for another kind of unit."""
-    if not isinstance(config, VirtioConfig):
-        raise HarnessError("the target qemu replays traces of a virtio-iommu only")
-    return QemuReplay(machine)
+def create(config: AnyConfig, machine: Machine) -> QemuReplay | VtdReplay:
+    """Build the target; raise HarnessError where QEMU cannot be what was recorded."""
+    if isinstance(config, VirtioConfig):
+        return QemuReplay(machine)
+    wanted = wanted_for(config, machine.endpoints, machine.last_address)
+    copy = VtdCopy(wanted, machine.program)
+    try:
+        return VtdReplay(config, copy)
+    except BaseException:
+        copy.close()
+        raise

@@ -94,7 +94,7 @@ class VtdCopy:
         self.missing = place.missing
         self.option = spelled(program, options_for(wanted.capability, wanted.extended_capability))
         devices = (self.option, *place.devices)
-        self._pc = self._cleanup.enter_context(Pc(devices, program, size, place.buses))
+        self._pc = self._cleanup.enter_context(Pc(devices, program, size, buses=place.buses))
         try:
             self.version = self._pc.version
             self.pages = Residency(self._pc.ram, self._pc.memory)

@@ -28,7 +28,6 @@ from harness.cli import main
 from harness.errors import HarnessError
 from harness.explain import explain
 from harness.findings import BROKEN, Finding
-from harness.model.config import UnitConfig
 from harness.model.virtio.config import DEFAULT_CONFIG, DEFAULT_FEATURES, VirtioConfig
 from harness.qemu.pc import PROGRAM
 from harness.qemu.unit import DEVICES, ENDPOINTS, POOL_START, QemuUnit, devices_for
@@ -161,11 +160,6 @@ def test_long_requests_are_split(room: int) -> None:
 def test_a_request_that_no_queue_can_hold_is_not_judged() -> None:
     counters, findings = replay([*STORY[:5], Request(b"", 0, b"")])
     assert (findings, counters.unjudged) == ([], 1)
-
-
-def test_another_kind_of_unit_is_refused() -> None:
-    with pytest.raises(HarnessError, match="virtio-iommu only"):
-        real_target_named("qemu", UnitConfig(capability=1, extended_capability=1), NOWHERE)
 
 
 def test_the_machine_follows_the_endpoints() -> None:

@@ -24,10 +24,15 @@ class Tally:
         """Count something that was recorded and cannot be compared."""
         self.counters.unjudged += 1
 
-    def found(self, subject: str, recorded: Compared | None, *now: Compared) -> None:
-        """Report that something recorded, or expected, is not what the unit does now."""
+    def found(
+        self, subject: str, recorded: Compared | None, *now: Compared, event: int | None = None
+    ) -> None:
+        """Report that something recorded, or expected, is not what the unit does now.
+
+        event is the number of what caused it, if not that of the current one.
+        """
         if self.lost:
             return
         self.counters.divergences += 1
-        number = self.counters.events
+        number = self.counters.events if event is None else event
         self.kept.add(Finding(number, FindingKind.DIVERGENCE, subject, recorded, now))

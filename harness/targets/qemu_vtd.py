@@ -14,6 +14,7 @@ shows. Fault registers are not compared while they may hold another fault than w
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
@@ -44,12 +45,14 @@ from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import DESCRIPTORS
 from decoders.vtd.faults import FaultRecordRegister
+from harness.errors import HarnessError
 from harness.findings import Finding
 from harness.memory import PAGE_SIZE
 from harness.model.config import UnitConfig
 from harness.model.dialects import dialect_named
 from harness.model.registers import touches
 from harness.model.unit import VtdUnit
+from harness.qemu.pc import is_ram, ram_size_for
 from harness.qemu.vtd_copy import VtdCopy, Wanted, possible
 from harness.targets.base import Counters
 from harness.targets.qemu_tally import Tally
@@ -79,13 +82,14 @@ _FIXED: Final = {vtd.CAP.offset: "capability", vtd.ECAP.offset: "extended_capabi
 class VtdReplay:
     """Drive a copy of a recorded unit with a trace; config is that of the recorded unit.
 
-    The copy is reset first; finish() closes it if it is owned.
+    The copy is reset first; if it is owned it is closed by finish(), or when this is dropped.
     """
 
     name = "qemu"
 
     def __init__(self, config: UnitConfig, copy: VtdCopy, owned: bool = True) -> None:
-        self._recorded, self._copy, self._owned = config, copy, owned
+        self._recorded, self._copy = config, copy
+        self._end = weakref.finalize(self, copy.close) if owned else None
         own = dialect_named("qemu-{}.{}".format(*copy.version))
         ignored = own.fault_record_ignored | config.dialect.fault_record_ignored | _PV
         self._ignored = ignored | RECORDED
@@ -129,8 +133,8 @@ class VtdReplay:
     def finish(self) -> None:
         """Say that the trace has ended; end QEMU if it was started for it alone."""
         self._queue.settle()
-        if self._owned:
-            self._copy.close()
+        if self._end is not None:
+            self._end()
 
     @property
     def missing(self) -> Collection[int]:
@@ -340,9 +344,19 @@ class VtdReplay:
 
 
 def wanted_for(config: UnitConfig, sources: Collection[int], last_address: int) -> Wanted:
-    """Return the machine that a recording needs: RAM where it was, and as far as it is used."""
-    ends = (start + length - 1 for start, length in config.memory)
+    """Return the machine that a recording needs: RAM where it was, and as far as it is used.
+
+    Errors: HarnessError where it had some that no machine with the rest has.
+    """
+    ends = [start + length - 1 for start, length in config.memory]
     last = max((last_address, *ends))
+    size = ram_size_for(last) or 0
+    for end in ends:
+        if size and not is_ram(end, size):
+            raise HarnessError(
+                f"the recording has RAM at {end:#x} and at {last:#x}: a q35 that has the one has "
+                "not the other"
+            )
     return Wanted(config.capability, config.extended_capability, frozenset(sources), last)
 
 

@@ -44,6 +44,7 @@ class QueueJudge:
         self._pages: set[int] = set()
         """Pages that hold status words and nothing else."""
         self._spoilt: dict[int, StatusWrite] = {}
+        self._cause = 0
 
     def clear(self) -> None:
         """Expect nothing more."""
@@ -56,6 +57,7 @@ class QueueJudge:
 
     def before(self, expected: Sequence[StatusWrite]) -> None:
         """Put something else where the unit is going to write statuses, so that it shows."""
+        self._cause = self._tally.counters.events
         self._awaited = [_Awaited(write, None) for write in expected]
         # Of several at one address the last one shows.
         self._spoilt = {write.address: write for write in expected}
@@ -122,13 +124,13 @@ class QueueJudge:
             self._tally.found("status-write", event, instead.write)
 
     def settle(self) -> None:
-        """Report what the unit did and the recording lacks."""
+        """Report what the unit did and the recording lacks, as the last register write's."""
         for taken in self._taken:
             if descriptor_type(taken.words[0]) not in self._untraced:
-                self._tally.found("descriptor", None, taken)
+                self._tally.found("descriptor", None, taken, event=self._cause)
         for awaited in self._awaited:
             if awaited.came:
-                self._tally.found("status-write", None, awaited.write)
+                self._tally.found("status-write", None, awaited.write, event=self._cause)
             elif awaited.came is False:
-                self._tally.found("status-write", awaited.write)
+                self._tally.found("status-write", awaited.write, event=self._cause)
         self.clear()

@@ -392,6 +392,7 @@ def test_guests_behave_here_as_they_were_recorded(name: str, runner: QemuRunner)
     # What the last write led to may be cut off.
     while not isinstance(events.pop(), RegWrite):
         pass
+    assert isinstance(config, UnitConfig)
     assert runner.run(config, events) == []
     counters = runner.counters
     assert counters.agreed > 1000

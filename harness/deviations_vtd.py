@@ -298,17 +298,26 @@ DEVIATIONS: Final = (
     VtdDeviation(
         "compatibility-format-passes",
         "5.1.2.1",
-        "messages of the compatibility format pass whatever GCMD.CFI and IRTA.EIME say",
+        "messages of the compatibility format pass whatever GCMD.CFI and IRTA.EIME say "
+        "(docs/findings/vtd-compatibility-format.md)",
         "vtd_interrupt_remap_msi",
         members=("compatibility_format_passes",),
     ),
     VtdDeviation(
         "compatibility-format-status",
-        "11.4.4.1",
+        "11.4.4",
         "GCMD.CFI is ignored: GSTS.CFIS stays 0",
         "vtd_handle_gcmd_write",
         subject=("GSTS",),
         notes=_notes("CFI"),
+    ),
+    VtdDeviation(
+        "queue-error-unnamed",
+        "11.4.9",
+        "IQERCD says nothing of what is wrong with a descriptor: it reads as 0",
+        "vtd_init",
+        subject=("IQERCD",),
+        observed=("0x0",),
     ),
     VtdDeviation(
         "subhandle-checked-last",

@@ -47,7 +47,7 @@ _NAMES: Final = {
         ("FSTS", vtd.FSTS), ("IQH", vtd.IQH), ("GSTS", vtd.GSTS), ("ICS", vtd.ICS),
         ("FECTL", vtd.FECTL), ("FEDATA", vtd.FEDATA), ("FEADDR", vtd.FEADDR),
         ("IECTL", vtd.IECTL), ("IEDATA", vtd.IEDATA), ("IEADDR", vtd.IEADDR),
-        ("RTADDR", vtd.RTADDR), ("CCMD", vtd.CCMD), ("IOTLB", vtd.IOTLB),
+        ("RTADDR", vtd.RTADDR), ("IQERCD", vtd.IQERCD), ("CCMD", vtd.CCMD), ("IOTLB", vtd.IOTLB),
     )
 }  # fmt: skip
 _WAIT: Final = layout(InvalidationWait)

@@ -28,6 +28,7 @@ from harness.generate.vtd_device_tlb import (
 )
 from harness.generate.vtd_edits import edited
 from harness.generate.vtd_interrupts import Interrupts
+from harness.generate.vtd_moves import moved, moved_root
 from harness.generate.vtd_odd import register_writes, status_writes, strange
 from harness.generate.vtd_steps import ALWAYS, DmaChoice, Scene, Step, scene_page
 from harness.generate.vtd_tables import (
@@ -153,7 +154,11 @@ class Generator:
         """Change an entry, invalidate more or less, and use it."""
         random = self._random
         spot = random.choice(self.tables.spots)
-        stores, spot = self._change(spot)
+        stores: list[Store] = []
+        if random.random() < 0.1:
+            stores = moved(spot, self.tables, self._now)
+        if not stores:
+            stores, spot = self._change(spot)
         draw = random.random()
         steps = []
         if draw < 0.2:
@@ -183,7 +188,9 @@ class Generator:
         else:
             odd = strange(self._random, self._scene.avoided, self._everything())
         step = self._queue("odd descriptor", (), [odd], None, False)
-        step = replace(step, waits=status_writes(odd))
+        # What is wrong with it can be read only now and then: not every unit has the register.
+        seen = ((vtd.IQERCD.offset, 8),) if self._random.random() < 0.1 else ()
+        step = replace(step, waits=status_writes(odd), reads=(*step.reads, *seen))
         repair: list[Store] = []
         at = head
         self._number += 1
@@ -214,23 +221,20 @@ class Generator:
         return [off, self._written([RegWrite(vtd.GCMD.offset, 4, self._level)])]
 
     def _reroot(self) -> list[Step]:
-        """Set the root table once more, or one that is not sound, and then the sound one."""
+        """Set the root table once more, moved, or one that is not sound and then the sound one."""
         random, tables = self._random, self.tables
+        stores = moved_root(tables, self._now) if random.random() < 0.3 else []
         root = tables.root | (_SCALABLE if tables.scalable else 0)
         wrong = random.choice(
             (root, root ^ _SCALABLE, root | 0xC00, tables.zeros, NOWHERE, root | 1 << 50)
         )
         steps = []
-        for value in (wrong, root):
-            steps.append(
-                self._written(
-                    [
-                        RegWrite(vtd.RTADDR.offset, 8, value),
-                        RegWrite(vtd.GCMD.offset, 4, self._level | _SRTP),
-                    ],
-                    dma=False,
-                )
-            )
+        for value in (root,) if stores else (wrong, root):
+            writes = [
+                RegWrite(vtd.RTADDR.offset, 8, value),
+                RegWrite(vtd.GCMD.offset, 4, self._level | _SRTP),
+            ]
+            steps.append(replace(self._written(writes, dma=False), stores=tuple(stores)))
             steps += self._flushed("flush", (), self._everything())
         return steps
 

@@ -53,6 +53,11 @@ class MixedTables(Tables):
         """Spaces by PASID, of each place."""
         super().__init__(config, sids, pool, random)
 
+    def relocated(self, address: int, to: int) -> None:
+        """Take note that an entry lies elsewhere now."""
+        if address in self.entries:
+            self.entries[to] = self.entries.pop(address)
+
     def tables_of(self, index: int) -> list[int]:
         """Return the pages that the tables of a space lie in, the root first."""
         found = [self.spaces[index].root]

@@ -142,6 +142,14 @@ class Tables:
         self._next += PAGE
         return self._next - PAGE
 
+    @property
+    def pages_left(self) -> int:
+        """Return how many pages are not used yet."""
+        return (TABLES_END - self._next) // PAGE
+
+    def relocated(self, address: int, to: int) -> None:
+        """Take note that an entry lies elsewhere now."""
+
     def put(self, address: int, words: Sequence[int]) -> list[Store]:
         """Return the stores of an entry."""
         return [Store(address + 8 * n, 8, word) for n, word in enumerate(words)]

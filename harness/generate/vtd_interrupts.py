@@ -82,8 +82,10 @@ class Interrupts:
         return stores, [RegWrite(vtd.IRTA.offset, 8, self.root)]
 
     def edit(self) -> tuple[list[Store], int]:
-        """Change an entry; return the stores and its index."""
+        """Change an entry, one behind a small table, too; return the stores and its index."""
         index = self._index()
+        if self._place != TABLES[0]:
+            index %= 2 << _MOST  # behind it is the pool
         words = self._sound() if self._random.random() < 0.5 else self._broken()
         return self._put(index, words), index
 
@@ -133,7 +135,6 @@ class Interrupts:
         before = self._entries.get(index, (0, 0))
         self._entries[index] = words
         at = self._place + _ENTRY.size * index
-        # Some of the indices lie behind a small table.
         return [
             Store(at + 8 * n, 8, word)
             for n, (word, old) in enumerate(zip(words, before, strict=True))

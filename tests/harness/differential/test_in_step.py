@@ -40,7 +40,7 @@ RARE = {
 }  # fmt: skip
 """Reasons that a short run may miss; 10^5 steps meet all."""
 
-SEQUENCES = 330
+SEQUENCES = 220
 
 
 @pytest.fixture(scope="module")

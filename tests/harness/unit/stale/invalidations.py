@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tests.harness.unit.stale.changes import (
     CACHES,
@@ -25,6 +25,9 @@ from tests.writers.platform import DOMAIN, PAGE
 
 OTHER = DOMAIN + 1
 NOTHING = "nothing"
+Done = tuple[tuple[str, str], ...]
+"""Invalidations in their order, each by its cache and name."""
+
 Invalidate = Callable[[Situation, str], None]
 """Does an invalidation, through registers or the queue."""
 
@@ -99,13 +102,13 @@ INVALIDATIONS: dict[str, dict[str, Invalidate]] = {
 """By cache and name; those of a PASID are for first-stage and nested translations."""
 
 
-def sequences(needs: dict[str, frozenset[str]], wide: bool) -> list[tuple[tuple[str, str], ...]]:
+def sequences(needs: Mapping[str, frozenset[str]], wide: bool) -> list[Done]:
     """Return what to try: for each cache every invalidation, with what others need beside it.
 
     One that concerns a cache without need stands alone: it is of the wrong type. wide says whether
     there are descriptors about PASIDs.
     """
-    found: list[tuple[tuple[str, str], ...]] = [()]
+    found: list[Done] = [()]
     for cache in CACHES:
         for name in (NOTHING, *INVALIDATIONS[cache]):
             if not wide and ("PASID" in name or cache == PASIDS):
@@ -124,12 +127,12 @@ def sequences(needs: dict[str, frozenset[str]], wide: bool) -> list[tuple[tuple[
     return list(dict.fromkeys(found))
 
 
-def enough(needs: dict[str, frozenset[str]], done: tuple[tuple[str, str], ...]) -> bool:
+def enough(needs: Mapping[str, frozenset[str]], done: Done) -> bool:
     """Say whether invalidations are enough."""
     return all(dict(done).get(cache) in names for cache, names in needs.items())
 
 
-def invalidate(situation: Situation, done: tuple[tuple[str, str], ...], way: str) -> None:
+def invalidate(situation: Situation, done: Done, way: str) -> None:
     """Do invalidations in their order."""
     for cache, name in done:
         INVALIDATIONS[cache][name](situation, way)

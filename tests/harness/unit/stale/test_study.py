@@ -5,6 +5,8 @@ Each change is tried with every invalidation of each cache, through registers an
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from decoders.events import Outcome
@@ -12,6 +14,7 @@ from harness.findings import FindingKind
 from tests.harness.unit.conftest import MakePlatform
 from tests.harness.unit.stale.changes import CHANGES, SOURCE, Situation
 from tests.harness.unit.stale.invalidations import enough, invalidate, sequences
+from tests.harness.unit.stale.table import page
 from tests.writers.invalidations import WAYS
 from tests.writers.platform import Platform
 
@@ -41,7 +44,7 @@ def judged(made: Situation, recorded: Outcome) -> list[FindingKind]:
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_is_enough(make_platform: MakePlatform, name: str) -> None:
     legacy = name.startswith("legacy")
-    needs = dict(CHANGES[name].needs)
+    needs = CHANGES[name].needs
     wrong = {}
     for way in WAYS if legacy else ("queue",):
         for done in sequences(needs, wide=not legacy):
@@ -66,9 +69,16 @@ def test_what_is_enough(make_platform: MakePlatform, name: str) -> None:
 
 def test_requests_without_pasid_are_those_of_rid_pasid(make_platform: MakePlatform) -> None:
     for name in ("second PASID", "first", "nested second"):
-        needs = dict(CHANGES[name].needs)
+        needs = CHANGES[name].needs
         for done in sequences(needs, wide=True):
             made = situation(make_platform, name, "queue", None)
             invalidate(made, done, "queue")
             stale = judged(made, made.old) == [FindingKind.STALE_USE]
             assert stale != enough(needs, done), (name, done)
+
+
+def test_the_page_is_what_is_tested() -> None:
+    path = Path(__file__).parents[4] / "docs" / "stale.md"
+    assert path.read_text() == page(), (
+        "run python -m tests.harness.unit.stale.table > docs/stale.md"
+    )

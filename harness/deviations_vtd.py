@@ -182,12 +182,12 @@ DEVIATIONS: Final = (
     VtdDeviation(
         "pasid-entry-unchecked",
         "7.3",
-        "while FPD of a cached context entry is set, a PASID entry that cannot be used is used "
+        "while FPD of what leads to it is set, a PASID entry that cannot be used is used "
         "nevertheless (docs/findings/vtd-pasid-not-present.md)",
         "vtd_do_iommu_translate (is_fpd_set), vtd_get_iova_pgtbl_base",
         subject=("access",),
         permitted=("fault 0x50", "fault 0x51", "fault 0x58", "fault 0x59", "fault 0x5b"),
-        notes=_notes("FPD of the context entry"),
+        notes=_notes("FPD above the PASID entry"),
     ),
     VtdDeviation(
         "pasid-present-unchecked",

@@ -158,8 +158,10 @@ class _Run:
         path = folder / f"{name}.txt"
         with replacing(path) as draft:
             write_text(draft, differential.header, differential.events)
-        with replacing(folder / f"{name}.sh") as draft:
-            draft.write_text(_script(differential.qemu))
+        # A device with a TLB has no part in a script: it is a socket whose other end is here.
+        if differential.qemu.device_tlb is None:
+            with replacing(folder / f"{name}.sh") as draft:
+                draft.write_text(_script(differential.qemu))
         return path
 
     def summary(self, seconds: float, first: int) -> None:

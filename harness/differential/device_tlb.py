@@ -72,7 +72,7 @@ class DeviceMessages:
         return True
 
     def rest(self) -> list[DeviceTlbMessage]:
-        """Return what was sent and was not due: for each part the least that shows it."""
+        """Return what was sent and was not due: as few messages as show as it does."""
         left, found = list(_spans(self.told)), []
         while left:
             address, mask = _least(left)
@@ -89,6 +89,11 @@ class DeviceMessages:
                 if self._shows(message):
                     self._tlb.forget(message.address, message.mask)
 
+    def drop(self, given: Told) -> None:
+        """Let the device forget what it got while nothing was translated: no model follows that."""
+        if self._tlb is not None:
+            self._tlb.forget(given.iova, given.size - 1)
+
     def _shows(self, message: DeviceTlbMessage) -> bool:
         about_pasid = message.pasid is not None or message.every_pasid
         return message.sid == self._sid and not about_pasid
@@ -103,14 +108,20 @@ def _spans(told: Sequence[Told]) -> Iterator[tuple[int, int]]:
 
 
 def _least(parts: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return the smallest range, as base and size - 1, that shows as parts and as the first."""
+    """Return the range, as base and size - 1, that shows as most of the parts, with the first.
+
+    Of several it is the smallest.
+    """
     first, last = parts[0]
+    best, most = (0, 0), 0
     for order in range(PAGE_BITS, _ADDRESS_BITS + 1):
         mask = (1 << order) - 1
         found = set(shown(first & ~mask, mask))
-        if (first, last) in found and found <= set(parts):
-            return first & ~mask, mask
-    raise HarnessError(f"QEMU makes a device forget {first:#x} to {last:#x}, which is no range")
+        if (first, last) in found and found <= set(parts) and len(found) > most:
+            best, most = (first & ~mask, mask), len(found)
+    if not most:
+        raise HarnessError(f"QEMU makes a device forget {first:#x} to {last:#x}, which is no range")
+    return best
 
 
 def translated(sid: int, dma: Dma, used: Held) -> Access:
@@ -155,12 +166,12 @@ def overstated(guide: ModelReplay, access: Access, answer: Told, number: int) ->
 
 def answerable(outcome: Translation, iova: int) -> bool:
     """Say whether QEMU gives a device a translation: it and its page have to begin in RAM."""
-    # What is let through has a mask that says nothing of pages.
+    # What is let through has a mask that is no page's.
     passes = outcome.mask > _LARGEST_PAGE
     place = iova if passes else outcome.address | iova & outcome.mask
+    first = place if passes else outcome.address
     return all(
-        any(start <= where < start + size for start, size in MEMORY)
-        for where in (place, place if passes else outcome.address)
+        any(start <= where < start + size for start, size in MEMORY) for where in (place, first)
     )
 
 

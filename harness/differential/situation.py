@@ -52,6 +52,7 @@ _NAMES: Final = {
 }  # fmt: skip
 _WAIT: Final = layout(InvalidationWait)
 _FPD: Final = CONTEXT["fpd"].mask
+_ABOVE_PASID: Final = (Role.SCALABLE_CONTEXT, Role.PASID_DIRECTORY)
 _SSADE: Final = PASID["ssade"].mask
 _PASID_CACHE: Final = 7
 _CONTEXT_CACHE: Final = 1
@@ -128,10 +129,9 @@ class History:
             self._passed.add(sid)
             self._flushed.discard(sid)
 
-    @property
-    def passed(self) -> frozenset[int]:
-        """Return the sources that passed through when the unit last looked at them."""
-        return frozenset(self._passed)
+    def untranslated(self, guide: ModelReplay) -> frozenset[int]:
+        """Return the sources that pass through, or did when the unit last looked at them."""
+        return frozenset(sid for sid in self._sids if sid in self._passed or passing(guide, sid))
 
     def notes(self, guide: ModelReplay, access: Access | None) -> set[str]:
         """Return the facts that hold now."""
@@ -172,7 +172,7 @@ def situation(
     if isinstance(event, RegRead) and subject == "register":
         subject = _NAMES.get(event.offset, "register")
     notes = history.notes(guide, access) | device_notes(
-        finding, guide, history.queued, history.passed
+        finding, guide, history.queued, history.untranslated(guide)
     )
     if access is not None:
         if _left(guide, access) or (
@@ -223,8 +223,8 @@ def _entries(ways: Sequence[Candidate]) -> set[str]:
     """Return what the context and PASID entries of an access are remarkable for."""
     found = set()
     for step in (step for way in ways for step in way.steps):
-        if step.role == Role.SCALABLE_CONTEXT and step.value & _FPD and step.value & 1:
-            found.add("FPD of the context entry")
+        if step.role in _ABOVE_PASID and step.value & _FPD and step.value & 1:
+            found.add("FPD above the PASID entry")
         if step.role == Role.PASID_TABLE and not step.address % 64 and step.value & _SSADE:
             found.add("SSADE")
         # Tables may say something else by now than an entry that is cached.

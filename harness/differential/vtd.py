@@ -362,6 +362,8 @@ class Differential:
             if asked is not None and asked.answer is not None:
                 teller.noticed += overstated(guide, access, asked.answer, len(teller.events))
                 teller.tell(replace(access, outcome=answered(dma.iova, asked.answer)))
+                if not guide.unit.translator.enabled:
+                    self._messages.drop(asked.answer)
                 continue
             if kind is AccessKind.WRITE and seen.landed:
                 outcome = Translation(seen.landed[0][0], 0)
@@ -376,6 +378,9 @@ class Differential:
             ways = teller.ways[len(teller.events)]
             outcome = self._unseen(guide, access, ways, hidden, overflowed)
             overflowed = overflowed and not isinstance(outcome, Fault)
+            if asked is not None and isinstance(outcome, Translation):
+                # The device got nothing that it could use.
+                outcome = Translation(outcome.address | dma.iova & outcome.mask, 0)
             teller.guess(replace(access, outcome=outcome))
         if record is not None:
             teller.tell(record)

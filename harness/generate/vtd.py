@@ -93,6 +93,7 @@ class Generator:
         self.tables = tables = self._platform([device.sid for device in scene.devices])
         self._now = {spot.address: spot.words for spot in tables.spots}
         self._tail, self._number = 0, random.randrange(1 << 20)
+        self._given: DmaChoice | None = None
         self._queued = self.tables.scalable or random.random() < 0.7 or bool(scene.ats)
         self._wide = bool(scene.config.ecap("smts")) and (
             tables.stage == Role.FIRST_STAGE or tables.scalable or random.random() < 0.3
@@ -453,4 +454,10 @@ class Generator:
         iova &= (1 << device.width) - 1
         if iova < self._scene.pool_start:
             iova = scene_page(self._scene, random)
-        return DmaChoice(index, kind, iova | 64 * random.randrange(PAGE // 64))
+        choice = DmaChoice(index, kind, iova | 64 * random.randrange(PAGE // 64))
+        if device.ats:
+            # What it was given is used again, while it may and while it may not.
+            if self._given is not None and random.random() < 0.6:
+                choice = replace(self._given, device=index)
+            self._given = choice
+        return choice

@@ -161,7 +161,10 @@ class DeviceTlb:
             for held in reversed(self._held):
                 if held.covers(iova) and held.kind is kind:
                     return Asked(None, held)
-        given = self._backend.ask(iova, _PERMISSIONS[kind])
+        try:
+            given = self._backend.ask(iova, _PERMISSIONS[kind])
+        except HarnessError as error:
+            raise self._pc.machine.process.ended() or error from error
         answers = [told for told in self._backend.told() if told.kind is Iotlb.UPDATE]
         if given != (len(answers) == 1):
             raise HarnessError(f"QEMU answers a request for {iova:#x} {len(answers)} times")

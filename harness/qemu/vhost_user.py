@@ -139,6 +139,9 @@ class VhostUser:
                 pass
         except (OSError, struct.error, ValueError) as error:
             self._problem = str(error)
+            # QEMU would wait for an answer for ever.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _message(self, connection: socket.socket) -> bool:
         """Take one message and answer it; say whether there may be more."""
@@ -172,6 +175,8 @@ class VhostUser:
                 return _VRING_STATE.pack(index, 0)
             case Message.SET_MEM_TABLE:
                 (count,) = _COUNT.unpack_from(body)
+                if count > len(body) // _REGION.size:
+                    raise ValueError(f"{len(body)} bytes are no {count} regions")
                 at = range(8, 8 + count * _REGION.size, _REGION.size)
                 self._regions = [_REGION.unpack_from(body, where) for where in at]
             case Message.SET_BACKEND_REQ_FD if fds:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from decoders.events import (
     Access,
     Event,
     Interrupt,
     RegWrite,
-    Role,
     StatusWrite,
     Store,
     Translation,
@@ -20,14 +18,9 @@ from decoders.vtd.descriptors import descriptor_type
 from harness.differential.device_tlb import DeviceMessages
 from harness.differential.situation import LOST, History, descriptors
 from harness.findings import Finding
-from harness.model.caches import CachedTranslation, CachedWords
-from harness.model.lookup import TTM_LEGACY, Blocked
-from harness.model.stages import ALL_RIGHTS, NO_PASID
+from harness.model.latitude import LOOKING_AGAIN, fetch, keep
 from harness.model.translate import Candidate, Request
 from harness.targets.model import ModelReplay
-
-_ENTRIES: Final = frozenset((1, 7))
-"""Types of descriptors that make the unit look at context or PASID entries again."""
 
 
 class Teller:
@@ -103,7 +96,7 @@ class Teller:
                 continue
             if way.steps and place in (None, given.address | access.iova & given.mask):
                 for model in self.models:
-                    _keep(model, access, way, given)
+                    keep(model.unit, access.sid, access.iova, way)
 
     def stores(self, stores: Sequence[Store]) -> None:
         """Take note of the descriptors among stores."""
@@ -118,47 +111,9 @@ class Teller:
         if self._fetches(write):
             for model in self.models:
                 for sid in self._sids:
-                    _fetch(model, sid)
+                    fetch(model.unit, sid)
 
     def _fetches(self, write: RegWrite) -> bool:
         if write.offset == vtd.IQT.offset:
-            return any(descriptor_type(words[0]) in _ENTRIES for words in self._queued)
+            return any(descriptor_type(words[0]) in LOOKING_AGAIN for words in self._queued)
         return write.offset in (vtd.CCMD.offset, vtd.GCMD.offset)
-
-
-def _keep(model: ModelReplay, access: Access, way: Candidate, given: Translation) -> None:
-    """Keep a translation under the domain that it was made for."""
-    unit, last = model.unit, way.steps[-1]
-    if last.role not in (Role.SECOND_STAGE, Role.FIRST_STAGE):
-        return
-    pasid = NO_PASID if last.role == Role.SECOND_STAGE else _pasid_of(model, access.sid)
-    tag = (way.domain, pasid, int(last.role))
-    leaf = CachedTranslation(given, ALL_RIGHTS, way.steps, unit.event)
-    unit.caches.add_translation(tag, given.mask.bit_length(), access.iova, leaf)
-    unit.remember(access.sid, tag)
-
-
-def _pasid_of(model: ModelReplay, sid: int) -> int:
-    """Return the PASID that a source used last for the first stage."""
-    return next((tag[1] for tag in model.unit.tags(sid) if tag[1] != NO_PASID), 0)
-
-
-def _fetch(model: ModelReplay, sid: int) -> None:
-    """Keep the entries of a source as they are now."""
-    unit = model.unit
-    translator, event = unit.translator, unit.event
-    lookup = translator.lookup
-    context = lookup.context(sid)
-    if not translator.enabled or isinstance(context, Blocked):
-        return
-    if lookup.mode == TTM_LEGACY:
-        domain = lookup.legacy_root(context.words).domain
-        unit.caches.add_context(sid, CachedWords(context.words, context.steps, event, domain))
-        return
-    unit.caches.add_context(sid, CachedWords(context.words, context.steps, event, -1))
-    number = lookup.effective_pasid(context.words, None)
-    entry = lookup.pasid(context, None)
-    if not isinstance(entry, Blocked):
-        domain = lookup.scalable_root(context.words, entry, number, False).domain
-        kept = CachedWords(entry.words, entry.steps, event, domain)
-        unit.caches.add_pasid(sid, number, kept)

@@ -32,7 +32,6 @@ from harness.qemu.residency import Residency
 from harness.qemu.vtd import REGISTERS
 from harness.qemu.vtd_options import differing, options_for, spelled
 
-LEAST_RAM: Final = 64 << 20
 MOST_RAM: Final = 64 << 30
 """Bytes of RAM; it is a sparse file, but QEMU keeps some bits for each page."""
 
@@ -48,12 +47,30 @@ _ALIGNMENT: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Say what a machine has to have: CAP, ECAP, sources of DMA, RAM up to an address."""
+    """Say what a machine has to have: CAP, ECAP, sources of DMA, RAM up to an address.
+
+    exact: what is behind that address must not be RAM.
+    """
 
     capability: int
     extended_capability: int
     sources: frozenset[int]
     last_address: int
+    exact: bool
+
+    def includes(self, other: Wanted) -> bool:
+        """Say whether a machine that has this does for another recording."""
+        enough = other.last_address == self.last_address
+        if not self.exact and not other.exact:
+            enough = other.last_address <= self.last_address
+        return self.same_unit(other) and other.sources <= self.sources and enough
+
+    def same_unit(self, other: Wanted) -> bool:
+        """Say whether the unit is the same."""
+        return (self.capability, self.extended_capability) == (
+            other.capability,
+            other.extended_capability,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +99,7 @@ class VtdCopy:
 
     def __init__(self, wanted: Wanted, program: str = PROGRAM) -> None:
         self._cleanup = contextlib.ExitStack()
-        size = ram_size_for(max(wanted.last_address, LEAST_RAM - 1))
+        size = ram_size_for(wanted.last_address)
         if size is None or not possible(wanted.last_address):
             raise HarnessError(
                 f"the recording needs RAM at {wanted.last_address:#x}: a q35 has none there, or "
@@ -224,6 +241,11 @@ class VtdCopy:
         if offset + size > _REGISTER_BYTES:
             return None
         return self._pc.machine.load(REGISTERS + offset, size)
+
+    @property
+    def sources(self) -> Collection[int]:
+        """Return the sources at which there is a device."""
+        return self._devices.keys()
 
     def can(self, source: int, kind: AccessKind) -> bool:
         """Say whether there is a device that can do DMA of a kind."""

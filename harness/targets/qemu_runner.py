@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from decoders.events import Access, Event
 from harness.errors import HarnessError
@@ -15,9 +16,6 @@ from harness.qemu.pc import PROGRAM
 from harness.qemu.vtd_copy import VtdCopy, Wanted, possible
 from harness.targets.base import Counters
 from harness.targets.qemu_vtd import VtdReplay, last_address, wanted_for
-
-LEAST_ADDRESS: Final = (512 << 20) - 1
-"""RAM that is had in any case, so that the next trace needs no other machine."""
 
 
 class QemuRunner:
@@ -72,18 +70,15 @@ class QemuRunner:
     def _machine(self, config: UnitConfig, events: Sequence[Event]) -> VtdCopy:
         sources = {event.sid for event in events if isinstance(event, Access)}
         needed = (address for address in map(last_address, events) if possible(address))
-        wanted = wanted_for(config, sources, max((LEAST_ADDRESS, *needed)))
+        wanted = wanted_for(config, sources, max((0, *needed)))
         had = self._wanted
-        if self._copy is not None and had is not None and _includes(had, wanted):
+        if self._copy is not None and had is not None and had.includes(wanted):
             if self._failed:
                 self.starts += 1
                 self._copy.restart()
             return self._copy
-        if had is not None and _same_unit(had, wanted):
-            last = max(had.last_address, wanted.last_address)
-            wanted = Wanted(
-                wanted.capability, wanted.extended_capability, had.sources | wanted.sources, last
-            )
+        if had is not None and had.same_unit(wanted):
+            wanted = replace(wanted, sources=had.sources | wanted.sources)
         self.close()
         self.starts += 1
         self._copy = VtdCopy(wanted, self._program)
@@ -107,18 +102,3 @@ class QemuRunner:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _same_unit(left: Wanted, right: Wanted) -> bool:
-    return (left.capability, left.extended_capability) == (
-        right.capability,
-        right.extended_capability,
-    )
-
-
-def _includes(had: Wanted, wanted: Wanted) -> bool:
-    return (
-        _same_unit(had, wanted)
-        and wanted.sources <= had.sources
-        and wanted.last_address <= had.last_address
-    )

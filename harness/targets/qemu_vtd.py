@@ -50,6 +50,7 @@ from harness.findings import Finding
 from harness.memory import PAGE_SIZE
 from harness.model.config import UnitConfig
 from harness.model.dialects import dialect_named
+from harness.model.latitude import fetch, keep
 from harness.model.registers import touches
 from harness.model.unit import VtdUnit
 from harness.qemu.pc import is_ram, ram_size_for
@@ -77,6 +78,16 @@ _PV: Final = layout(FaultRecordRegister)["pv"].mask
 
 _FIXED: Final = {vtd.CAP.offset: "capability", vtd.ECAP.offset: "extended_capability"}
 """Registers in which the recorded unit may differ, and their names in its configuration."""
+
+
+LEAST_ADDRESS: Final = (512 << 20) - 1
+"""How far RAM reaches at least where a recording does not say."""
+
+_LEAST: Final = (2 << 20) - 1
+"""How far RAM reaches at least where it does."""
+
+_LOOKING: Final = (vtd.CCMD.offset, vtd.GCMD.offset)
+"""Registers whose writes make QEMU look at context and PASID entries."""
 
 
 class VtdReplay:
@@ -115,6 +126,8 @@ class VtdReplay:
         copy.clear()
         copy.reset()
         self._state = copy.state()
+        self._changed = False
+        """Something was done since the last reset."""
 
     def feed(self, block: Block) -> None:
         """Apply the events of one block."""
@@ -203,7 +216,9 @@ class VtdReplay:
 
     def _reset(self) -> None:
         self._queue.settle()
-        self._copy.reset()
+        if self._changed:
+            self._copy.reset()
+        self._changed = False
         self._guide.reset()
         self._state = self._copy.state()
         self._tally.lost = self._other_faults = self._due = False
@@ -230,11 +245,17 @@ class VtdReplay:
         expected = [seen for seen in guide.emitted() if isinstance(seen, StatusWrite)]
         self._queue.before(expected)
         head = self._state.head
+        self._changed = True
         self._state = self._copy.write_register(event.offset, event.size, event.value)
         if self._tally.lost:
             self._queue.clear()
             return
         self._queue.after(head, self._state.head)
+        if event.offset in _LOOKING or self._queue.looks_again():
+            for source in self._copy.sources:
+                fetch(guide, source)
+            # Tables that were looked at may be pages that nothing was stored to.
+            self._copy.forget(self._copy.strayed())
         for subject, register, now in (
             ("queue-head", vtd.IQH, self._state.head),
             ("fault-status", vtd.FSTS, self._state.status),
@@ -280,6 +301,7 @@ class VtdReplay:
             tally.counters.unjudged += recorded is not None
             self._not_done(isinstance(recorded, Fault))
             return
+        self._changed = True
         shown = carried_out(event, way, self._state, self._copy)
         self._state = shown.state
         may_be = self._judge(event, shown, way)
@@ -287,6 +309,11 @@ class VtdReplay:
         if taken is None:
             taken = (way.fault if shown.hidden else None) or way.permitted[0].outcome
         self._guide.access(event.sid, None, event.iova, way.kind, taken)
+        for one in way.permitted:
+            # What a stale entry gave may be cached now.
+            fits = one.cache and one.domain >= 0 and one.steps
+            if fits and alike(taken, one.outcome, event.iova):
+                keep(self._guide, event.sid, event.iova, one)
         self._other_faults |= isinstance(taken, Fault) != isinstance(recorded, Fault)
         self._shown, self._due = shown.record, not shown.hidden
         self._compare_record(may_be)
@@ -344,20 +371,22 @@ class VtdReplay:
 
 
 def wanted_for(config: UnitConfig, sources: Collection[int], last_address: int) -> Wanted:
-    """Return the machine that a recording needs: RAM where it was, and as far as it is used.
+    """Return the machine that a recording needs: RAM where it was, else as far as it is used.
 
     Errors: HarnessError where it had some that no machine with the rest has.
     """
+    unit = config.capability, config.extended_capability, frozenset(sources)
     ends = [start + length - 1 for start, length in config.memory]
-    last = max((last_address, *ends))
-    size = ram_size_for(last) or 0
+    if not ends:
+        return Wanted(*unit, max(last_address, LEAST_ADDRESS), False)
+    size = ram_size_for(ends[-1]) or 0
     for end in ends:
         if size and not is_ram(end, size):
             raise HarnessError(
-                f"the recording has RAM at {end:#x} and at {last:#x}: a q35 that has the one has "
-                "not the other"
+                f"the recording has RAM at {end:#x} and at {ends[-1]:#x}: a q35 that has the one "
+                "has not the other"
             )
-    return Wanted(config.capability, config.extended_capability, frozenset(sources), last)
+    return Wanted(*unit, max(ends[-1], _LEAST), True)
 
 
 def last_address(event: Event) -> int:

@@ -42,9 +42,10 @@ class Way:
 
     @property
     def fault(self) -> Fault | None:
-        """Return the first permitted fault."""
-        faults = (one.outcome for one in self.permitted)
-        return next((outcome for outcome in faults if isinstance(outcome, Fault)), None)
+        """Return a permitted fault, if possible one that FPD keeps from being recorded."""
+        faults = [one for one in self.permitted if isinstance(one.outcome, Fault)]
+        faults.sort(key=lambda one: not one.fault_disable)
+        return next((one.outcome for one in faults if isinstance(one.outcome, Fault)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def way_of(event: Access, copy: VtdCopy, guide: VtdUnit) -> Way | None:
     for outcome in (event.outcome, *(one.outcome for one in chosen[1])):
         if isinstance(outcome, Translation):
             page = page_of(outcome, event.iova)
-            if not copy.free(page):
+            # What passes through keeps the bits that no translation has.
+            if event.iova >> copy.width or not copy.free(page):
                 return None
             pages[page] = None
     return Way(*chosen, [*pages])
@@ -97,21 +99,34 @@ def carried_out(event: Access, way: Way, before: State, copy: VtdCopy) -> Shown:
     record = None
     if now.record[1] & RECORDED and not before.record[1] & RECORDED:
         record = FaultRecord(0, now.record[0], now.record[1] & ~RECORDED)
-    # Where it did not land as expected it may have landed anywhere.
-    found = copy.touched(way.pages) or ([] if record else copy.strayed())
+    hidden = _can_hide(before, way)
+    found = copy.touched(way.pages)
     copy.forget(found)
     if record is not None:
         reason = _RECORD["fr"].get((record.low, record.high))
         return Shown(Fault(reason), record, now, False)
+    if not found and not hidden:
+        found = _strayed(way, copy)
     if len(found) == 1:
         return Shown(Translation(found[0], PAGE_SIZE - 1), None, now, False)
-    return Shown(None, None, now, not found and _can_hide(event.sid, before, way))
+    return Shown(None, None, now, hidden and not found)
 
 
-def _can_hide(sid: int, before: State, way: Way) -> bool:
+def _strayed(way: Way, copy: VtdCopy) -> list[int]:
+    """Return pages where DMA may have landed that nobody expected there.
+
+    The unit itself has read tables, which exist from then on, if only zeros were in them.
+    """
+    walked = {step.address & -PAGE_SIZE for one in way.permitted for step in one.steps}
+    found = copy.strayed()
+    copy.forget(found)
+    return [page for page in found if page not in walked]
+
+
+def _can_hide(before: State, way: Way) -> bool:
     """Say whether a fault may leave no record.
 
-    It does where one of the same source is pending, behind an overflow, and where FPD is set; in
+    It does where one is pending, behind an overflow, and where FPD is set; in
     abort mode there is none.
     """
     if before.status & _STATUS["pfo"].mask:

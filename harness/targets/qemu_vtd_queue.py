@@ -13,6 +13,7 @@ from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import descriptor_type
 from decoders.vtd.registers import InvalidationQueueAddress
 from harness.memory import PAGE_SIZE
+from harness.model.latitude import LOOKING_AGAIN
 from harness.model.unit import VtdUnit
 from harness.qemu.vtd_copy import VtdCopy
 from harness.targets.qemu_tally import Tally
@@ -45,6 +46,8 @@ class QueueJudge:
         """Pages that hold status words and nothing else."""
         self._spoilt: dict[int, StatusWrite] = {}
         self._cause = 0
+        self._told = False
+        """The recording tells of descriptors: not all do."""
 
     def clear(self) -> None:
         """Expect nothing more."""
@@ -86,8 +89,13 @@ class QueueJudge:
             self._taken.append(Descriptor(tuple(words)))
             head = (head + size) % length
 
+    def looks_again(self) -> bool:
+        """Say whether what was taken made the unit look at context or PASID entries again."""
+        return any(descriptor_type(taken.words[0]) in LOOKING_AGAIN for taken in self._taken)
+
     def descriptor(self, event: Descriptor) -> None:
         """Compare a recorded descriptor with the next one that was taken."""
+        self._told = True
         if self._tally.lost:
             self._tally.unjudged()
             return
@@ -125,7 +133,7 @@ class QueueJudge:
 
     def settle(self) -> None:
         """Report what the unit did and the recording lacks, as the last register write's."""
-        for taken in self._taken:
+        for taken in self._taken if self._told else ():
             if descriptor_type(taken.words[0]) not in self._untraced:
                 self._tally.found("descriptor", None, taken, event=self._cause)
         for awaited in self._awaited:

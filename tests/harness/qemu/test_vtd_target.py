@@ -438,4 +438,16 @@ def test_ram_is_where_a_q35_has_it() -> None:
     for start, length in ranges:
         for address in (start, start + length - 1):
             assert ram_address(ram_offset(address), size) == address
-    assert Wanted(1, 2, frozenset(), 3).last_address == 3
+
+
+def test_machines_are_told_apart() -> None:
+    had = Wanted(1, 2, frozenset({3, 4}), 0x5FFF, exact=False)
+    assert had.includes(replace(had, sources=frozenset({3}), last_address=0x4FFF))
+    for other in (
+        replace(had, capability=2),
+        replace(had, extended_capability=1),
+        replace(had, sources=frozenset({5})),
+        replace(had, last_address=0x6FFF),
+        replace(had, last_address=0x4FFF, exact=True),
+    ):
+        assert not had.includes(other), other

@@ -315,7 +315,9 @@ class VtdReplay:
             if fits and alike(taken, one.outcome, event.iova):
                 keep(self._guide, event.sid, event.iova, one)
         self._other_faults |= isinstance(taken, Fault) != isinstance(recorded, Fault)
-        self._shown, self._due = shown.record, not shown.hidden
+        self._shown = shown.record
+        # Where another thing was permitted, and happened, it has another record.
+        self._due = not shown.hidden and alike(recorded, taken, event.iova)
         self._compare_record(may_be)
 
     def _compare_record(self, report: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from decoders.events import AccessKind
+from decoders.events import AccessKind, Interrupt
 from decoders.vtd.registers import (
     CAP,
     ECAP,
@@ -29,8 +29,12 @@ from harness.qemu.dma import DmaDevice, dma_devices, prepare
 from harness.qemu.landing import PAGE
 from harness.qemu.pc import PROGRAM, Pc, is_ram, ram_address, ram_offset, ram_ranges, ram_size_for
 from harness.qemu.residency import Residency
+from harness.qemu.trace_lines import TraceLines
 from harness.qemu.vtd import REGISTERS
 from harness.qemu.vtd_options import differing, options_for, spelled
+
+_SAID: Final = ("vtd_irq_generate",)
+"""The trace event of the unit's own interrupts: nothing else shows them."""
 
 MOST_RAM: Final = 64 << 30
 """Bytes of RAM; it is a sparse file, but QEMU keeps some bits for each page."""
@@ -84,11 +88,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Hold what a unit shows: IQH, FSTS and its fault record (low, high)."""
+    """Hold what a unit shows: IQH, FSTS and its fault record (low, high).
+
+    interrupts are those that it has raised since it was asked before.
+    """
 
     head: int
     status: int
     record: tuple[int, int]
+    interrupts: tuple[Interrupt, ...]
 
 
 class VtdCopy:
@@ -111,8 +119,12 @@ class VtdCopy:
         self.missing = place.missing
         self.option = spelled(program, options_for(wanted.capability, wanted.extended_capability))
         devices = (self.option, *place.devices)
-        self._pc = self._cleanup.enter_context(Pc(devices, program, size, buses=place.buses))
+        self._said = TraceLines(_SAID)
+        self._cleanup.callback(self._said.close)
         try:
+            words, files = self._said.options, [self._said.file]
+            pc = Pc(devices, program, size, words, files, buses=place.buses)
+            self._pc = self._cleanup.enter_context(pc)
             self.version = self._pc.version
             self.pages = Residency(self._pc.ram, self._pc.memory)
             self.held: set[int] = set()
@@ -261,7 +273,8 @@ class VtdCopy:
     def _then(self, lines: Sequence[str]) -> State:
         answers = self._pc.machine.commands((*lines, *self._state))
         head, status, low, high = (int(answer, 16) for answer in answers[-4:])
-        return State(head, status, (low, high))
+        raised = tuple(one for one in self._said.events() if isinstance(one, Interrupt))
+        return State(head, status, (low, high), raised)
 
     def close(self) -> None:
         """End QEMU."""

@@ -7,7 +7,8 @@ used again. A finding that no recorded answer is behind has as recorded what the
 
 Not done, and so unjudged: accesses with a PASID or attributes, to instructions, to 0xFEExxxxx, of
 sources without a device, and those that may lead outside RAM or to pages with tables, queues or
-status words; interrupt requests and page requests. Descriptors are compared with what lies between
+status words; interrupt requests and page requests. The unit's own interrupts are those that QEMU's
+trace events tell of. Descriptors are compared with what lies between
 the old head of the queue and the new one. Of several status writes to one address only the last
 shows. Fault registers are not compared while they may hold another fault than was recorded.
 """
@@ -121,6 +122,7 @@ class VtdReplay:
         self._other_faults = False
         """The fault registers may hold another fault than was recorded."""
         self._shown: FaultRecord | None = None
+        self._raised: list[Interrupt] = []
         self._due = False
         """The last access left its fault record, or none, for all to see."""
         copy.clear()
@@ -145,7 +147,7 @@ class VtdReplay:
 
     def finish(self) -> None:
         """Say that the trace has ended; end QEMU if it was started for it alone."""
-        self._queue.settle()
+        self._settle()
         if self._end is not None:
             self._end()
 
@@ -195,7 +197,7 @@ class VtdReplay:
                 self._queue.status_write(event)
             case Interrupt():
                 counters.interrupts += 1
-                tally.unjudged()
+                self._interrupt(event)
             case InterruptRequest(outcome=outcome) if outcome is not None:
                 counters.interrupt_requests += 1
                 tally.unjudged()
@@ -210,12 +212,31 @@ class VtdReplay:
                 self._reset()
             case Gap():
                 self._queue.clear()
+                self._raised = []
                 tally.lost = True
             case _:
                 pass
 
-    def _reset(self) -> None:
+    def _settle(self) -> None:
+        """Report what QEMU did and the recording lacks."""
         self._queue.settle()
+        for raised in self._raised if not self._other_faults else ():
+            self._tally.found("interrupt", None, raised)
+        self._raised = []
+
+    def _interrupt(self, event: Interrupt) -> None:
+        """Compare an interrupt of the unit itself."""
+        if self._tally.lost or (self._other_faults and event not in self._raised):
+            self._tally.unjudged()
+        elif event in self._raised:
+            self._raised.remove(event)
+            self._tally.agreed()
+        else:
+            self._tally.found("interrupt", event, *self._raised[:1])
+            del self._raised[:1]
+
+    def _reset(self) -> None:
+        self._settle()
         if self._changed:
             self._copy.reset()
         self._changed = False
@@ -237,7 +258,7 @@ class VtdReplay:
 
     def _register_write(self, event: RegWrite) -> None:
         guide = self._guide
-        self._queue.settle()
+        self._settle()
         self._due = False
         if touches(event.offset, event.size, vtd.FSTS.offset):
             self._other_faults = False
@@ -250,6 +271,7 @@ class VtdReplay:
         if self._tally.lost:
             self._queue.clear()
             return
+        self._raised.extend(self._state.interrupts)
         self._queue.after(head, self._state.head)
         if event.offset in _LOOKING or self._queue.looks_again():
             for source in self._copy.sources:
@@ -304,6 +326,7 @@ class VtdReplay:
         self._changed = True
         shown = carried_out(event, way, self._state, self._copy)
         self._state = shown.state
+        self._raised.extend(shown.state.interrupts)
         may_be = self._judge(event, shown, way)
         taken = shown.outcome
         if taken is None:

@@ -289,13 +289,29 @@ def test_a_fault_behind_another_of_its_source_does_not_show(runner: QemuRunner) 
         Access(DEVICE, None, IOVA, READ, Translation(LEVEL_1, 0xFFF)),
         Access(DEVICE, None, IOVA, READ, Translation(0xD000_0000, 0xFFF)),
         InterruptRequest(DEVICE, 0xFEE0_0000, 1, Message(0xFEE0_0000, 1)),
-        Interrupt(0xFEE0_0000, 0),
     ],
 )
 def test_what_is_not_done_is_not_judged(runner: QemuRunner, event: Event) -> None:
     counters, findings = replay(runner, *STORY, event)
     assert (findings, counters.unjudged) == ([], 1)
     assert runner.missing >= ({NOWHERE} if event.__class__ is Access else set())
+
+
+def test_the_unit_raises_interrupts(runner: QemuRunner) -> None:
+    """A fault does, unless FECTL.IM masks it."""
+    raised = Interrupt(0xFEE0_1004, 0x4021)
+    open_: list[Event] = [
+        RegWrite(vtd.FEDATA.offset, 4, raised.data),
+        RegWrite(vtd.FEADDR.offset, 4, raised.address),
+        RegWrite(vtd.FECTL.offset, 4, 0),
+    ]
+    fault = STORY[REFUSED : RECORD + 1]
+    assert replay(runner, *STORY[:REFUSED], *open_, *fault, raised)[1] == []
+    for masked, wrong in (([], raised), (open_, replace(raised, data=0x4022))):
+        _, (finding,) = replay(runner, *STORY[:REFUSED], *masked, *fault, wrong)
+        assert (finding.subject, finding.observed) == ("interrupt", wrong)
+    _, (finding,) = replay(runner, *STORY[:REFUSED], *open_, *fault, command(qie=1, te=1))
+    assert (finding.observed, finding.permitted) == (None, (raised,))
 
 
 def test_another_fault_in_the_registers_is_not_compared(runner: QemuRunner) -> None:

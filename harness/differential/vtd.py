@@ -1,7 +1,8 @@
 """Run made-up sequences on a real VT-d unit, and have targets judge every answer.
 
 What the unit did becomes events, as if it had been recorded: the model follows it step by step and
-says what an access that shows nothing may have been; other targets judge the finished sequence.
+says what an access that shows nothing may have been. The native core is compared with the model
+after each event; then both judge the finished sequence.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from harness.differential.device_tlb import (
     overstated,
     translated,
 )
+from harness.differential.follow import Followers
 from harness.differential.interrupts import deliver
 from harness.differential.situation import LOST, cached, situation
 from harness.differential.teller import Teller
@@ -63,6 +65,7 @@ from harness.trace import Block, Header, UnitInfo
 from harness.trace.codec import Encoder
 
 MODEL: Final = "model"
+NATIVE: Final = "native"
 
 UNTRACED: Final = frozenset(DESCRIPTORS)
 """Types of descriptors: none shows when it is taken; the head of the queue does."""
@@ -205,6 +208,7 @@ class Differential:
         models = [guide] if judge is guide else [guide, judge]
         teller = Teller(models, self._sids, slot, self._messages)
         events = self.events = teller.events
+        pair = Followers(self._strict or self.config) if NATIVE in self._others else None
         self.qemu.reset()
         teller.tell(Reset())
         found: list[Divergence] = []
@@ -214,6 +218,9 @@ class Differential:
             teller.ways.clear()
             self._step(step, seen, guide, teller)
             self._count(step, events[first:])
+            apart = None if pair is None else pair.apart(events)
+            if apart is not None:
+                return [*found, Divergence(seed, number, NATIVE, *apart, events[:])]
             for model in teller.models:
                 model.finish()
             findings = judge.findings()
@@ -232,6 +239,9 @@ class Differential:
         if differing is not None:
             facts = situation(differing, events, judge, teller.history, {})
             found.append(Divergence(seed, number, MODEL, differing, facts, events))
+        apart = None if pair is None else pair.apart(events, ended=True)
+        if apart is not None:
+            found.append(Divergence(seed, number, NATIVE, *apart, events))
         for name in self._others:
             for finding in self._disagreement(name, events):
                 facts = Situation("disagreement", name, frozenset(), frozenset())

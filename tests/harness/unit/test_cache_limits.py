@@ -9,13 +9,15 @@ from time import perf_counter
 import pytest
 
 from decoders.events import Outcome
+from decoders.vtd.descriptors import PasidCacheInvalidation
 from harness.findings import FindingKind
-from harness.model import caches
+from harness.model import caches, unit
 from harness.model.unit import VtdUnit
+from tests.writers.interrupts import Interrupts, sent
 from tests.writers.invalidations import GLOBAL, SELECTIVE, iotlb
-from tests.writers.platform import DEVICE, READ, Platform, page
+from tests.writers.platform import DEVICE, READ, Platform, descriptor, page
 
-OTHER, OTHER_DOMAIN = 0x0020, 9
+OTHER, OTHER_DOMAIN, PASID = 0x0020, 9, 1
 IOVA = 0x1000
 CHANGED = 500
 """Entry of a table."""
@@ -43,6 +45,34 @@ def test_every_way_of_a_dropped_page_is_remembered(platform: Platform) -> None:
         assert finding.covered_by == number
     # The oldest had to go before.
     assert kinds(platform, page(targets[0])) == [FindingKind.DIVERGENCE]
+
+
+# -- several entries of one key -------------------------------------------------------------------
+
+
+def test_the_oldest_of_too_many_context_entries_is_forgotten(platform: Platform) -> None:
+    for domain in range(1, caches.WAYS + 2):
+        platform.legacy(domain=domain).map(IOVA, domain << 16)
+        platform.read(IOVA)
+    kept = range(2, caches.WAYS + 2)
+    assert platform.permitted(IOVA) == {page(domain << 16) for domain in kept}
+
+
+def test_the_oldest_of_too_many_pasid_entries_is_forgotten(platform: Platform) -> None:
+    for domain in range(1, caches.WAYS + 2):
+        platform.first_stage(domain=domain).map(IOVA, domain << 16)
+        platform.read(IOVA)
+    kept = range(2, caches.WAYS + 2)
+    assert platform.permitted(IOVA) == {page(domain << 16) for domain in kept}
+
+
+def test_the_oldest_of_too_many_interrupt_entries_is_forgotten(platform: Platform) -> None:
+    interrupts = Interrupts(platform)
+    vectors = range(0x41, 0x41 + caches.WAYS + 1)
+    for vector in vectors:
+        interrupts.entry(vector=vector)
+        interrupts.send()
+    assert interrupts.permitted() == {sent(vector) for vector in vectors[1:]}
 
 
 # -- table pages ----------------------------------------------------------------------------------
@@ -157,3 +187,41 @@ def test_one_table_entry_too_many_empties_their_cache(platform: Platform, entrie
     platform.unit.access(DEVICE, None, (1 << 46) + last, READ)
     platform.store(leaves, 0x4321)
     assert platform.unit.findings() == []
+
+
+# -- sources --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sources(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return of how many sources is known under which tags they walked; of fewer in the model."""
+    if isinstance(platform.unit, VtdUnit):
+        monkeypatch.setattr(unit, "SOURCES_LIMIT", 500)
+    return unit.SOURCES_LIMIT
+
+
+def test_one_source_too_many_makes_it_forget_the_tags_of_all(
+    platform: Platform, sources: int
+) -> None:
+    platform.second_stage(PASID, domain=OTHER_DOMAIN).map(IOVA, 0x10000)
+    old = platform.read(IOVA, pasid=PASID)
+    space = platform.second_stage(PASID)
+    space.map(IOVA, 0x20000)
+    for pasid in range(64, 128):
+        platform.second_stage(pasid, root=space.root)
+    # Every part of the directory leads to the same 64 entries.
+    directory = platform.directories[DEVICE]
+    for part in range(2, (sources >> 6) + 2):
+        platform.store(directory + 8 * part, platform.load(directory + 8))
+    platform.start_queue(wide=True)
+    platform.submit(descriptor(PasidCacheInvalidation, g=3))
+
+    def kinds_of_old() -> list[FindingKind]:
+        return [found.kind for found in platform.judge(IOVA, old, pasid=PASID)]
+
+    assert kinds_of_old() == [FindingKind.STALE_AFTER_INVALIDATION]
+    for pasid in range(64, 64 + sources - 1):
+        platform.unit.access(DEVICE, pasid, IOVA, READ)
+    assert kinds_of_old() == [FindingKind.STALE_AFTER_INVALIDATION]
+    platform.unit.access(DEVICE, 64 + sources - 1, IOVA, READ)
+    assert kinds_of_old() == [FindingKind.DIVERGENCE]

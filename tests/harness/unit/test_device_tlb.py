@@ -14,6 +14,9 @@ from decoders.vtd.descriptors import (
     PasidDeviceTlbInvalidation,
 )
 from harness.findings import Finding, FindingKind
+from harness.model import device_tlb
+from harness.model.caches import WAYS
+from harness.model.unit import VtdUnit
 from tests.harness.unit.conftest import MakePlatform
 from tests.writers.page_requests import forgotten, messages
 from tests.writers.platform import DEVICE, READ, WRITE, Platform, Space, descriptor, page
@@ -302,3 +305,57 @@ def test_many_translations_to_one_page_are_not_followed(device: Device) -> None:
         device.space.unmap(number << 12)
     device.move()
     assert device.kinds() == []
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+def test_of_one_page_the_oldest_translation_is_not_judged_any_more(device: Device) -> None:
+    targets = [OLD, *(0x100_0000 + 0x1000 * number for number in range(WAYS))]
+    for target in targets[1:]:
+        device.move(address=target)
+        device.ask()
+    device.move()
+    assert device.kinds(targets[0]) == []
+    for target in targets[1:]:
+        assert device.kinds(target) == [FindingKind.STALE_USE], hex(target)
+
+
+def test_a_translation_asked_for_twice_is_kept_once(device: Device) -> None:
+    for _ in range(WAYS):
+        device.ask()
+    device.move(address=NEW)
+    device.ask()
+    device.move()
+    assert device.kinds(OLD) == [FindingKind.STALE_USE]
+
+
+@pytest.mark.parametrize("mask", [0x7FF, 0x1_2FFF, (1 << 64) - 1])
+def test_what_is_no_page_is_not_kept(device: Device, mask: int) -> None:
+    device.platform.request(0x9000, READ, recorded=Translation(0, mask), attributes=ATS)
+    device.platform.unit.findings()
+    assert device.kinds(0x9000) == []
+
+
+def test_one_translation_too_many_makes_it_forget_all(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = device.platform
+    if isinstance(platform.unit, VtdUnit):
+        monkeypatch.setattr(device_tlb, "HELD_LIMIT", 600)
+    first = 0x8000_0000
+    for directory in range(-(-device_tlb.HELD_LIMIT // 512)):
+        leaves = platform.page()
+        content = b"".join(
+            device.space.value(first + (directory * 512 + entry << 12)).to_bytes(8, "little")
+            for entry in range(512)
+        )
+        platform.unit.snapshot(leaves, content)
+        platform.store(device.space.entry(first + (directory << 21), 2), device.space.value(leaves))
+    for number in range(device_tlb.HELD_LIMIT - 1):
+        platform.request(first + (number << 12), READ, attributes=ATS)
+    device.move()
+    assert device.kinds() == [FindingKind.STALE_USE]
+    platform.request(first + (device_tlb.HELD_LIMIT - 1 << 12), READ, attributes=ATS)
+    assert device.kinds() == []
+    assert device.kinds(first) == []

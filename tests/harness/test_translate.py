@@ -8,7 +8,10 @@ from random import Random
 import pytest
 
 from decoders.events import AccessKind, Fault, Outcome
+from decoders.layout import layout
+from decoders.vtd import registers as vtd
 from decoders.vtd.faults import Reason
+from decoders.vtd.registers import GlobalCommand
 from harness.model.config import UnitConfig
 from harness.model.translate import Request
 from harness.model.unit import VtdUnit
@@ -119,6 +122,44 @@ def test_warm_is_permitted(wide: bool) -> None:
                     getattr(unit, operation[0])(*operation[1])
     assert translated > 1000
     assert stale > 5
+
+
+ABORT = 3
+"""The translation table mode that refuses every request."""
+LATCH = layout(GlobalCommand).mask("te", "srtp")
+
+
+@pytest.mark.parametrize("cold", [True, False])
+@pytest.mark.parametrize(
+    ("writes", "reasons"),
+    [
+        ([(vtd.GCMD, 0)], set()),
+        ([(vtd.RTADDR, ABORT << 10), (vtd.GCMD, LATCH)], {Reason.ROOT_TABLE_ADDRESS}),
+        (
+            [(vtd.RTADDR, 1 << 60), (vtd.GCMD, LATCH)],
+            {Reason.ROOT_NOT_PRESENT, Reason.ROOT_TABLE_ADDRESS, Reason.LEGACY_MODE_PASID},
+        ),
+    ],
+    ids=["disabled", "abort mode", "root out of reach"],
+)
+def test_where_no_table_is_read(
+    writes: list[tuple[vtd.Register, int]], reasons: set[Reason], cold: bool
+) -> None:
+    met = set()
+    for seed in range(8):
+        random, scenario, _, model, native = opened(seed)
+        wanted = requests(random, scenario, 40)
+        translate(native, wanted, cold=False)
+        for register, value in writes:
+            for unit in (model, native):
+                unit.write_register(register.offset, register.size, value)
+        expected = [
+            as_pair(model.translator.permitted(Request(*one))[0][0].outcome, one[2])
+            for one in wanted
+        ]
+        assert translate(native, wanted, cold=cold) == expected, f"Random({seed})"
+        met |= {status for status, _ in expected}
+    assert met == {0, *reasons}
 
 
 def test_lengths_must_agree() -> None:

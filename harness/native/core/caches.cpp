@@ -214,12 +214,10 @@ void Caches::tables_at(u64 page,
     std::sort(order.begin(), end);
     for (const auto &[packed, key] : std::span(order.begin(), end)) {
         const CacheTag tag = CacheTag::unpack(packed);
-        const Store *store = find(tag);
-        const Ways *ways = store == nullptr ? nullptr : store->structures.find(key);
-        if (ways == nullptr)
-            continue;
-        for (u32 i = 0; i < ways->count; ++i) {
-            const CachedStructure &way = structures_[ways->entry[i]];
+        // A user is forgotten with its last entry that leads to the page: there is one.
+        const Ways &ways = *find(tag)->structures.find(key);
+        for (u32 i = 0; i < ways.count; ++i) {
+            const CachedStructure &way = structures_[ways.entry[i]];
             if (way.nonleaf.child == page)
                 out.emplace_back(tag, &way);
         }

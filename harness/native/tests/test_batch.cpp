@@ -117,4 +117,36 @@ void stays_inside_the_window() {
 }
 const Test stays("batch: nothing behind the window is read", stays_inside_the_window);
 
+// Generations are numbers of a few bits: when they are used up, what carries an early one is gone.
+void forgets_before_generations_come_back() {
+    Machine machine;
+    machine.map(1, 0xabc000 | read_write);
+    Batch batch(1);
+    batch.iovas[0] = 0x1000;
+    machine.unit.translate(batch.requests(), false);
+    machine.map(1, 0xdef000 | read_write);
+    using Descriptor = layout::IotlbInvalidation;
+    for (unsigned domain_generation = 0; domain_generation < 1U << 16; ++domain_generation) {
+        machine.submit(Descriptor::type.in_place(2) | Descriptor::g.in_place(2) |
+                           Descriptor::did.in_place(1),
+                       0);
+        machine.unit.emitted.clear();
+    }
+    machine.unit.translate(batch.requests(), false);
+    EXPECT(batch.statuses[0] == 0 && batch.addresses[0] == 0xdef000);
+
+    FastTlb tlb;
+    tlb.allocate();
+    const u64 key = tlb.device_key(device, no_pasid);
+    tlb.add_device(key, PagingRoot{}, false);
+    EXPECT(tlb.device(key).key == key);
+    u64 number = 0;
+    do
+        tlb.drop_devices();
+    while (++number < u64{1} << 25 && tlb.device_key(device, no_pasid) != key);
+    EXPECT(tlb.device_key(device, no_pasid) == key);
+    EXPECT(tlb.device(key).key != key);
+}
+const Test generations("batch: generations come back", forgets_before_generations_come_back);
+
 } // namespace

@@ -74,4 +74,24 @@ void reads_inside_ram_only() {
 }
 const Test ram("memory: RAM ranges", reads_inside_ram_only);
 
+void clears_few_pages_and_many() {
+    for (const u64 pages : {u64{3}, u64{5000}})
+        for (const u64 window : {u64{0}, Memory::default_window}) {
+            Memory memory(pages, window);
+            for (int round = 0; round < 2; ++round) {
+                for (u64 page = 0; page < pages; ++page)
+                    memory.store(page * page_size + 8, 8, page + 1, page);
+                EXPECT(memory.pages() == pages);
+                memory.clear();
+                EXPECT(memory.pages() == 0);
+                u64 left = 0;
+                for (u64 page = 0; page < pages; ++page)
+                    left += memory.load_quadword(page * page_size + 8) != 0 ||
+                            memory.writer(page * page_size + 8) != memory.writer(u64{1} << 40);
+                EXPECT(left == 0);
+            }
+        }
+}
+const Test clears("memory: few and many pages are cleared", clears_few_pages_and_many);
+
 } // namespace

@@ -18,6 +18,7 @@ from decoders.events import (
     Access,
     AccessKind,
     Attribute,
+    DeviceTlbMessage,
     Event,
     Fault,
     FaultRecord,
@@ -84,6 +85,11 @@ _F: Final = _RECORD["f"].mask
 _BY_READ: Final = _RECORD["t1"].mask
 _PV: Final = _RECORD["pv"].mask
 _PPF, _PFO = _STATUS["ppf"].mask, _STATUS["pfo"].mask
+_SORTS: Final = {
+    Attribute(0): "",
+    Attribute.TRANSLATION_REQUEST: "asked for: ",
+    Attribute.TRANSLATED: "translated: ",
+}
 _ACCESSED, _DIRTY = 1 << 5, 1 << 6
 
 
@@ -277,7 +283,10 @@ class Differential:
             if isinstance(event, Access):
                 totals.accesses += 1
                 outcome = type(event.outcome).__name__.lower()
-                totals.seen[f"{event.kind.name.lower()} {outcome}"] += 1
+                kind = f"{event.kind.name.lower()} {outcome}"
+                totals.seen[f"{_SORTS[event.attributes]}{kind}"] += 1
+            elif isinstance(event, DeviceTlbMessage):
+                totals.seen["message to a device"] += 1
             elif isinstance(event, InterruptRequest):
                 totals.requests += 1
                 totals.seen[f"message {type(event.outcome).__name__.lower()}"] += 1

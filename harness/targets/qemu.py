@@ -42,7 +42,8 @@ from harness.qemu.pc import is_ram
 from harness.qemu.unit import Dma, QemuUnit, Seen, devices_for
 from harness.qemu.vtd_copy import VtdCopy
 from harness.targets.base import AnyConfig, Counters, Machine
-from harness.targets.qemu_vtd import VtdReplay, last_address, wanted_for
+from harness.targets.qemu_vtd import VtdReplay
+from harness.targets.qemu_vtd_machine import last_address, wanted_for
 from harness.trace import Block
 from harness.trace.codec import decode
 

@@ -15,7 +15,8 @@ from harness.model.config import UnitConfig
 from harness.qemu.pc import PROGRAM
 from harness.qemu.vtd_copy import VtdCopy, Wanted, possible
 from harness.targets.base import Counters
-from harness.targets.qemu_vtd import VtdReplay, last_address, wanted_for
+from harness.targets.qemu_vtd import VtdReplay
+from harness.targets.qemu_vtd_machine import last_address, wanted_for
 
 
 class QemuRunner:

@@ -46,7 +46,6 @@ from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import DESCRIPTORS
 from decoders.vtd.faults import FaultRecordRegister
-from harness.errors import HarnessError
 from harness.findings import Finding
 from harness.memory import PAGE_SIZE
 from harness.model.config import UnitConfig
@@ -54,8 +53,7 @@ from harness.model.dialects import dialect_named
 from harness.model.latitude import fetch, keep
 from harness.model.registers import touches
 from harness.model.unit import VtdUnit
-from harness.qemu.pc import is_ram, ram_size_for
-from harness.qemu.vtd_copy import VtdCopy, Wanted, possible
+from harness.qemu.vtd_copy import VtdCopy
 from harness.targets.base import Counters
 from harness.targets.qemu_tally import Tally
 from harness.targets.qemu_vtd_access import (
@@ -64,7 +62,6 @@ from harness.targets.qemu_vtd_access import (
     Way,
     alike,
     carried_out,
-    page_of,
     way_of,
 )
 from harness.targets.qemu_vtd_queue import QueueJudge
@@ -80,12 +77,6 @@ _PV: Final = layout(FaultRecordRegister)["pv"].mask
 _FIXED: Final = {vtd.CAP.offset: "capability", vtd.ECAP.offset: "extended_capability"}
 """Registers in which the recorded unit may differ, and their names in its configuration."""
 
-
-LEAST_ADDRESS: Final = (512 << 20) - 1
-"""How far RAM reaches at least where a recording does not say."""
-
-_LEAST: Final = (2 << 20) - 1
-"""How far RAM reaches at least where it does."""
 
 _LOOKING: Final = (vtd.CCMD.offset, vtd.GCMD.offset)
 """Registers whose writes make QEMU look at context and PASID entries."""
@@ -393,39 +384,3 @@ class VtdReplay:
         page = -PAGE_SIZE
         same = (left.index, left.low & page) == (right.index, right.low & page)
         return same and not (left.high ^ right.high) & ~self._ignored
-
-
-def wanted_for(config: UnitConfig, sources: Collection[int], last_address: int) -> Wanted:
-    """Return the machine that a recording needs: RAM where it was, else as far as it is used.
-
-    Errors: HarnessError where it had some that no machine with the rest has.
-    """
-    unit = config.capability, config.extended_capability, frozenset(sources)
-    ends = [start + length - 1 for start, length in config.memory]
-    if not ends:
-        return Wanted(*unit, max(last_address, LEAST_ADDRESS), False)
-    size = ram_size_for(ends[-1]) or 0
-    for end in ends:
-        if size and not is_ram(end, size):
-            raise HarnessError(
-                f"the recording has RAM at {end:#x} and at {ends[-1]:#x}: a q35 that has the one "
-                "has not the other"
-            )
-    return Wanted(*unit, max(ends[-1], _LEAST), True)
-
-
-def last_address(event: Event) -> int:
-    """Return the last address of RAM that an event needs.
-
-    Where an access led counts only as far as a machine can have RAM.
-    """
-    match event:
-        case Store(address, size):
-            return address + size - 1
-        case Snapshot(address):
-            return address + PAGE_SIZE - 1
-        case Access(iova=iova, outcome=Translation() as outcome):
-            page = page_of(outcome, iova)
-            return page if possible(page) else 0
-        case _:
-            return 0

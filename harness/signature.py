@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Final
 
 from decoders.errors import DecodeError
@@ -37,7 +37,7 @@ from decoders.virtio_iommu.requests import status_of
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
 from decoders.vtd.faults import FaultRecordRegister
 from decoders.vtd.registers import REGISTERS
-from harness.findings import Finding, StepTuple
+from harness.findings import Finding, FindingKind, StepTuple
 
 DISAGREEMENT: Final = "disagreement"
 CRASH: Final = "crash"
@@ -109,15 +109,20 @@ class Signature:
 
 
 def of_finding(finding: Finding, event: Event | None) -> Signature:
-    """Return the signature of a finding about an event."""
-    return of_difference(
-        str(finding.kind),
-        event,
-        f"{finding.subject} of {finding.cache}" if finding.cache else finding.subject,
-        finding.permitted[0] if finding.permitted else None,
-        finding.observed,
-        finding.steps,
+    """Return the signature of a finding about an event.
+
+    Where luck decided, the answer that was as likely stands for what is permitted.
+    """
+    permitted = finding.permitted[0] if finding.permitted else None
+    if finding.kind == FindingKind.UNFLUSHED:
+        others = (one for one in finding.permitted if one != finding.observed)
+        permitted = next(others, permitted)
+    subject = f"{finding.subject} of {finding.cache}" if finding.cache else finding.subject
+    made = of_difference(
+        str(finding.kind), event, subject, permitted, finding.observed, finding.steps
     )
+    # A virtio-iommu has no tables: what led to an answer is a mapping, or that there is no domain.
+    return replace(made, step="domain") if finding.domain >= 0 and not finding.steps else made
 
 
 def of_difference(

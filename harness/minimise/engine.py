@@ -68,26 +68,24 @@ def minimise(
     runs = attempts
     allowed = frozenset(one.signature for shown in seen for one in shown)
     purpose = [trace.digest, judge.name, target.key, str(first.tries)]
-    journal = Journal(options.state, purpose)
-    try:
+    with Journal(options.state, purpose) as journal:
         gate = Gate(
-            judge, target, allowed, trace, journal, max(0, options.budget - runs),
-            first.tries, options.jobs, told,
+            judge, target, allowed, trace, journal, 0, first.tries, options.jobs, told
         )  # fmt: skip
         shown = _of(seen, target)
         with gate.open():
-            explicit = Cut(trace).trace
+            explicit = Cut(trace, explicit=True).trace
             if explicit.events != trace.events:
                 # Each descriptor is a store now, and every event may have another number.
                 again = judge(explicit)
                 runs += 1
                 if gate.wanted(again):
                     gate.best, shown = explicit, _of([again], target)
+            # Those at the end say whether the result still shows it.
+            gate.budget = max(0, options.budget - runs - attempts)
             complete = _reduce(gate, shown)
         best = min(gate.best, trace, key=lambda one: one.order)
         runs += journal.runs
-    finally:
-        journal.close()
     seen = [judge(best) for _ in range(attempts)]
     return Result(
         trace, best, target, _of(seen, target, shown), first, _reliability(seen, target),

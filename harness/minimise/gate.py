@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TextIO
+from types import TracebackType
+from typing import Any, Final, Self, TextIO
 
 from harness.errors import HarnessError
 from harness.minimise.judges import Judge, Shown
@@ -90,8 +91,15 @@ class Journal:
             self._stream.write(json.dumps(plain) + "\n")
             self._stream.flush()
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._stream is not None:
             self._stream.close()
 
@@ -181,7 +189,7 @@ class Gate:
 
     def _affordable(self, window: Sequence[tuple[int, Trace]], wanted: list[int]) -> list[int]:
         left = max(0, self.budget - self.journal.runs)
-        return wanted[: -(-left // self.tries)]
+        return wanted[: left // self.tries]
 
     def _known(self, candidate: Trace) -> bool | None:
         """Return what is known of a candidate without a run."""

@@ -31,15 +31,16 @@ class Piece:
 
 
 class Cut:
-    """A trace in pieces; `trace` is the one they make up, in which every descriptor is stored.
+    """A trace in pieces; `trace` is the one they make up.
 
-    With single, each event is a piece of its own.
+    With single, each event is a piece of its own. With explicit, every descriptor becomes one of
+    stores; without, a trace in which one is not has no descriptors that can be packed.
     """
 
-    def __init__(self, trace: Trace, single: bool = False) -> None:
+    def __init__(self, trace: Trace, single: bool = False, explicit: bool = False) -> None:
         self._header = trace.header
         if isinstance(unit_config(trace.header), UnitConfig):
-            self.ring = followed(trace.events)
+            self.ring = followed(trace.events, explicit)
         else:
             self.ring = Ring(list(trace.events))
         self._owner = {

@@ -72,9 +72,16 @@ class Ring:
     """Store to a slot that was handed over before: the descriptor."""
 
 
-def followed(events: Sequence[Event]) -> Ring:
-    """Return what is known of the queue of a VT-d trace."""
-    return _Follower(_explicit(events)).ring
+def followed(events: Sequence[Event], explicit: bool = False) -> Ring:
+    """Return what is known of the queue of a VT-d trace.
+
+    Where a descriptor is not stored as a whole before it is handed over, stores are put in with
+    explicit; without, nothing is known.
+    """
+    whole = _explicit(events)
+    if len(whole) != len(events) and not explicit:
+        return Ring(list(events))
+    return _Follower(whole).ring
 
 
 def _explicit(events: Sequence[Event]) -> list[Event]:

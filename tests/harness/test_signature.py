@@ -63,6 +63,12 @@ def test_what_tells_defects_apart_counts(changed: Finding) -> None:
     assert of_finding(changed, ACCESS).key != of_finding(FINDING, ACCESS).key
 
 
+def test_where_luck_decided_both_answers_are_named() -> None:
+    outcomes = (Fault(0x57), Translation(0x1000, 0xFFF))
+    luck = replace(FINDING, kind=FindingKind.UNFLUSHED, permitted=outcomes)
+    assert of_finding(luck, ACCESS).outcome == "translation -> fault 0x57"
+
+
 def test_a_register_is_named() -> None:
     found = Finding(1, FindingKind.DIVERGENCE, "register", 0x10, (0,))
     assert of_finding(found, RegRead(0x34, 4, 0x10)).event == "RegRead FSTS"

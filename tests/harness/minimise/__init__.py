@@ -1,0 +1,1 @@
+"""Tests of `minimise`: what is left out, what passes, and that it goes on where it was."""

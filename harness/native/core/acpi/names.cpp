@@ -25,14 +25,6 @@ std::size_t show(char byte, char (&out)[4]) {
 
 } // namespace
 
-std::string escaped(std::string_view bytes) {
-    std::string text;
-    char shown[4];
-    for (const char byte : bytes)
-        text.append(shown, show(byte, shown));
-    return text;
-}
-
 std::string printable(std::string_view bytes) {
     std::string text;
     char shown[4];

@@ -6,7 +6,6 @@
 
 namespace dmarewind::acpi {
 
-std::string escaped(std::string_view bytes);
 // Bytes as text that a terminal may be given: all but printable ASCII is escaped.
 std::string printable(std::string_view bytes);
 

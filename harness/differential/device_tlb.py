@@ -90,7 +90,7 @@ class DeviceMessages:
                     self._tlb.forget(message.address, message.mask)
 
     def drop(self, given: Told) -> None:
-        """Let the device forget what it got while nothing was translated: no model follows that."""
+        """Let the device forget what it was given."""
         if self._tlb is not None:
             self._tlb.forget(given.iova, given.size - 1)
 

@@ -57,6 +57,7 @@ from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
 from harness.model.translate import Candidate
 from harness.native import available
+from harness.oracle import compatible
 from harness.qemu.device_tlb import AtsDevice
 from harness.qemu.msi import Msi
 from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
@@ -379,9 +380,14 @@ class Differential:
             teller.access(access)
             outcome: Outcome
             if asked is not None and asked.answer is not None:
-                teller.noticed += overstated(guide, access, asked.answer, len(teller.events))
-                teller.tell(replace(access, outcome=answered(dma.iova, asked.answer)))
-                if not guide.unit.translator.enabled:
+                given = answered(dma.iova, asked.answer)
+                ways = teller.ways[len(teller.events)]
+                followed = any(compatible(given, way.outcome, dma.iova) for way in ways)
+                if followed:
+                    teller.noticed += overstated(guide, access, asked.answer, len(teller.events))
+                teller.tell(replace(access, outcome=given))
+                # What no model follows would be called stale when it is used.
+                if not followed or not guide.unit.translator.enabled:
                     self._messages.drop(asked.answer)
                 continue
             if kind is AccessKind.WRITE and seen.landed:

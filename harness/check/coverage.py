@@ -50,9 +50,14 @@ def event_of(when: int) -> int:
 
 
 class Coverage:
-    """Remember the last invalidation of each place."""
+    """Remember the last invalidation of each place.
 
-    def __init__(self) -> None:
+    ignores_domain says that the unit takes no notice of the domain where the context entry of a
+    device is invalidated (Dialect.device_selective_ignores_domain).
+    """
+
+    def __init__(self, ignores_domain: bool = False) -> None:
+        self._ignores_domain = ignores_domain
         self._last: dict[tuple[object, ...], int] = {}
         self._masks: set[int] = set()
         self._floor = NEVER
@@ -79,6 +84,7 @@ class Coverage:
                 self._put(when, "any context")
             case 3:
                 self._put(when, "device", mask, sid & ~IGNORED_FUNCTION_BITS[mask])
+                self._put(when, "device", mask, sid & ~IGNORED_FUNCTION_BITS[mask], domain)
 
     def iotlb(
         self, when: int, granularity: int, domain: int, address: int, mask: int, hint: bool
@@ -93,6 +99,8 @@ class Coverage:
                 self._put(when, "iotlb", domain)
             case 3:
                 self._pages(when, domain, NO_PASID, address, mask, hint)
+                # Whatever a first stage of the domain gave goes with any second-stage page.
+                self._put(when, "first stages", domain)
 
     def descriptor(self, when: int, words: Sequence[int]) -> None:
         """Record a descriptor that the unit took."""
@@ -169,8 +177,9 @@ class Coverage:
 
         One of scalable mode has no domain (-1); any domain's invalidation may drop it.
         """
+        of_it = () if self._ignores_domain or domain < 0 else (domain,)
         found = [
-            self._get("device", mask, sid & ~ignored)
+            self._get("device", mask, sid & ~ignored, *of_it)
             for mask, ignored in enumerate(IGNORED_FUNCTION_BITS)
         ]
         by_domain = self._get("context", domain) if domain >= 0 else self._get("any context")
@@ -183,17 +192,15 @@ class Coverage:
 
     def of_domain(self, domain: int, pasid: int = NO_PASID) -> int:
         """Return when all translations of a domain, or of a PASID in it, were covered last."""
-        places = (("iotlb",), ("iotlb", domain), ("iotlb", domain, pasid))
+        places: list[tuple[object, ...]] = [("iotlb",), ("iotlb", domain)]
+        if pasid != NO_PASID:
+            places += [("iotlb", domain, pasid), ("first stages", domain)]
         return max(self._get(*place) for place in places)
 
     def of_page(self, domain: int, iova: int, pasid: int = NO_PASID, kind: str = "leaves") -> int:
         """Return when a page was covered last; kind "tables" leaves hinted invalidations out."""
         page = iova >> PAGE_BITS
-        found = [
-            self._get(kind, domain, number, mask, page >> mask)
-            for mask in self._masks
-            for number in {pasid, NO_PASID}
-        ]
+        found = [self._get(kind, domain, pasid, mask, page >> mask) for mask in self._masks]
         return max(self.of_domain(domain, pasid), *found, NEVER)
 
     def of_interrupts(self) -> int:

@@ -40,6 +40,8 @@ CHANGED = 64
 """Changed entries that are followed until their domain has been invalidated."""
 REMEMBERED = 1 << 16
 """Entries of each kind that are followed; one more and all are forgotten."""
+BLOCKED_DOMAIN = 0
+"""Domain of a legacy context entry that is kept because it blocks (caching mode)."""
 _BY_CACHE = {"paging-structure": TABLE_STALE, "iotlb": MAPPING_STALE}
 
 
@@ -315,7 +317,9 @@ class Stale:
             if appeared is None or found:
                 continue
             if rule is CONTEXT_CM:
-                when = coverage.of_context(request.sid, fresh.context_domain)
+                # What blocked is kept with domain 0 (Linux context_present_cache_flush).
+                domain = BLOCKED_DOMAIN if fresh.context_domain >= 0 else -1
+                when = coverage.of_context(request.sid, domain)
             elif rule is PASID_CM:
                 when = coverage.of_pasid(root.domain, fresh.pasid_number)
             else:

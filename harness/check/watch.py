@@ -99,7 +99,7 @@ class VtdWatch(ModelReplay):
         self._restart()
 
     def _restart(self) -> None:
-        self._coverage = Coverage()
+        self._coverage = Coverage(self.unit.config.dialect.device_selective_ignores_domain)
         self._ring = (0, 0, DESCRIPTOR_SIZES[0])  # base, size, bytes of a descriptor
         self._head = self._tail = self._taken = 0
         self._stopped_at = NEVER

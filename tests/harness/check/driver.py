@@ -263,7 +263,8 @@ class Driver:
         at, entry = self.context(sid, **fields)
         self.put(at, entry)
         did = fields.get("did", DOMAIN)
-        self.submit(contexts(3, did=did, sid=sid), iotlb(2, did=did))
+        # What blocked before is kept with domain 0 (Linux context_present_cache_flush).
+        self.submit(contexts(3, did=0, sid=sid), iotlb(2, did=did))
         return at
 
     def detach(self, at: int) -> int:

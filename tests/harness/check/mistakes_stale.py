@@ -182,6 +182,12 @@ def the_translations_are_invalidated_before_the_pasid(driver: Driver) -> int:
     return moved_pasid(driver, at, pasid_domain(), pasids(), did=DOMAIN + 1)
 
 
+@mistake("pasid-flush-order", wide=True)
+def any_page_is_invalidated_before_the_pasid(driver: Driver) -> int:
+    """A second-stage page takes all first-stage translations of the domain with it."""
+    return moved_pasid(driver, used_pasid(driver), page(1 << 30), pasids(), did=DOMAIN + 1)
+
+
 @mistake("map-not-invalidated", cm=1)
 def a_new_mapping_is_not_told(driver: Driver) -> int:
     used(driver)
@@ -202,6 +208,16 @@ def a_new_mapping_is_told_after_its_refusal(driver: Driver) -> int:
 def a_new_context_entry_is_not_told(driver: Driver) -> int:
     driver.start()
     driver.put(*driver.context())
+    driver.map()
+    return driver.use()
+
+
+@mistake("context-present-not-invalidated", cm=1)
+def a_new_context_entry_is_told_by_its_own_domain(driver: Driver) -> int:
+    """What blocked is kept under domain 0."""
+    driver.start()
+    driver.put(*driver.context())
+    driver.submit(contexts(3))
     driver.map()
     return driver.use()
 

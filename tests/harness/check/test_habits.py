@@ -105,7 +105,7 @@ def a_device_that_moves_and_comes_back(driver: Driver) -> None:
             driver.submit(iotlb(2, did=DOMAIN))
             driver.submit(iotlb(2, did=DOMAIN + 1))
         driver.put(at, entry)
-        driver.submit(contexts(3, did=did))
+        driver.submit(contexts(3, did=0))
         driver.submit(iotlb(2, did=did))
         driver.map(address=DATA + 0x10000 * did)
         driver.use()

@@ -207,6 +207,15 @@ DEVIATIONS: Final = (
         observed=("fault 0x80",),
     ),
     VtdDeviation(
+        "canonical-by-width",
+        "3.6",
+        "AW of a PASID entry, which is the second stage's, limits addresses of the first stage",
+        "vtd_iova_fl_check_canonical (vtd_iova_limit), while FPD is set",
+        subject=("access",),
+        observed=(NO_RECORD,),
+        notes=_notes("beyond AW of a first stage"),
+    ),
+    VtdDeviation(
         "cached-fault-disable",
         "6.2.2",
         "FPD is that of an entry that is cached; the specification allows it, the model does not "
@@ -302,6 +311,15 @@ DEVIATIONS: Final = (
         "(docs/findings/vtd-compatibility-format.md)",
         "vtd_interrupt_remap_msi",
         members=("compatibility_format_passes",),
+    ),
+    VtdDeviation(
+        "source-of-dma-unknown",
+        "5.1.4",
+        "a message that is written by DMA has no source id: SID of its entry is not checked, and a "
+        "fault record names ff:1f.7 (docs/findings/vtd-source-of-dma.md)",
+        "vtd_mem_ir_write (MEMTXATTRS_UNSPECIFIED of pci_dma_write)",
+        subject=("interrupt-request", "fault-record", "FSTS", "interrupt"),
+        notes=_notes("message written by DMA"),
     ),
     VtdDeviation(
         "compatibility-format-status",

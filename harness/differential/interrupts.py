@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from decoders.events import Event, Fault, FaultRecord, InterruptRequest
+from decoders.events import (
+    Access,
+    AccessKind,
+    Event,
+    Fault,
+    FaultRecord,
+    InterruptRequest,
+    Translation,
+)
 from decoders.layout import layout
 from decoders.vtd.faults import INTERRUPT_REASONS, FaultRecordRegister
 from harness.differential.teller import Teller
@@ -14,10 +23,13 @@ from harness.targets.model import ModelReplay
 
 _REASON = layout(FaultRecordRegister)["fr"]
 
+WRITTEN: Final = (0xFFFF_FFFF, 0)
+"""What the self test of an i82559er writes."""
+
 
 def deliver(
     msi: MsiChoice,
-    sid: int,
+    sid: int | None,
     said: Sequence[Event],
     record: FaultRecord | None,
     hidden: bool,
@@ -39,6 +51,37 @@ def deliver(
     if outcome is None:
         outcome = _refusal(guide, request, hidden) if arrived else Fault(0)
     teller.tell(InterruptRequest(sid, msi.address, msi.data, outcome))
+    if record is not None:
+        teller.tell(record)
+
+
+def written(
+    iova: int,
+    sid: int,
+    named: int | None,
+    said: Sequence[Event],
+    recorded: tuple[FaultRecord | None, bool],
+    guide: ModelReplay,
+    teller: Teller,
+) -> None:
+    """Tell of DMA of an i82559er to the interrupt range: it reads, then writes two messages.
+
+    named is the source that these are taken to come from.
+    """
+    record, hidden = recorded
+    teller.tell(Access(sid, None, iova, AccessKind.READ, Translation(iova, 0)))
+    for number, data in enumerate(WRITTEN):
+        msi = MsiChoice(0, iova + 4 * number, data)
+        gone = any(
+            isinstance(line, InterruptRequest)
+            and (line.address, line.data) == (msi.address, msi.data)
+            and line.outcome is not None
+            for line in said
+        )
+        teller.history.written_by_dma.add(len(teller.events))
+        deliver(msi, named, said, None if gone else record, hidden, guide, teller)
+        if not gone and record is not None:
+            record, hidden = None, True
     if record is not None:
         teller.tell(record)
 

@@ -11,6 +11,7 @@ from decoders.events import (
     Event,
     Fault,
     FaultRecord,
+    InterruptRequest,
     RegRead,
     RegWrite,
     Role,
@@ -28,6 +29,7 @@ from harness.model.caches import CachedTranslation
 from harness.model.lookup import (
     CONTEXT,
     PASID,
+    PGTT_FIRST,
     PGTT_PASS_THROUGH,
     TT_PASS_THROUGH,
     TTM_LEGACY,
@@ -88,6 +90,8 @@ class History:
         self._flushed: set[int] = set()
         self._enabled = False
         self.queued: list[tuple[int, ...]] = []
+        self.written_by_dma: set[int] = set()
+        """Numbers of the interrupt requests that were."""
 
     def written(self, guide: ModelReplay, write: RegWrite, queued: list[tuple[int, ...]]) -> None:
         """Take note of a register write that was applied, and of the descriptors it set off."""
@@ -165,14 +169,18 @@ def situation(
     event = events[finding.event] if 0 <= finding.event < len(events) else None
     # A fault record, and FSTS behind DMA, are about the access before them.
     at = finding.event
-    if isinstance(event, FaultRecord | RegRead) and isinstance(events[at - 1], Access):
+    before = events[at - 1]
+    if isinstance(event, FaultRecord | RegRead) and isinstance(before, Access | InterruptRequest):
         at -= 1
     access = event if isinstance(event, Access) else None
     subject = finding.subject
     if isinstance(event, RegRead) and subject == "register":
         subject = _NAMES.get(event.offset, "register")
-    notes = history.notes(guide, access) | device_notes(
-        finding, guide, history.queued, history.untranslated(guide)
+    by_dma = {"message written by DMA"} if at in history.written_by_dma else set()
+    notes = (
+        history.notes(guide, access)
+        | by_dma
+        | device_notes(finding, guide, history.queued, history.untranslated(guide))
     )
     if access is not None:
         if _left(guide, access) or (
@@ -183,6 +191,8 @@ def situation(
             notes.add("cached without the right")
     notes |= _fault_disable(ways.get(at, ()), events[at])
     notes |= _entries(ways.get(at, ()))
+    if access is not None and any(_beyond(way, access.iova) for way in ways.get(at, ())):
+        notes.add("beyond AW of a first stage")
     permitted = frozenset(_word(one, access) for one in finding.permitted)
     return Situation(subject, _word(finding.observed, access), permitted, frozenset(notes))
 
@@ -231,6 +241,18 @@ def _entries(ways: Sequence[Candidate]) -> set[str]:
         if _passes(step):
             found.add("passed through")
     return found
+
+
+def _beyond(way: Candidate, iova: int) -> bool:
+    """Say whether an address is not canonical for AW of a PASID entry with a first stage."""
+    for step in way.steps:
+        words = (step.value,)
+        if step.role == Role.PASID_TABLE and not step.address % 64:
+            upper = iova >> 29 + 9 * PASID["aw"].get(words)
+            same = upper in (0, (1 << 64) - 1 >> 29 + 9 * PASID["aw"].get(words))
+            if PASID["pgtt"].get(words) == PGTT_FIRST and not same:
+                return True
+    return False
 
 
 def _passes(step: Step) -> bool:

@@ -46,7 +46,7 @@ from harness.differential.device_tlb import (
     translated,
 )
 from harness.differential.follow import Followers
-from harness.differential.interrupts import deliver
+from harness.differential.interrupts import deliver, written
 from harness.differential.situation import LOST, cached, situation
 from harness.differential.teller import Teller
 from harness.findings import Finding, FindingKind
@@ -55,6 +55,7 @@ from harness.generate.vtd_steps import Device, DmaChoice, Scene, Step
 from harness.generate.vtd_tables import TABLES_END, TABLES_START
 from harness.model.config import UnitConfig
 from harness.model.dialects import Dialect
+from harness.model.interrupts import INTERRUPT_PAGE, NO_SOURCE
 from harness.model.translate import Candidate
 from harness.native import available
 from harness.oracle import compatible
@@ -80,6 +81,7 @@ ADOPTED: Final = frozenset(
 )
 """What a judge takes over as it was, and goes on."""
 
+_INTERRUPT_SHIFT: Final = 20
 _RECORD: Final = layout(FaultRecordRegister)
 _STATUS: Final = layout(FaultStatus)
 _F: Final = _RECORD["f"].mask
@@ -368,6 +370,12 @@ class Differential:
         sid, asked = self.qemu.sid(dma.device), seen.asked
         if asked is not None and asked.used is not None:
             teller.tell(translated(sid, dma, asked.used))
+            return
+        if dma.iova >> _INTERRUPT_SHIFT == INTERRUPT_PAGE:
+            # QEMU knows no source of what DMA writes there.
+            named = None if self._strict is None else sid
+            recorded = _recorded(seen, NO_SOURCE)
+            written(dma.iova, sid, named, seen.said, recorded, guide, teller)
             return
         record, hidden = _recorded(seen, sid)
         # An overflow says that one did fault.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from decoders.events import RegWrite, Role, Store
+from decoders.events import AccessKind, RegWrite, Role, Store
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import (
@@ -244,8 +244,10 @@ class Generator:
         random, interrupts = self._random, self._interrupts
         assert interrupts is not None
         draw = random.random()
-        if draw < 0.3:
+        if draw < 0.25:
             return [Step("message", (), self._clear(), ALWAYS, msi=interrupts.request())]
+        if draw < 0.3:
+            return [Step("message", (), self._clear(), ALWAYS, self._message_by_dma())]
         if draw < 0.37:
             if random.random() < 0.3:
                 self._level ^= _CFI if random.random() < 0.2 else _IRE
@@ -267,6 +269,16 @@ class Generator:
         if not self._queued:
             return Step("message", tuple(stores), self._clear(), ALWAYS, msi=msi)
         return replace(self._queue("message", stores, dropped, None, True), dma=None, msi=msi)
+
+    def _message_by_dma(self) -> DmaChoice:
+        """Return DMA to the interrupt range by a device that writes two doublewords, or any DMA."""
+        assert self._interrupts is not None
+        devices = enumerate(self._scene.devices)
+        able = [index for index, device in devices if device.write_alignment == 4]
+        if not able:
+            return self._dma()
+        address = self._interrupts.request().address & ~0x7
+        return DmaChoice(self._random.choice(able), AccessKind.WRITE, address)
 
     # -- edits -------------------------------------------------------------------------------
 

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from decoders.events import Fault, Interrupt, InterruptRequest, Message, RegWrite, Store
+from decoders.events import (
+    AccessKind,
+    Fault,
+    Interrupt,
+    InterruptRequest,
+    Message,
+    RegWrite,
+    Store,
+)
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.faults import FaultRecordRegister, Reason
@@ -18,8 +26,9 @@ from harness.findings import FindingKind
 from harness.generate.vtd_interrupts import MsiChoice
 from harness.generate.vtd_tables import packed
 from harness.model.dialects import SPECIFICATION
+from harness.model.interrupts import NO_SOURCE
 from harness.qemu.msi import Msi
-from harness.qemu.vtd import Seen, VtdQemu
+from harness.qemu.vtd import Dma, Seen, VtdQemu
 from harness.targets.model import ModelReplay
 
 pytestmark = pytest.mark.qemu
@@ -164,3 +173,15 @@ def test_the_sum_of_handle_and_subhandle_wraps(unit: VtdQemu) -> None:
     outcome, permitted = judged(unit, done, Msi(0, 0xFEEF_FFFC, 1))
     assert isinstance(outcome, Message)
     assert permitted == {Fault(Reason.REMAP_INDEX)}
+
+
+def test_the_source_of_a_message_that_dma_writes_is_not_checked(unit: VtdQemu) -> None:
+    start(unit, p=1, vector=0x63, svt=1, sid=0x1234)
+    tester = next(n for n, device in enumerate(unit.devices) if device.model == "i82559er")
+    seen = unit.step((), (), (), Dma(tester, AccessKind.WRITE, REMAPPABLE))
+    first = [event.outcome for event in seen.said if isinstance(event, InterruptRequest)][1]
+    assert isinstance(first, Message) and first.data & 0xFF == 0x63
+    assert requested(unit) == [0x63]
+    # The second doubleword names an entry behind the table.
+    assert RECORD["fr"].get(seen.record) == Reason.REMAP_INDEX
+    assert RECORD["sid"].get(seen.record) == NO_SOURCE

@@ -184,7 +184,7 @@ def the_translations_are_invalidated_before_the_pasid(driver: Driver) -> int:
 
 @mistake("pasid-flush-order", wide=True)
 def any_page_is_invalidated_before_the_pasid(driver: Driver) -> int:
-    """A second-stage page takes all first-stage translations of the domain with it."""
+    """Let a second-stage page take all first-stage translations of the domain with it."""
     return moved_pasid(driver, used_pasid(driver), page(1 << 30), pasids(), did=DOMAIN + 1)
 
 
@@ -214,7 +214,7 @@ def a_new_context_entry_is_not_told(driver: Driver) -> int:
 
 @mistake("context-present-not-invalidated", cm=1)
 def a_new_context_entry_is_told_by_its_own_domain(driver: Driver) -> int:
-    """What blocked is kept under domain 0."""
+    """Name the domain of the new entry; what blocked is kept under domain 0."""
     driver.start()
     driver.put(*driver.context())
     driver.submit(contexts(3))

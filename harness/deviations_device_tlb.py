@@ -58,7 +58,7 @@ DEVICE_TLB: Final = (
     ),
     VtdDeviation(
         "update-misses",
-        "",
+        "PCI Express 5.0, 10.2.3",
         "the translation that a vhost device gets does not cover the address it asked for, where "
         "the page begins in another part of RAM (docs/findings/vtd-vhost-device-tlb.md)",
         "vhost_device_iotlb_miss",

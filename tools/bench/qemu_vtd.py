@@ -15,11 +15,11 @@ from harness.qemu.vtd import POOL_PAGES, POOL_START, REGISTERS, Dma, VtdQemu
 from tools.bench.qemu import LOOPS, RUNS, round_trips
 from tools.bench.ratio import Ratio, best_of
 
-LIMIT = 0.1
+LIMIT = 0.08
 """One loop a round trip: a command that makes QEMU take two descriptors, two for DMA of 13
 transfers, four reads, and a look at 64 pages."""
 PIPELINED = 16
-PIPELINED_LIMIT = 0.15
+PIPELINED_LIMIT = 0.1
 """PIPELINED loops a round trip; the edit is a command of its own, each loop has its own page."""
 
 _ROOT, _CONTEXT, _LEVEL_4, _LEVEL_3, _LEVEL_2, _LEVEL_1, _QUEUE, _STATUS = (

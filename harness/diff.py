@@ -263,12 +263,16 @@ class _Run:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; return 1 when anything diverged."""
+    if args.jobs > 1 and (args.unit != VTD or QEMU in args.targets):
+        raise HarnessError("--jobs is for --unit vtd without qemu")
     if args.unit == VTD:
         if args.traces:
             raise HarnessError("--unit vtd makes its sequences up; `dmarewind replay` takes traces")
         first = secrets.randbits(32) if args.seed is None else args.seed
         real = QEMU in args.targets
         known = MACHINES if real else SIMULATED
+        if not real and (args.qemu or not args.deviations):
+            raise HarnessError("--qemu and --no-deviations need qemu among the targets")
         for name in args.machine or ():
             if name not in known:
                 raise HarnessError(f"--machine {name}: here there are {', '.join(known)}")

@@ -72,8 +72,9 @@ MAP_CM = Rule(
 CONTEXT_CM = Rule(
     "context-present-not-invalidated",
     "VT-d 6.1 (caching mode), 11.4 (CAP.CM); Linux domain_context_mapping_one",
-    "With caching mode (CAP.CM = 1) the unit may cache that a context entry is not present. One "
-    "that becomes present needs a context-cache invalidation before it is used.",
+    "With caching mode (CAP.CM = 1) the unit may cache that a context entry is not present, in "
+    "legacy mode with domain 0. One that becomes present needs a context-cache invalidation that "
+    "covers it there before it is used.",
 )
 PASID_CM = Rule(
     "pasid-present-not-invalidated",

@@ -159,6 +159,18 @@ def test_the_verb_splits_the_work_and_says_what_was_met(
     assert summaries[0]["steps"] == 4000 and summaries[0]["met"]["translated"]
 
 
-def test_machines_of_the_other_kind_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["diff", "--unit", "vtd", "--targets", "model,native", "--machine", "narrow"]) == 2
-    assert "here there are legacy" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--targets", "model,native", "--machine", "narrow"], "here there are legacy"),
+        (["--targets", "model,qemu", "--machine", "nested"], "here there are legacy"),
+        (["--targets", "model,qemu", "--jobs", "2"], "--jobs is for --unit vtd without qemu"),
+        (["--targets", "model,native", "--no-deviations"], "need qemu among the targets"),
+        (["--targets", "model,native", "--qemu", "qemu"], "need qemu among the targets"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diff", "--unit", "vtd", *options]) == 2
+    assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Let the model and the native core follow a real unit in step, beside those that judge it."""
+"""Compare the model and the native core on what a real unit did: in step, and when it has ended."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from harness.differential.pair import BUDGETS, DisagreementError
 from harness.differential.pair_vtd import VtdPair
 from harness.findings import Finding, FindingKind
 from harness.model.config import UnitConfig
+from harness.targets import target_named
+from harness.trace import Block
+from harness.trace.codec import Encoder
 
 
 class Followers:
@@ -41,3 +44,18 @@ class Followers:
         except BUDGETS:
             self._ended = True
         return None
+
+
+def judged(name: str, events: Sequence[Event], config: UnitConfig) -> list[Finding]:
+    """Return what a target finds in events."""
+    target = target_named(name, config)
+    encoder = Encoder()
+    target.feed(Block(0, len(events), b"".join(map(encoder.encode, events))))
+    target.finish()
+    return target.findings()
+
+
+def found_by_one(name: str, events: Sequence[Event], config: UnitConfig) -> list[Finding]:
+    """Return the first thing that another target finds and the model does not, or the reverse."""
+    theirs, ours = (judged(one, events, config) for one in (name, "model"))
+    return [one for one in (*theirs, *ours) if (one in theirs) != (one in ours)][:1]

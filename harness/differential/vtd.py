@@ -45,7 +45,7 @@ from harness.differential.device_tlb import (
     overstated,
     translated,
 )
-from harness.differential.follow import Followers
+from harness.differential.follow import Followers, found_by_one, judged
 from harness.differential.interrupts import deliver, written
 from harness.differential.situation import LOST, cached, situation
 from harness.differential.teller import Teller
@@ -62,10 +62,8 @@ from harness.oracle import compatible
 from harness.qemu.device_tlb import AtsDevice
 from harness.qemu.msi import Msi
 from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
-from harness.targets import target_named
 from harness.targets.model import ModelReplay
-from harness.trace import Block, Header, UnitInfo
-from harness.trace.codec import Encoder
+from harness.trace import Header, UnitInfo
 
 MODEL: Final = "model"
 NATIVE: Final = "native"
@@ -252,7 +250,7 @@ class Differential:
         if apart is not None:
             found.append(Divergence(seed, number, NATIVE, *apart, events))
         for name in self._others:
-            for finding in self._disagreement(name, events):
+            for finding in found_by_one(name, events, self._strict or self.config):
                 facts = Situation("disagreement", name, frozenset(), frozenset())
                 found.append(Divergence(seed, number, name, finding, facts, events))
         return found
@@ -275,7 +273,7 @@ class Differential:
         same = found.finding.event, found.finding.subject
         return any(
             finding.kind in JUDGED and (finding.event, finding.subject) == same
-            for finding in self._judged(name, found.events, unit_config(self.qemu, dialect))
+            for finding in judged(name, found.events, unit_config(self.qemu, dialect))
         )
 
     def _count(self, step: Step, done: list[Event]) -> None:
@@ -297,20 +295,6 @@ class Differential:
                 totals.records += 1
             elif isinstance(event, Interrupt):
                 totals.seen["interrupt of the unit"] += 1
-
-    def _judged(self, name: str, events: Sequence[Event], config: UnitConfig) -> list[Finding]:
-        target = target_named(name, config)
-        encoder = Encoder()
-        target.feed(Block(0, len(events), b"".join(map(encoder.encode, events))))
-        target.finish()
-        return target.findings()
-
-    def _disagreement(self, name: str, events: Sequence[Event]) -> list[Finding]:
-        """Return what another target finds in events and the model does not, or the reverse."""
-        config = self._strict or self.config
-        theirs = self._judged(name, events, config)
-        ours = self._judged(MODEL, events, config)
-        return [one for one in (*theirs, *ours) if (one in theirs) != (one in ours)][:1]
 
     # -- one step ----------------------------------------------------------------------------
 

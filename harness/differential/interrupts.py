@@ -15,14 +15,16 @@ from decoders.events import (
     Translation,
 )
 from decoders.layout import layout
-from decoders.vtd.faults import INTERRUPT_REASONS, FaultRecordRegister
+from decoders.vtd.faults import INTERRUPT_REASONS, FaultRecordRegister, Reason
+from decoders.vtd.interrupt import SUBHANDLE_MASK, message_index
 from harness.differential.teller import Teller
 from harness.generate.vtd_interrupts import MsiChoice
-from harness.model.interrupts import InterruptMessage
+from harness.model.interrupts import INDEX_MASK, InterruptMessage
 from harness.targets.model import ModelReplay
 
 _REASON = layout(FaultRecordRegister)["fr"]
 
+_INDEX_SHIFT: Final = 48
 WRITTEN: Final = (0xFFFF_FFFF, 0)
 """What the self test of an i82559er writes."""
 
@@ -66,24 +68,31 @@ def written(
 ) -> None:
     """Tell of DMA of an i82559er to the interrupt range: it reads, then writes two messages.
 
-    named is the source that these are taken to come from.
+    named is the source that these are taken to come from, None where none is taken to be known.
     """
     record, hidden = recorded
     teller.tell(Access(sid, None, iova, AccessKind.READ, Translation(iova, 0)))
     for number, data in enumerate(WRITTEN):
         msi = MsiChoice(0, iova + 4 * number, data)
-        gone = any(
-            isinstance(line, InterruptRequest)
-            and (line.address, line.data) == (msi.address, msi.data)
-            and line.outcome is not None
-            for line in said
-        )
-        teller.history.written_by_dma.add(len(teller.events))
-        deliver(msi, named, said, None if gone else record, hidden, guide, teller)
-        if not gone and record is not None:
+        own = record if record is not None and _is_about(record, msi) else None
+        if named is not None:
+            teller.history.written_by_dma.add(len(teller.events))
+        deliver(msi, named, said, own, hidden, guide, teller)
+        if own is not None:
             record, hidden = None, True
     if record is not None:
         teller.tell(record)
+
+
+def _is_about(record: FaultRecord, msi: MsiChoice) -> bool:
+    """Say whether a record names what a message named; bits of data that are reserved name 0."""
+    words = (record.low, record.high)
+    index = message_index(msi.address, msi.data)
+    if index is None:
+        return False
+    if _REASON.get(words) == Reason.REMAP_REQUEST_RESERVED:
+        return bool(msi.data & ~SUBHANDLE_MASK)
+    return record.low >> _INDEX_SHIFT == index & INDEX_MASK
 
 
 def _refusal(guide: ModelReplay, request: InterruptRequest, hidden: bool) -> Fault:

@@ -9,6 +9,7 @@ import pytest
 from decoders.events import (
     AccessKind,
     Fault,
+    FaultRecord,
     Interrupt,
     InterruptRequest,
     Message,
@@ -19,13 +20,13 @@ from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.faults import FaultRecordRegister, Reason
 from decoders.vtd.interrupt import InterruptRemapEntry
-from harness.differential.interrupts import deliver
+from harness.differential.interrupts import deliver, written
 from harness.differential.teller import Teller
 from harness.differential.vtd import unit_config
 from harness.findings import FindingKind
 from harness.generate.vtd_interrupts import MsiChoice
 from harness.generate.vtd_tables import packed
-from harness.model.dialects import SPECIFICATION
+from harness.model.dialects import SPECIFICATION, dialect_named
 from harness.model.interrupts import NO_SOURCE
 from harness.qemu.msi import Msi
 from harness.qemu.vtd import Dma, Seen, VtdQemu
@@ -185,3 +186,19 @@ def test_the_source_of_a_message_that_dma_writes_is_not_checked(unit: VtdQemu) -
     # The second doubleword names an entry behind the table.
     assert RECORD["fr"].get(seen.record) == Reason.REMAP_INDEX
     assert RECORD["sid"].get(seen.record) == NO_SOURCE
+
+
+def test_a_record_belongs_to_the_doubleword_that_it_names(unit: VtdQemu) -> None:
+    done = start(unit, fpd=1)
+    tester = next(n for n, device in enumerate(unit.devices) if device.model == "i82559er")
+    seen = unit.step((), (), (), Dma(tester, AccessKind.WRITE, REMAPPABLE))
+    judge = ModelReplay(unit_config(unit, dialect_named("qemu-{}.{}".format(*unit.version))))
+    teller = Teller([judge], (), 16)
+    teller.tell(*done)
+    low, high = seen.record
+    record = FaultRecord(0, low, high & ~RECORD["f"].mask)
+    written(REMAPPABLE, unit.sid(tester), None, seen.said, (record, False), judge, teller)
+    judge.finish()
+    reasons = [event.outcome for event in teller.events if isinstance(event, InterruptRequest)]
+    assert reasons == [Fault(Reason.REMAP_NOT_PRESENT), Fault(Reason.REMAP_INDEX)]
+    assert judge.findings() == []

@@ -22,9 +22,10 @@ from decoders.events import Event
 from harness.errors import HarnessError
 from harness.files import replacing
 from harness.minimise.judges import ReplayJudge
-from harness.minimise.trace import Trace, read
+from harness.minimise.trace import Trace
+from harness.replay import EventLookup, replay
 from harness.report import Report, trouble_with
-from harness.signature import Signature, of_crash
+from harness.signature import Signature, of_crash, of_finding
 from harness.trace import Header
 
 TRACES: Final = frozenset({".trace", ".txt"})
@@ -159,19 +160,17 @@ def _outcome(case: Case) -> Outcome:
     try:
         problem = _run_trace(case) if case.target in TARGETS else _run_input(case)
     except (DecodeError, HarnessError, OSError) as error:
-        problem = trouble_with(case.path, error)
+        problem = trouble_with(case.path, error).removeprefix(f"{case.path}: ")
     return Outcome(case, problem, time.perf_counter() - start)
 
 
 def _run_trace(case: Case) -> str:
     wanted = _expected(case.path)
-    trace = read(case.path)
-    found = signatures(case.target, trace.header, trace.events)
-    missing = [one for one in wanted if one not in found]
-    new = [one for one in found if one not in wanted]
-    return "; ".join(
-        [*(f"is missing: {one}" for one in missing), *(f"is new: {one}" for one in new)]
-    )
+    (result,) = replay(case.path, [case.target], quiet=True)
+    event_at = EventLookup(case.path)
+    found = dict.fromkeys(of_finding(one, event_at(one.event)) for one in result.findings)
+    missing = [f"is missing: {one}" for one in wanted if one not in found]
+    return "; ".join([*missing, *(f"is new: {one}" for one in found if one not in wanted)])
 
 
 def _run_input(case: Case) -> str:

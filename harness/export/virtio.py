@@ -7,6 +7,7 @@ at 0, the device's own at 0x2000, notifications at 0x3000 and then every 4 bytes
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from decoders.events import (
@@ -23,8 +24,8 @@ from decoders.events import (
     Reset,
     Translation,
 )
-from decoders.virtio_iommu.constants import REQUEST_QUEUE
-from decoders.virtio_iommu.requests import TAIL_SIZE, status_of
+from decoders.virtio_iommu.constants import REQUEST_QUEUE, Status
+from decoders.virtio_iommu.requests import TAIL_SIZE, field_of, status_of
 from harness.export.program import Program
 from harness.findings import Finding
 from harness.memory import PAGE_SIZE
@@ -76,7 +77,7 @@ class _Writer:
         self._finding = finding
         self.made = made = Program()
         made.reach(_BUFFERS, 2 * _BUFFER)
-        sids = dict.fromkeys(e.sid for e in trace.events if isinstance(e, Access))
+        sids = dict.fromkeys(_endpoints(trace))
         taken = {sid >> 3 for sid in sids}
         slot = next(one for one in _OWN_SLOTS if one not in taken)
         made.devices.append(f"virtio-iommu-pci,addr={slot:#x}")
@@ -223,6 +224,18 @@ class _Writer:
         elif isinstance(event.outcome, Translation) and kind is AccessKind.WRITE:
             led = event.outcome.address | iova & event.outcome.mask
             made.add(qtest.load(led, 8), "where the recorded unit wrote")
+
+
+def _endpoints(trace: Trace) -> Iterator[int]:
+    """Yield the endpoints that have to be there."""
+    for event in trace.events:
+        if isinstance(event, Access):
+            yield event.sid
+        elif isinstance(event, Request):
+            endpoint = field_of(event.data, "endpoint")
+            status = status_of(event.answer)
+            if endpoint is not None and status not in (None, Status.NOENT):
+                yield endpoint
 
 
 _MARK: Final = 0x5A5A_5A5A_5A5A_5A5A

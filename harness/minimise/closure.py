@@ -143,6 +143,7 @@ def _vtd(cut: Cut, config: UnitConfig, finding: Finding) -> Iterator[set[int]]:
     commands = {place[n] for n in range(roots[0], last) if _is_command(events[n])}
     queued = [index for index, one in enumerate(cut.pieces) if one.queued >= 0]
     between = {n for n in queued if roots[0] <= cut.ring.queued[cut.pieces[n].queued].tail <= last}
+    yield {place[number] for number in roots}
     yield _with_queue(cut, place, named | setup, since)
     yield _with_queue(cut, place, named | setup | commands | between, since)
     kinds = (RegWrite, RegRead, Reset)
@@ -212,6 +213,7 @@ def _virtio(cut: Cut, finding: Finding) -> Iterator[set[int]]:
             near.add(place[number])
         if moves is not None or of_domain:
             same.add(place[number])
+    yield named
     yield named | state | near
     yield named | state | near | same
     yield {n for n in before if not isinstance(events[cut.pieces[n].events[0]], Access)} | named

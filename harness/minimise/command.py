@@ -74,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which finding to keep, by the beginning of its key (default: the first)",
     )
     parser.add_argument(
+        "--loose",
+        action="store_true",
+        help="let the result show findings that T does not, if that makes it smaller",
+    )
+    parser.add_argument(
         "--budget",
         type=number_of_things,
         default=DEFAULT_BUDGET,
@@ -117,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     trace = read(args.trace)
     state = args.state or args.output.with_name(args.output.name + STATE_SUFFIX)
     jobs = args.jobs if args.test or args.target in REAL_TARGETS else 1
-    options = Options(args.budget, jobs, args.attempts, args.signature, state)
+    options = Options(args.budget, jobs, args.attempts, args.signature, args.loose, state)
     hidden = args.quiet or args.json or not sys.stderr.isatty()
     with tqdm(total=args.budget, unit=" runs", leave=False, disable=hidden) as bar:
 

@@ -27,12 +27,16 @@ ATTEMPTS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Say how to minimise; wanted is the beginning of a signature's key, empty for the first."""
+    """Say how to minimise; wanted is the beginning of a signature's key, empty for the first.
+
+    loose lets the result show findings that the beginning does not.
+    """
 
     budget: int = DEFAULT_BUDGET
     jobs: int = 1
     attempts: int = ATTEMPTS
     wanted: str = ""
+    loose: bool = False
     state: Path | None = None
 
 
@@ -67,10 +71,11 @@ def minimise(
     first = _reliability(seen, target)
     runs = attempts
     allowed = frozenset(one.signature for shown in seen for one in shown)
-    purpose = [trace.digest, judge.name, target.key, str(first.tries)]
+    purpose = [trace.digest, judge.name, target.key, str(first.tries), str(options.loose)]
     with Journal(options.state, purpose) as journal:
         gate = Gate(
-            judge, target, allowed, trace, journal, 0, first.tries, options.jobs, told
+            judge, target, None if options.loose else allowed, trace, journal, 0,
+            first.tries, options.jobs, told,
         )  # fmt: skip
         shown = _of(seen, target)
         with gate.open():

@@ -127,13 +127,13 @@ class Reliability:
 class Gate:
     """Let through what still shows a finding, shows no other that was not there, and is smaller.
 
-    best is the smallest trace so far. allowed are signatures beside the target's that the
-    beginning shows, too: a reproducer of one thing must not gain another.
+    best is the smallest trace so far. allowed are the signatures that the beginning shows: a
+    reproducer of one thing must not gain another. None allows any beside the target.
     """
 
     judge: Judge
     target: Signature
-    allowed: frozenset[Signature]
+    allowed: frozenset[Signature] | None
     best: Trace
     journal: Journal
     budget: int
@@ -211,4 +211,4 @@ class Gate:
     def wanted(self, shown: Iterable[Shown]) -> bool:
         """Say whether what a trace shows is the finding, and nothing new."""
         found = {one.signature for one in shown}
-        return self.target in found and found <= self.allowed
+        return self.target in found and (self.allowed is None or found <= self.allowed)

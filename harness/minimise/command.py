@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from harness.minimise.judges import (
     SCRIPT_SECONDS,
     DisagreementJudge,
     Judge,
+    QemuJudge,
     ReplayJudge,
     ScriptJudge,
 )
@@ -130,7 +132,8 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix_str(f"{events} events", refresh=False)
             bar.update(runs - bar.n)
 
-        result = minimise(trace, _judge(args), options, told)
+        with ExitStack() as stack:
+            result = minimise(trace, _judge(args, stack), options, told)
     with replacing(args.output) as draft:
         write(draft, args.output.suffix, result.trace)
     if result.complete:
@@ -139,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _judge(args: argparse.Namespace) -> Judge:
+def _judge(args: argparse.Namespace, stack: ExitStack) -> Judge:
     if args.test is not None:
 
         def put(path: Path, trace: Trace) -> None:
@@ -148,7 +151,9 @@ def _judge(args: argparse.Namespace) -> Judge:
         return ScriptJudge(args.test, CANDIDATE + args.form, put, args.seconds)
     if args.target == DISAGREEING:
         return DisagreementJudge()
-    return ReplayJudge(args.target, args.program)
+    if args.target in REAL_TARGETS:
+        return stack.enter_context(QemuJudge(args.program))
+    return ReplayJudge(args.target)
 
 
 def _print(report: Report, args: argparse.Namespace, result: Result, state: Path) -> None:

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 from decoders.errors import DecodeError
 from decoders.events import Event, Fault, Translation
@@ -18,20 +20,23 @@ from harness.differential.pair import BUDGETS, compare
 from harness.errors import HarnessError
 from harness.findings import Finding
 from harness.minimise.trace import Trace
+from harness.model.config import UnitConfig
 from harness.qemu.pc import PROGRAM
 from harness.qemu.process import EndedError
 from harness.replay import unit_config
 from harness.signature import (
     DISAGREEMENT,
+    HANG,
     Signature,
     of_crash,
     of_difference,
     of_finding,
     without_numbers,
 )
-from harness.targets import REAL_TARGETS, Machine, real_target_named, target_named
+from harness.targets import real_target_named, target_named
 from harness.targets.base import ReplayTarget
-from harness.targets.qemu import endpoints_of
+from harness.targets.qemu import machine_for
+from harness.targets.qemu_runner import QemuRunner
 
 INTERESTING: Final = Signature("test", subject="exit status 0")
 """What a script says of a trace that still shows the finding."""
@@ -79,27 +84,76 @@ def _event(trace: Trace, number: int) -> Event | None:
 
 
 class ReplayJudge:
-    """Replay on one target and take its findings."""
+    """Replay on the model or the native core and take the findings."""
 
-    def __init__(self, target: str, program: str = PROGRAM) -> None:
+    repeatable = True
+
+    def __init__(self, target: str) -> None:
         self.name = target
-        self.repeatable = target not in REAL_TARGETS
-        self._program = program
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return the findings."""
+        target = target_named(self.name, unit_config(trace.header))
+        try:
+            found = _fed(target, trace)
+        except (DecodeError, *BUDGETS):
+            return []
+        return _shown(trace, found)
+
+
+def _shown(trace: Trace, found: Sequence[Finding]) -> list[Shown]:
+    return _once([Shown(of_finding(one, _event(trace, one.event)), one) for one in found])
+
+
+class QemuJudge:
+    """Repeat traces on a real QEMU; what it does not survive is a crash, or a hang.
+
+    Each thread has a QEMU of its own. Use as a context manager.
+    """
+
+    name = "qemu"
+    repeatable = False
+
+    def __init__(self, program: str = PROGRAM) -> None:
+        self._program = program
+        self._own = threading.local()
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+
+    def __call__(self, trace: Trace) -> list[Shown]:
+        """Return the findings, or how QEMU ended."""
         config = unit_config(trace.header)
         try:
-            if self.repeatable:
-                found = _fed(target_named(self.name, config), trace)
+            if isinstance(config, UnitConfig):
+                found = self._runner().run(config, trace.events)
             else:
-                machine = Machine(endpoints_of(trace.events), self._program)
+                machine = machine_for(trace.events, self._program)
                 found = _fed(real_target_named(self.name, config, machine), trace)
         except EndedError as error:
             return [Shown(of_crash(str(error)))]
         except (DecodeError, *BUDGETS):
             return []
-        return _once([Shown(of_finding(one, _event(trace, one.event)), one) for one in found])
+        except HarnessError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                return [Shown(Signature(HANG, subject="time"))]
+            raise
+        return _shown(trace, found)
+
+    def _runner(self) -> QemuRunner:
+        runner: QemuRunner | None = getattr(self._own, "runner", None)
+        if runner is None:
+            runner = self._own.runner = self._cleanup.enter_context(QemuRunner(self._program))
+        return runner
 
 
 class DisagreementJudge:

@@ -198,3 +198,18 @@ def test_a_plain_qemu_judges(tmp_path: Path) -> None:
     left = [line for line in small.read_text().splitlines() if line.startswith("write")]
     assert len(left) <= 6, left
     assert any(line.startswith("writeq 0xfed90088 ") for line in left), left
+
+
+@pytest.mark.qemu
+def test_a_running_qemu_judges(
+    trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recording claims what a QEMU does not do; one machine answers all candidates."""
+    small = tmp_path / "small.txt"
+    words = ["minimise", str(trace), "-o", str(small), "--target", "qemu", "--attempts", "2"]
+    assert main([*words, "--budget", "120"]) == 0
+    said = capsys.readouterr().out
+    assert "runs of qemu" in said
+    assert "shows in 2 of 2 runs" in said
+    assert len(read(small).events) <= 11
+    assert main(["replay", "--target", "qemu", str(small)]) == 1

@@ -163,13 +163,15 @@ class Unit:
         kinds: Buffer,
         addresses: Buffer,
         statuses: Buffer,
+        attributes: Buffer | None,
         *,
         cold: bool,
     ) -> None:
         """Translate many requests at once: one outcome each, nothing recorded but A/D bits.
 
-        sids u16, pasids u32 (NO_PASID for none), iovas u64 and kinds u8 (AccessKind) are read;
-        addresses u64 and statuses u8 (0, or the fault reason; 0x30 when aborted) are written. cold
+        sids u16, pasids u32 (NO_PASID for none), iovas u64, kinds u8 (AccessKind) and attributes u8
+        (Attribute; None where there are none) are read; addresses u64 and statuses u8 (0, or the
+        fault reason; 0x30 when aborted) are written. cold
         walks from the root for each request; otherwise a finite translation cache is asked first,
         which the unit's invalidations reach. Errors: ValueError when the lengths differ.
         """

@@ -134,11 +134,12 @@ class NativeUnit:
         kinds: Buffer,
         addresses: Buffer,
         statuses: Buffer,
+        attributes: Buffer | None = None,
         *,
         cold: bool,
     ) -> None:
         """Translate many requests at once; _core.pyi says which buffers, and what cold means."""
-        self._unit.translate(sids, pasids, iovas, kinds, addresses, statuses, cold=cold)
+        self._unit.translate(sids, pasids, iovas, kinds, addresses, statuses, attributes, cold=cold)
 
     def use_wide_registers(self, wide: bool) -> None:
         """Allow translate to use what only some processors have, or forbid it."""

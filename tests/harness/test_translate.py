@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from decoders.events import AccessKind, Fault, Outcome
+from decoders.events import ATTRIBUTES, NO_ATTRIBUTES, AccessKind, Attribute, Fault, Outcome
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.faults import Reason
@@ -21,7 +21,7 @@ from tests.writers.platform import PAGE, Platform, unit_config
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
 
-Requests = list[tuple[int, int | None, int, AccessKind]]
+Requests = list[tuple[int, int | None, int, AccessKind, Attribute]]
 
 
 def requests(random: Random, scenario: Scenario, count: int) -> Requests:
@@ -31,13 +31,14 @@ def requests(random: Random, scenario: Scenario, count: int) -> Requests:
         kind = random.choice(tuple(AccessKind))
         pasid = random.choice(PASIDS_USED) if scenario.mode and random.randrange(3) else None
         sid = random.choice(SIDS)
+        attributes = random.choice(sorted(ATTRIBUTES)) if scenario.chance(3) else NO_ATTRIBUTES
         for _ in range(random.choice((1, 8, 8, 20))):
             iova = random.choice(IOVAS) + random.randrange(0, 0x1000, 8)
             if random.randrange(60) == 0:
                 iova = random.choice(FAR_IOVAS)
             if random.randrange(60) == 0:
                 sid, kind = random.choice(SIDS), random.choice(tuple(AccessKind))
-            made.append((sid, pasid, iova & (1 << 64) - 1, kind))
+            made.append((sid, pasid, iova & (1 << 64) - 1, kind, attributes))
     return made[:count]
 
 
@@ -46,12 +47,13 @@ def translate(unit: NativeUnit, wanted: Requests, *, cold: bool) -> list[tuple[i
     none = core().NO_PASID
     addresses, statuses = array("Q", [1] * len(wanted)), bytearray(b"\xff" * len(wanted))
     unit.translate(
-        array("H", (sid for sid, _, _, _ in wanted)),
-        array("I", (none if pasid is None else pasid for _, pasid, _, _ in wanted)),
-        array("Q", (iova for _, _, iova, _ in wanted)),
-        bytes(kind for _, _, _, kind in wanted),
+        array("H", (sid for sid, *_ in wanted)),
+        array("I", (none if pasid is None else pasid for _, pasid, *_ in wanted)),
+        array("Q", (iova for _, _, iova, *_ in wanted)),
+        bytes(kind for *_, kind, _ in wanted),
         addresses,
         statuses,
+        bytes(attributes for *_, attributes in wanted) if any(w[-1] for w in wanted) else None,
         cold=cold,
     )
     return list(zip(statuses, addresses, strict=True))
@@ -67,6 +69,14 @@ def as_pair(outcome: Outcome, iova: int) -> tuple[int, int]:
     return 0, iova if identity else outcome.address | iova & outcome.mask
 
 
+def fresh(model: VtdUnit, one: tuple[int, int | None, int, AccessKind, Attribute]) -> Outcome:
+    """Return what the model would answer without caches; whether A/D bits are set is no matter."""
+    sid, pasid, iova, kind, attributes = one
+    asked = Request(sid, pasid, iova, kind, attributes=attributes)
+    permitted, _ = model.translator.permitted(asked)
+    return permitted[0].outcome
+
+
 def opened(seed: int) -> tuple[Random, Scenario, UnitConfig, VtdUnit, NativeUnit]:
     random = Random(seed)
     scenario = Scenario(random)
@@ -80,24 +90,23 @@ def opened(seed: int) -> tuple[Random, Scenario, UnitConfig, VtdUnit, NativeUnit
 
 @pytest.mark.parametrize("wide", [True, False])
 def test_cold_is_the_fresh_outcome(wide: bool) -> None:
-    translated = 0
+    translated = nested = 0
     for seed in range(60):
         random, scenario, _, model, native = opened(seed)
         native.use_wide_registers(wide)
         for _ in range(4):
             wanted = requests(random, scenario, random.choice((1, 7, 8, 64, 200)))
-            # The model's fresh outcome does not depend on what was kept, nor do A/D bits matter.
-            expected = [
-                as_pair(model.translator.permitted(Request(*one))[0][0].outcome, one[2])
-                for one in wanted
-            ]
+            expected = [as_pair(fresh(model, one), one[2]) for one in wanted]
             answers = translate(native, wanted, cold=True)
             assert answers == expected, f"Random({seed})"
-            translated += sum(status == 0 for status, _ in answers)
+            passed = sum(status == 0 for status, _ in answers)
+            translated += passed
+            nested += passed * scenario.nests
             for operation in scenario.step() + scenario.step():
                 for unit in (model, native):
                     getattr(unit, operation[0])(*operation[1])
     assert translated > 1000
+    assert nested > 100
 
 
 @pytest.mark.parametrize("wide", [True, False])
@@ -111,7 +120,9 @@ def test_warm_is_permitted(wide: bool) -> None:
             wanted = [random.choice(pool) for _ in range(random.choice((1, 8, 32, 80)))]
             permitted = []
             for one in wanted:
-                permitted.append([as_pair(c.outcome, one[2]) for c in model.access(*one).permitted])
+                sid, pasid, iova, kind, attributes = one
+                verdict = model.access(sid, pasid, iova, kind, None, attributes)
+                permitted.append([as_pair(c.outcome, one[2]) for c in verdict.permitted])
             answers = translate(native, wanted, cold=False)
             for one, answer, allowed in zip(wanted, answers, permitted, strict=True):
                 assert answer in allowed, (f"Random({1000 + seed})", one, answer, allowed)
@@ -153,13 +164,27 @@ def test_where_no_table_is_read(
         for register, value in writes:
             for unit in (model, native):
                 unit.write_register(register.offset, register.size, value)
-        expected = [
-            as_pair(model.translator.permitted(Request(*one))[0][0].outcome, one[2])
-            for one in wanted
-        ]
+        expected = [as_pair(fresh(model, one), one[2]) for one in wanted]
         assert translate(native, wanted, cold=cold) == expected, f"Random({seed})"
         met |= {status for status, _ in expected}
     assert met == {0, *reasons}
+
+
+@pytest.mark.parametrize("attributes", [b"", b"\0\0"])
+def test_attributes_are_as_many(attributes: bytes) -> None:
+    unit = NativeUnit(UnitConfig(0, 0))
+    one = array("H", [0]), array("I", [0]), array("Q", [0]), b"\1", array("Q", [0]), bytearray(1)
+    with pytest.raises(ValueError, match="differ in length"):
+        unit.translate(*one, attributes, cold=True)
+
+
+def test_attributes_must_be_known() -> None:
+    unit = NativeUnit(UnitConfig(0, 0))
+    one = array("H", [0]), array("I", [0]), array("Q", [0]), b"\1", array("Q", [0]), bytearray(1)
+    both = Attribute.TRANSLATED | Attribute.TRANSLATION_REQUEST
+    for attributes in (both, 8):
+        with pytest.raises(ValueError, match="attributes are not known"):
+            unit.translate(*one, bytes([attributes]), cold=True)
 
 
 def test_lengths_must_agree() -> None:
@@ -205,5 +230,5 @@ def test_the_last_entry_of_the_window_is_the_last_that_is_read(wide: bool) -> No
     unit = platform.unit
     assert isinstance(unit, NativeUnit)
     unit.use_wide_registers(wide)
-    same: Requests = [(0xFF, None, 0x1008, AccessKind.READ)] * 16
+    same: Requests = [(0xFF, None, 0x1008, AccessKind.READ, NO_ATTRIBUTES)] * 16
     assert translate(unit, same, cold=True) == [(0, 0x5008)] * 16

@@ -85,13 +85,17 @@ u32 pasid_from(std::optional<u32> pasid) {
     return pasid.value_or(no_pasid);
 }
 
-nb::tuple access(Unit &unit, u16 sid, std::optional<u32> pasid, u64 iova, unsigned kind,
-                 nb::object recorded, unsigned attributes) {
+u8 attributes_from(unsigned attributes) {
     constexpr u8 types = is_translation_request | is_translated;
     if (attributes > (types | is_privileged) || (attributes & types) == types)
         throw nb::value_error("attributes are not known");
+    return static_cast<u8>(attributes);
+}
+
+nb::tuple access(Unit &unit, u16 sid, std::optional<u32> pasid, u64 iova, unsigned kind,
+                 nb::object recorded, unsigned attributes) {
     const Request request{sid, pasid_from(pasid), iova, kind_from(kind),
-                          static_cast<u8>(attributes)};
+                          attributes_from(attributes)};
     const Permitted &permitted = unit.access(request, to_outcome(recorded));
     nb::list candidates;
     for (const Candidate &candidate : permitted.candidates())
@@ -111,19 +115,26 @@ nb::tuple interrupt(Unit &unit, std::optional<u16> sid, u64 address, u32 data,
 
 void translate(Unit &unit, Buffer<const u16> sids, Buffer<const u32> pasids,
                Buffer<const u64> iovas, Buffer<const u8> kinds, Buffer<u64> addresses,
-               Buffer<u8> statuses, bool cold) {
+               Buffer<u8> statuses, std::optional<Buffer<const u8>> attributes, bool cold) {
     const std::size_t count = sids.size();
     if (pasids.size() != count || iovas.size() != count || kinds.size() != count ||
-        addresses.size() != count || statuses.size() != count)
-        throw nb::value_error("the six buffers differ in length");
+        addresses.size() != count || statuses.size() != count ||
+        (attributes.has_value() && attributes->size() != count))
+        throw nb::value_error("the buffers differ in length");
     constexpr u32 pasid_end = 1U << layout::PasidIotlbInvalidation::pasid.width;
     for (const u32 pasid : pasids.span())
         if (pasid >= pasid_end && pasid != no_pasid)
             throw nb::value_error("a PASID has 20 bits");
     for (const u8 kind : kinds.span())
         kind_from(kind);
+    const u8 *of_requests = nullptr;
+    if (attributes.has_value()) {
+        of_requests = attributes->data();
+        for (const u8 each : attributes->span())
+            attributes_from(each);
+    }
     unit.translate({count, sids.data(), pasids.data(), iovas.data(), kinds.data(), addresses.data(),
-                    statuses.data()},
+                    statuses.data(), of_requests},
                    cold);
 }
 
@@ -195,8 +206,8 @@ void bind_unit(nb::module_ &m) {
             nb::arg("group"))
         .def("adopt_read", &Unit::adopt_read)
         .def("translate", &translate, nb::arg("sids"), nb::arg("pasids"), nb::arg("iovas"),
-             nb::arg("kinds"), nb::arg("addresses"), nb::arg("statuses"), nb::kw_only(),
-             nb::arg("cold"))
+             nb::arg("kinds"), nb::arg("addresses"), nb::arg("statuses"),
+             nb::arg("attributes").none(), nb::kw_only(), nb::arg("cold"))
         .def("use_wide_registers",
              [](Unit &unit, bool wide) { unit.batch().use_wide_registers(wide); })
         .def("adopt", [](Unit &unit, nb::object seen) { unit.adopt(to_observation(seen)); })

@@ -20,53 +20,65 @@ bool in_interrupt_range(u64 address) {
     return address >= interrupt_first && address <= interrupt_last;
 }
 
+u8 attributes_of(const BatchRequests &requests, std::size_t i) {
+    return requests.attributes == nullptr ? u8{0} : requests.attributes[i];
+}
+
+Request single(const BatchRequests &requests, std::size_t i) {
+    return {requests.sids[i], requests.pasids[i], requests.iovas[i], AccessKind(requests.kinds[i]),
+            attributes_of(requests, i)};
+}
+
 } // namespace
 
 // -- one request ----------------------------------------------------------------------------------
 
 // Find the paging root of a request; 0, or the reason there is none.
-inline u8 BatchTranslator::find_root(const Memory::View &view, u32 sid, u32 pasid, AccessKind kind,
+inline u8 BatchTranslator::find_root(const Memory::View &view, const Request &request,
                                      PagingRoot &root) const {
     Unobserved nobody;
     EntryResult context;
+    if (lookup_.legacy() && request.pasid != no_pasid) [[unlikely]]
+        return code(layout::Reason::legacy_mode_pasid);
+    lookup_.context(view, request.sid, context, nobody);
+    if (context.reason != 0) [[unlikely]]
+        return context.reason;
+    if (const u8 reason = lookup_.type_fault(context.words, request.attributes); reason != 0)
+        return reason;
+    if ((request.attributes & is_translated) != 0)
+        return 0;
     if (lookup_.legacy()) {
-        if (pasid != no_pasid) [[unlikely]]
-            return code(layout::Reason::legacy_mode_pasid);
-        lookup_.context(view, sid, context, nobody);
-        if (context.reason != 0) [[unlikely]]
-            return context.reason;
         root = lookup_.legacy_root(context.words);
         return 0;
     }
-    lookup_.context(view, sid, context, nobody);
-    if (context.reason != 0) [[unlikely]]
-        return context.reason;
     EntryResult entry;
-    lookup_.pasid(view, context.words, pasid, entry, nobody);
+    lookup_.pasid(view, context.words, request.pasid, entry, nobody);
     if (entry.reason != 0) [[unlikely]]
         return entry.reason;
-    const bool privileged = lookup_.privileged(context.words, pasid, 0);
-    root = lookup_.scalable_root(entry.words, lookup_.effective_pasid(context.words, pasid), false,
-                                 privileged);
-    return Lookup::pasid_refuses(entry.words, kind, privileged);
+    const bool privileged = lookup_.privileged(context.words, request.pasid, request.attributes);
+    root = lookup_.scalable_root(entry.words, lookup_.effective_pasid(context.words, request.pasid),
+                                 false, privileged);
+    return Lookup::pasid_refuses(entry.words, request.kind, privileged);
 }
 
-BatchTranslator::Answer BatchTranslator::one_of_kind(const Memory::View &view, u32 sid, u32 pasid,
-                                                     u64 iova, AccessKind kind) {
+BatchTranslator::Answer BatchTranslator::one_of_kind(const Memory::View &view,
+                                                     const Request &request) {
+    const u64 iova = request.iova;
     Answer answer{};
-    answer.status = find_root(view, sid, pasid, kind, answer.root);
+    answer.status = find_root(view, request, answer.root);
     if (answer.status != 0)
         return answer;
     if (answer.root.rules == nullptr) {
         const unsigned width = config_.host_address_width;
-        if (width < 64 && iova >> width != 0)
+        const bool translated = (request.attributes & is_translated) != 0;
+        if (!translated && width < 64 && iova >> width != 0)
             answer.status = code(lookup_.legacy() ? layout::Reason::address_beyond_width
                                                   : layout::Reason::pass_through_beyond_width);
         else
             answer.address = identity(iova);
         return answer;
     }
-    walk(view, answer.root, iova, kind, nullptr, result_);
+    walk(view, answer.root, iova, request.kind, nullptr, result_);
     if (result_.outcome.type == OutcomeType::fault) {
         answer.status = static_cast<u8>(result_.outcome.reason);
         return answer;
@@ -75,21 +87,30 @@ BatchTranslator::Answer BatchTranslator::one_of_kind(const Memory::View &view, u
         u64 now = 0;
         view.load(address, now);
         memory_.store(address, sizeof(u64), now | bits);
+        devices_.forget(); // it may have been an entry of theirs
     }
     answer.address = result_.outcome.address | (iova & result_.outcome.mask);
-    answer.level = result_.steps[result_.steps_count - 1].level;
-    answer.rights = result_.rights;
+    answer.paged = true;
+    answer.large = result_.outcome.mask >= page_size;
+    answer.rights = result_.rights & stage_rights;
+    bool marked = answer.root.rules->set_by_leaf_write != 0;
+    if (answer.root.nested()) {
+        answer.rights &= static_cast<Rights>(result_.rights >> host_shift | right_user);
+        marked = marked || answer.root.host->data.set_by_leaf_write != 0;
+    }
     // A write must set D first, so only a write that has been walked may be answered from a cache.
-    if (answer.root.rules->set_by_leaf_write != 0 && kind != AccessKind::write)
+    if (marked && request.kind != AccessKind::write)
         answer.rights &= static_cast<Rights>(~right_write);
     return answer;
 }
 
-BatchTranslator::Answer BatchTranslator::one(const Memory::View &view, u32 sid, u32 pasid, u64 iova,
-                                             AccessKind kind, bool enabled) {
-    if (!enabled || in_interrupt_range(iova)) {
+BatchTranslator::Answer BatchTranslator::one(const Memory::View &view, const Request &request,
+                                             bool enabled) {
+    const bool unchecked =
+        config_.dialect.device_requests_unchecked && (request.attributes & is_translated) != 0;
+    if (!enabled || in_interrupt_range(request.iova) || unchecked) {
         Answer answer{};
-        answer.address = identity(iova);
+        answer.address = identity(request.iova);
         return answer;
     }
     if (lookup_.aborting()) {
@@ -97,13 +118,16 @@ BatchTranslator::Answer BatchTranslator::one(const Memory::View &view, u32 sid, 
         answer.status = code(layout::Reason::root_table_address);
         return answer;
     }
-    if (kind != AccessKind::unknown)
-        return one_of_kind(view, sid, pasid, iova, kind);
+    if (request.kind != AccessKind::unknown)
+        return one_of_kind(view, request);
     // A request of unknown kind is a read if a read may succeed, else a write.
-    const Answer as_read = one_of_kind(view, sid, pasid, iova, AccessKind::read);
+    Request guess = request;
+    guess.kind = AccessKind::read;
+    const Answer as_read = one_of_kind(view, guess);
     if (as_read.status == 0)
         return as_read;
-    const Answer as_write = one_of_kind(view, sid, pasid, iova, AccessKind::write);
+    guess.kind = AccessKind::write;
+    const Answer as_write = one_of_kind(view, guess);
     return as_write.status == 0 ? as_write : as_read;
 }
 
@@ -111,10 +135,10 @@ BatchTranslator::Answer BatchTranslator::one(const Memory::View &view, u32 sid, 
 
 void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
     const Memory::View view = memory_.view();
-    KernelState state;
-    state.memory = view.base();
-    state.window = view.window();
+    KernelState state(view);
     state.lookup = &lookup_;
+    state.devices = &devices_;
+    devices_.forget();
     state.host_address_width = config_.host_address_width;
     // The root table too must be where plain loads reach it.
     const bool wide = kernels_.cold != nullptr && enabled && view.plain() &&
@@ -125,8 +149,7 @@ void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
         // What the kernel left, and what is too little for it.
         const std::size_t end = std::min(at + kernel_lanes, requests.count);
         for (; at < end; ++at) {
-            const Answer answer = one(view, requests.sids[at], requests.pasids[at],
-                                      requests.iovas[at], AccessKind(requests.kinds[at]), enabled);
+            const Answer answer = one(view, single(requests, at), enabled);
             requests.addresses[at] = answer.address;
             requests.statuses[at] = answer.status;
         }
@@ -135,23 +158,26 @@ void BatchTranslator::cold(const BatchRequests &requests, bool enabled) {
 
 // -- warm -----------------------------------------------------------------------------------------
 
-void BatchTranslator::fill(const Memory::View &view, FastTlb &tlb, u32 sid, u32 pasid, u64 iova,
+void BatchTranslator::fill(const Memory::View &view, FastTlb &tlb, const Request &request,
                            const Answer &answer) {
-    if (answer.status != 0)
+    if (answer.status != 0 || request.attributes != 0)
         return;
     PagingRoot root;
-    const bool execute = find_root(view, sid, pasid, AccessKind::execute, root) == 0;
-    if (!execute && find_root(view, sid, pasid, AccessKind::read, root) != 0)
+    Request asking = request;
+    asking.kind = AccessKind::execute;
+    const bool execute = find_root(view, asking, root) == 0;
+    asking.kind = AccessKind::read;
+    if (!execute && find_root(view, asking, root) != 0)
         return;
-    // Nested translations and those of supervisors are walked each time.
-    if (root.nested() || root.privileged)
+    // Those of supervisors are walked each time.
+    if (root.privileged)
         return;
-    tlb.add_device(tlb.device_key(sid, pasid), root, execute);
-    if (answer.level == 0)
+    tlb.add_device(tlb.device_key(request.sid, request.pasid), root, execute);
+    if (!answer.paged)
         return;
     const u64 offset = (u64{1} << layout::page_bits) - 1;
-    tlb.add_page(tlb.tag(root), root.domain, iova >> layout::page_bits,
-                 (answer.address & ~offset) | answer.rights, answer.level > 1);
+    tlb.add_page(tlb.tag(root), root.domain, request.iova >> layout::page_bits,
+                 (answer.address & ~offset) | answer.rights, answer.large);
 }
 
 void BatchTranslator::warm(const BatchRequests &requests, bool enabled, FastTlb &tlb) {
@@ -189,7 +215,7 @@ void BatchTranslator::warm_group(const Memory::View &view, const BatchRequests &
             const std::size_t i = base + k;
             const u64 key = tlb.device_key(requests.sids[i], requests.pasids[i]);
             const FastTlb::Device &device = tlb.device(key);
-            const bool usable = device.key == key &&
+            const bool usable = device.key == key && attributes_of(requests, i) == 0 &&
                                 (device.execute || requests.kinds[i] != u8(AccessKind::execute));
             const u64 number = requests.iovas[i] >> layout::page_bits;
             lanes[k].tag = usable ? device.tag : not_cached;
@@ -216,14 +242,13 @@ void BatchTranslator::warm_group(const Memory::View &view, const BatchRequests &
                 requests.statuses[i] = 0;
                 continue;
             }
-            const u32 sid = requests.sids[i];
-            const u32 pasid = requests.pasids[i];
-            const Answer answer = one(view, sid, pasid, iova, kind, true);
+            const Request request = single(requests, i);
+            const Answer answer = one(view, request, true);
             requests.addresses[i] = answer.address;
             requests.statuses[i] = answer.status;
             // An address of the interrupt range never gets as far as the tables.
             if (!in_interrupt_range(iova))
-                fill(view, tlb, sid, pasid, iova, answer);
+                fill(view, tlb, request, answer);
         }
     }
 }

@@ -24,26 +24,25 @@ class BatchTranslator {
     struct Answer {
         u64 address;
         u8 status;
-        u8 level;        // of the leaf; 0: no page tables were involved
-        Rights rights;   // of the leaf, as far as the walk checked them
-        PagingRoot root; // when level is not 0
+        bool paged;      // page tables gave it
+        bool large;      // the page has more than 4 KiB
+        Rights rights;   // of the page in all stages, as far as the walk checked them
+        PagingRoot root; // when paged
     };
 
     void warm_group(const Memory::View &view, const BatchRequests &requests, std::size_t base,
                     std::size_t end, FastTlb &tlb);
-    Answer one(const Memory::View &view, u32 sid, u32 pasid, u64 iova, AccessKind kind,
-               bool enabled);
-    Answer one_of_kind(const Memory::View &view, u32 sid, u32 pasid, u64 iova, AccessKind kind);
-    u8 find_root(const Memory::View &view, u32 sid, u32 pasid, AccessKind kind,
-                 PagingRoot &root) const;
-    void fill(const Memory::View &view, FastTlb &tlb, u32 sid, u32 pasid, u64 iova,
-              const Answer &answer);
+    Answer one(const Memory::View &view, const Request &request, bool enabled);
+    Answer one_of_kind(const Memory::View &view, const Request &request);
+    u8 find_root(const Memory::View &view, const Request &request, PagingRoot &root) const;
+    void fill(const Memory::View &view, FastTlb &tlb, const Request &request, const Answer &answer);
     u64 identity(u64 iova) const { return iova; }
 
     const UnitConfig &config_;
     Memory &memory_;
     const Lookup &lookup_;
     Kernels kernels_;
+    KnownDevices devices_;
     WalkResult result_;
 };
 

@@ -47,9 +47,12 @@ inline Lanes widen(const std::uint32_t *from) {
 // The quadwords at base + offset of each lane.
 inline Lanes gather(const void *base, Lanes offsets) {
 #if defined(__AVX512F__)
-    // The masked form: the other leaves its destination undefined, which compilers warn about.
-    return reinterpret_cast<Lanes>(_mm512_mask_i64gather_epi64(
-        _mm512_setzero_si512(), 0xff, reinterpret_cast<__m512i>(offsets), base, 1));
+    // The instruction waits for what its destination held before. Compilers leave out a zero that
+    // is overwritten in all lanes, so that eight requests would wait for the eight before them.
+    __m512i fresh = _mm512_setzero_si512();
+    asm("" : "+v"(fresh));
+    return reinterpret_cast<Lanes>(
+        _mm512_mask_i64gather_epi64(fresh, 0xff, reinterpret_cast<__m512i>(offsets), base, 1));
 #else
     Lanes out;
     for (unsigned i = 0; i < lane_count; ++i) {

@@ -55,7 +55,7 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
     std::copy_n(layout::ScalableContextEntry::reserved, layout::ScalableContextEntry::words,
                 context_reserved_);
     context_reserved_[0] |= beyond_;
-    // Requests of supervisors are none that a kernel knows.
+    // Whether a supervisor asks, a kernel takes from the request alone.
     if (config.ecap(Ecap::rprivs) != 0)
         context_reserved_[1] |= layout::ScalableContextEntry::rid_priv.mask();
     for (u32 word = 0; word < layout::PasidEntry::words; ++word) {

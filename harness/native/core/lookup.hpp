@@ -19,6 +19,16 @@ inline constexpr u8 is_translation_request =
     static_cast<u8>(layout::Attribute::translation_request);
 inline constexpr u8 is_translated = static_cast<u8>(layout::Attribute::translated);
 
+// One DMA request as it arrives at the unit.
+struct Request {
+    u32 sid;
+    u32 pasid; // or no_pasid
+    u64 iova;
+    AccessKind kind;
+    u8 attributes = 0;
+    bool any_right = false; // the kind is a guess: a cached entry answers it with either right
+};
+
 // A valid context or PASID entry, or why the lookup ended.
 struct EntryResult {
     u8 reason = 0; // 0: valid

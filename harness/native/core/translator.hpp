@@ -5,16 +5,6 @@
 
 namespace dmarewind {
 
-// One DMA request as it arrives at the unit.
-struct Request {
-    u32 sid;
-    u32 pasid; // or no_pasid
-    u64 iova;
-    AccessKind kind;
-    u8 attributes = 0;
-    bool any_right = false; // the kind is a guess: a cached entry answers it with either right
-};
-
 // Answers a request in abort mode: there is no reason, and nothing is recorded.
 inline constexpr Outcome aborted{OutcomeType::fault, 0, 0, 0};
 

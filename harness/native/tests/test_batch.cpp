@@ -1,5 +1,5 @@
 #include "check.hpp"
-#include "machine.hpp"
+#include "requests.hpp"
 
 #include <random>
 
@@ -7,25 +7,6 @@ using namespace dmarewind;
 using namespace dmarewind::tests;
 
 namespace {
-
-// Requests of one length in memory of their own, so that ASan sees an overrun by one.
-struct Batch {
-    explicit Batch(std::size_t count)
-        : sids(count, u16{device}), pasids(count, no_pasid), iovas(count), kinds(count, 1),
-          addresses(count, 1), statuses(count, 0xff) {}
-
-    BatchRequests requests() {
-        return {iovas.size(), sids.data(),      pasids.data(),  iovas.data(),
-                kinds.data(), addresses.data(), statuses.data()};
-    }
-
-    std::vector<u16> sids;
-    std::vector<u32> pasids;
-    std::vector<u64> iovas;
-    std::vector<u8> kinds;
-    std::vector<u64> addresses;
-    std::vector<u8> statuses;
-};
 
 void agrees_with_single_accesses() {
     std::mt19937_64 random(1);
@@ -51,20 +32,8 @@ void agrees_with_single_accesses() {
                 }
                 for (int round = 0; round < 2; ++round)
                     machine.unit.translate(batch.requests(), cold);
-                for (std::size_t i = 0; i < count; ++i) {
-                    const Request request{batch.sids[i], batch.pasids[i], batch.iovas[i],
-                                          AccessKind(batch.kinds[i])};
-                    const Outcome right =
-                        machine.unit.access(request, {}).fresh_candidate().outcome;
-                    const bool faults = right.type == OutcomeType::fault;
-                    EXPECT(batch.statuses[i] == (faults ? right.reason : 0));
-                    // What is not translated keeps its address.
-                    const bool kept = right.mask > (u64{1} << 40);
-                    EXPECT(batch.addresses[i] ==
-                           (faults ? 0
-                            : kept ? batch.iovas[i]
-                                   : right.address | (batch.iovas[i] & right.mask)));
-                }
+                for (std::size_t i = 0; i < count; ++i)
+                    EXPECT(batch.agrees(i, machine.unit));
             }
 }
 const Test agrees("batch: what single accesses give", agrees_with_single_accesses);

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from decoders.events import (
     Access,
+    Attribute,
     Event,
     Fault,
     FaultRecord,
@@ -196,11 +197,16 @@ class _Told:
         self.events = events
         self._random = random
         self._last: deque[Outcome] = deque(maxlen=_REMEMBERED)
+        self._given: dict[int, tuple[int, ...]] = {}  # pages that devices were told of
         self._of: dict[tuple[int, int | None, int], tuple[Outcome, ...]] = {}
 
     def completed(self, event: Event) -> Event:
         """Return an event with what was recorded of it, if anything was."""
         if isinstance(event, Access):
+            given = self._given.get(event.sid, ())
+            if event.attributes & Attribute.TRANSLATED and given and self._random.random() < 0.7:
+                page = self._random.choice(given)
+                return replace(event, iova=page, outcome=Translation(page, PAGE - 1))
             before = self._of.get((event.sid, event.pasid, event.iova // PAGE), ())
             draw = self._random.random()
             if draw < 0.5:
@@ -219,6 +225,10 @@ class _Told:
         key = event.sid, event.pasid, event.iova // PAGE
         self._of[key] = (*outcomes, *self._of.get(key, ()))[:6]
         self._last.append(outcomes[-1])
+        first = outcomes[0]
+        if event.attributes & Attribute.TRANSLATION_REQUEST and isinstance(first, Translation):
+            page = (first.address | event.iova & first.mask) & -PAGE
+            self._given[event.sid] = (page, *self._given.get(event.sid, ()))[:4]
 
     def _narrowed(self, outcome: Outcome, event: Access) -> Outcome:
         """Return an outcome, or what a unit that fractures large pages makes of it."""

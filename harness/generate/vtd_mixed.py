@@ -25,6 +25,7 @@ from decoders.events import (
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import (
+    ContextCacheInvalidation,
     InvalidationWait,
     IotlbInvalidation,
     PasidCacheInvalidation,
@@ -38,6 +39,7 @@ from harness.generate.vtd_steps import DmaChoice, Scene, Step
 from harness.generate.vtd_tables import PAGE, Spot, packed
 
 _WAIT: Final = layout(InvalidationWait)
+_CONTEXT: Final = layout(ContextCacheInvalidation)
 _IOTLB: Final = layout(IotlbInvalidation)
 _PASID: Final = layout(PasidCacheInvalidation)
 _PASID_IOTLB: Final = layout(PasidIotlbInvalidation)
@@ -181,6 +183,9 @@ class MixedGenerator(Generator):
     def _covering(self, spot: Spot) -> list[Words]:
         """Return what a change asks for; of a host, for each domain that it serves."""
         tables, random = self.tables, self._random
+        if spot.role in (Role.CONTEXT, Role.SCALABLE_CONTEXT) and random.random() < 0.2:
+            # In caching mode what blocks is kept with domain 0.
+            return [packed(_CONTEXT, type=1, g=2), packed(_IOTLB, type=2, g=1)]
         if spot.address in tables.entries and random.random() < 0.6:
             pasid, space = tables.entries[spot.address]
             did = self._domain(space)

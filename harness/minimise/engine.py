@@ -14,7 +14,7 @@ from harness.minimise.deletion import without_pieces
 from harness.minimise.gate import BudgetSpentError, Gate, Journal, Reliability
 from harness.minimise.judges import Judge, Shown
 from harness.minimise.pieces import Cut
-from harness.minimise.trace import Trace
+from harness.minimise.trace import Trace, checked
 from harness.model.config import UnitConfig
 from harness.replay import unit_config
 from harness.signature import Signature
@@ -80,7 +80,7 @@ def minimise(
         shown = _of(seen, target)
         with gate.open():
             explicit = Cut(trace, explicit=True).trace
-            if explicit.events != trace.events:
+            if explicit.events != trace.events and checked(explicit) is not None:
                 # Each descriptor is a store now, and every event may have another number.
                 again = judge(explicit)
                 runs += 1

@@ -35,6 +35,8 @@ from harness.model.queue import IQA, IQT, QUEUE_UNIT
 _QIE: Final = layout(GlobalCommand)["qie"].mask
 _WAIT: Final = layout(InvalidationWait)
 _QUADWORD: Final = 8
+_MORE_THAN_EVENTS: Final = 1 << 16
+"""Descriptors that there may be beside one for each event: a write of the tail hands over a ring."""
 
 
 @dataclass(slots=True)
@@ -78,10 +80,12 @@ def followed(events: Sequence[Event], explicit: bool = False) -> Ring:
     Where a descriptor is not stored as a whole before it is handed over, stores are put in with
     explicit; without, nothing is known.
     """
-    whole = _explicit(events)
-    if len(whole) != len(events) and not explicit:
+    try:
+        whole = _explicit(events)
+        known = explicit or len(whole) == len(events)
+        return _Follower(whole).ring if known else Ring(list(events))
+    except _TooManyError:
         return Ring(list(events))
-    return _Follower(whole).ring
 
 
 def _explicit(events: Sequence[Event]) -> list[Event]:
@@ -104,6 +108,10 @@ def _explicit(events: Sequence[Event]) -> list[Event]:
             event = replace(event, data=bytes(PAGE_SIZE))
         found.append(event)
     return found
+
+
+class _TooManyError(Exception):
+    """Say that a trace hands over more descriptors than are worth following."""
 
 
 class _Follower:
@@ -212,6 +220,8 @@ class _Follower:
 
     def _submit(self, slot: int, tail: int, started: int) -> None:
         queued = self.ring.queued
+        if len(queued) > len(self.ring.events) + _MORE_THAN_EVENTS:
+            raise _TooManyError
         one = Queued(slot, self._base, self._step, self._size, tail, started, self._life)
         one.stores = self._stores.pop(slot, [])
         at = self._base + slot

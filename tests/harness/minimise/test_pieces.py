@@ -13,6 +13,7 @@ from decoders.events import (
     Event,
     RegRead,
     RegWrite,
+    Reset,
     Role,
     Snapshot,
     StatusWrite,
@@ -21,9 +22,10 @@ from decoders.events import (
 from decoders.vtd import registers as vtd
 from harness.minimise.judges import ReplayJudge
 from harness.minimise.pieces import Cut
-from harness.minimise.trace import Trace
+from harness.minimise.trace import Trace, checked
 from harness.replay import unit_config
 from harness.targets.model import ModelReplay
+from tests.harness.trace import strategies
 from tools.bench.reproducers import header, lost, wrong_answer
 
 QUEUE = 0x4000
@@ -170,3 +172,42 @@ def test_descriptors_follow_each_other() -> None:
     left = cut.without(range(3, len(cut.pieces), 3)).events
     low = [e.address for e in left if isinstance(e, Store) and e.address % 16 == 0]
     assert all(b - a == 16 for a, b in pairwise(low))
+
+
+def test_a_tail_that_hands_a_ring_over_again_and_again_is_not_followed() -> None:
+    largest = 7
+    size = 4096 << largest
+    events: list[Event] = [
+        RegWrite(vtd.IQA.offset, 8, QUEUE | largest), RegWrite(vtd.GCMD.offset, 4, QIE)
+    ]  # fmt: skip
+    events += [RegWrite(vtd.IQT.offset, 8, size - 16 * (1 + n % 2)) for n in range(200)]
+    cut = Cut(trace(events), explicit=True)
+    assert cut.ring.queued == []
+    assert cut.trace.events == tuple(events)
+
+
+slots = st.integers(0, 12).map(lambda n: 8 * n)
+about_a_queue = st.one_of(
+    st.sampled_from([
+        RegWrite(vtd.IQA.offset, 8, QUEUE), RegWrite(vtd.IQA.offset, 8, QUEUE | 1 << 11),
+        RegWrite(vtd.IQA.offset, 8, (1 << 64) - 4096), RegWrite(vtd.GCMD.offset, 4, QIE),
+        RegWrite(vtd.GCMD.offset, 4, 0), Reset(), Descriptor(FLUSH), StatusWrite(0x5000, 1),
+        Snapshot(QUEUE, Role.QUEUE, 0, bytes(range(256)) * 16),
+    ]),
+    st.builds(RegWrite, st.just(vtd.IQT.offset), st.just(8), slots),
+    st.builds(RegRead, st.just(vtd.IQH.offset), st.just(8), slots),
+    st.builds(Store, slots.map(QUEUE.__add__), st.just(8), st.sampled_from([0, 0x11, 0x25])),
+)  # fmt: skip
+any_event = about_a_queue | strategies.events
+
+
+@given(events=st.lists(any_event, max_size=30), data=st.data())
+def test_any_trace_can_be_cut(events: list[Event], data: st.DataObject) -> None:
+    cut = Cut(trace(events), explicit=True)
+    assert sorted(n for piece in cut.pieces for n in piece.events) == list(
+        range(len(cut.ring.events))
+    )
+    left_out = data.draw(st.sets(st.sampled_from(range(len(cut.pieces))))) if cut.pieces else set()
+    left = cut.without(left_out)
+    if checked(left) is not None:
+        assert len(left.events) <= len(cut.ring.events)

@@ -3,6 +3,7 @@
 #include "buffer.hpp"
 #include "convert.hpp"
 #include "replay_binding.hpp"
+#include "scaffold.hpp"
 #include "unit_binding.hpp"
 #include "virtio.hpp"
 
@@ -231,4 +232,5 @@ NB_MODULE(_core, m) {
     dmarewind::bind::bind_replay<dmarewind::Replay, dmarewind::UnitConfig>(m, "Replay");
     dmarewind::bind::bind_acpi(m);
     dmarewind::bind::bind_virtio(m);
+    dmarewind::bind::bind_scaffold(m);
 }

@@ -261,6 +261,18 @@ void Caches::drop_all(u64 event) {
     drop_iotlb(event);
 }
 
+void Caches::restart() {
+    drop_words(contexts_);
+    drop_words(pasids_);
+    words_.clear();
+    empty_structures();
+    empty_leaves();
+    dropped_.clear();
+    fast.drop_all();
+    looked_at_ = 0;
+    births_ = 0;
+}
+
 void Caches::drop_contexts() {
     fast.drop_devices();
     drop_words(contexts_);

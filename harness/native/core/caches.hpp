@@ -206,6 +206,9 @@ class Caches {
                           bool leaves_only);
     void drop_pasid(u64 event, u32 domain, u32 pasid);
 
+    // Be as new: forget what was dropped, too.
+    void restart();
+
     // Keys that invalidations of less than everything have looked at so far.
     u64 looked_at() const { return looked_at_; }
 

@@ -38,6 +38,11 @@ class DeviceTlbs {
 
     // Forget everything: devices are reset, too.
     void reset();
+    // Be as new.
+    void restart() {
+        reset();
+        looked_at_ = waits_ = 0;
+    }
 
     // Keep the answer to a translation request; source is what it came from.
     void keep(const Request &request, const Outcome &answer, const Candidate &source, u64 event);

@@ -145,8 +145,10 @@ template <class T> class Pool {
 
     void release(std::uint32_t number) { free_.push_back(number); }
 
+    // Take everything back; what the first objects hold stays until they are taken again.
     void clear() {
-        chunks_.clear();
+        if (chunks_.size() > 1)
+            chunks_.resize(1);
         free_.clear();
         used_ = 0;
     }

@@ -60,6 +60,13 @@ class EntryCache {
     void drop(u64 event);
     void drop_range(u64 event, u32 index, u64 order);
 
+    // Be as new.
+    void restart() {
+        kept_.clear();
+        dropped_.clear();
+        looked_at_ = 0;
+    }
+
     // Keys that invalidations of less than everything have looked at so far.
     u64 looked_at() const { return looked_at_; }
 

@@ -116,6 +116,8 @@ std::byte *Memory::writable(u64 address) {
         const u64 bit = u64{1} << (page % 64);
         if ((word & bit) == 0) {
             charge();
+            if (journalled_)
+                added_.push_back(start);
             near_pages_.push_back(start);
             word |= bit;
         }
@@ -125,7 +127,17 @@ std::byte *Memory::writable(u64 address) {
     if (found != far_.end())
         return found->second->data;
     charge();
-    return far_.emplace(start, std::make_unique<FarPage>()).first->second->data;
+    std::unique_ptr<FarPage> fresh;
+    if (journalled_)
+        added_.push_back(start);
+    if (spare_.empty()) {
+        fresh = std::make_unique<FarPage>();
+    } else {
+        fresh = std::move(spare_.back());
+        spare_.pop_back();
+        *fresh = FarPage{};
+    }
+    return far_.emplace(start, std::move(fresh)).first->second->data;
 }
 
 u64 *Memory::writers_of(u64 address) {
@@ -162,7 +174,10 @@ void Memory::write(u64 address, std::span<const std::byte> data, u64 writer) {
     while (!data.empty()) {
         const u64 offset = offset_of(address);
         const std::size_t chunk = std::min<std::size_t>(data.size(), page_size - offset);
-        std::memcpy(writable(address) + offset, data.data(), chunk);
+        std::byte *page = writable(address);
+        if (journalled_) [[unlikely]]
+            note(address, address + (chunk - 1));
+        std::memcpy(page + offset, data.data(), chunk);
         if (writer != no_writer) {
             u64 *writers = writers_of(address);
             std::fill(writers + offset / sizeof(u64),
@@ -188,6 +203,55 @@ void Memory::clear() {
     near_pages_.clear();
     far_.clear();
     pages_ = 0;
+    undo_.clear();
+    added_.clear();
+}
+
+void Memory::checkpoint() {
+    journalled_ = true;
+    undo_.clear();
+    added_.clear();
+}
+
+// Remember the quadwords of [first, last], which do not cross a page.
+void Memory::note(u64 first, u64 last) {
+    // A page that came after the checkpoint goes as a whole; of many only the last are looked at.
+    const auto looked_at = static_cast<std::ptrdiff_t>(std::min<std::size_t>(added_.size(), 16));
+    if (std::find(added_.end() - looked_at, added_.end(), page_of(first)) != added_.end())
+        return;
+    constexpr u64 quadword = sizeof(u64);
+    for (u64 at = first & ~(quadword - 1);; at += quadword) {
+        undo_.push_back({at, load_quadword(at), writer(at)});
+        if (at == (last & ~(quadword - 1)))
+            return;
+    }
+}
+
+void Memory::rollback() {
+    for (auto entry = undo_.rbegin(); entry != undo_.rend(); ++entry) {
+        std::byte *page = writable(entry->address);
+        std::memcpy(page + offset_of(entry->address), &entry->content, sizeof entry->content);
+        writers_of(entry->address)[offset_of(entry->address) / sizeof(u64)] = entry->writer;
+    }
+    undo_.clear();
+    for (const u64 start : added_)
+        forget(start);
+    added_.clear();
+}
+
+// Make a page one that was never written.
+void Memory::forget(u64 start) {
+    --pages_;
+    if (start < window_) {
+        std::memset(base_ + start, 0, page_size);
+        std::fill_n(writers_ + start / sizeof(u64), quadwords_per_page, no_writer);
+        present_[(start >> page_shift) / 64] &= ~(u64{1} << (start >> page_shift) % 64);
+        std::erase(near_pages_, start);
+        return;
+    }
+    const auto found = far_.find(start);
+    spare_.push_back(std::move(found->second));
+    far_.erase(found);
 }
 
 } // namespace dmarewind

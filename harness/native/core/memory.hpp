@@ -141,10 +141,21 @@ class Memory {
     // Forget all content; the RAM ranges stay.
     void clear();
 
+    // Remember the content as it is, for rollback.
+    void checkpoint();
+    // Return to the content, writers and pages that checkpoint found; cheap after few writes.
+    void rollback();
+
   private:
     struct FarPage {
         std::byte data[page_size];
         u64 writers[quadwords_per_page];
+    };
+    // What a quadword was before it was written.
+    struct Undo {
+        u64 address;
+        u64 content;
+        u64 writer;
     };
 
     u64 load_far(u64 address) const;
@@ -152,6 +163,8 @@ class Memory {
     std::byte *writable(u64 address);
     u64 *writers_of(u64 address);
     void charge();
+    void note(u64 first, u64 last);
+    void forget(u64 start);
     void reserve(u64 window);
     void unmap();
 
@@ -164,6 +177,10 @@ class Memory {
     std::vector<Range> ram_;
     std::vector<u64> near_pages_; // the pages of the window that were written, for clear()
     std::unordered_map<u64, std::unique_ptr<FarPage>> far_;
+    bool journalled_ = false; // from checkpoint on
+    std::vector<Undo> undo_;
+    std::vector<u64> added_; // pages that were not there at the checkpoint
+    std::vector<std::unique_ptr<FarPage>> spare_;
 };
 
 } // namespace dmarewind

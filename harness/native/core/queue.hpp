@@ -22,6 +22,11 @@ class InvalidationQueue {
 
     // Stop and forget where the queue was.
     void reset();
+    // Be as new: nothing has been executed.
+    void restart() {
+        reset();
+        executed_ = 0;
+    }
 
     // Follow GCMD.QIE: latch IQA and start at its beginning, or stop.
     void enable(bool on);

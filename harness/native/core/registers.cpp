@@ -36,6 +36,14 @@ RegisterFile::RegisterFile(const UnitConfig &config)
         put(writable_, at, which.size, which.writable);
         put(clear_, at, which.size, which.w1c);
         put(hidden_, at, which.size, which.write_only);
+        u64 value = which.reset;
+        if (at == reg::ver.offset)
+            value = version_;
+        else if (at == reg::cap.offset)
+            value = capability_;
+        else if (at == reg::ecap.offset)
+            value = extended_capability_;
+        start_.push_back({at, which.size, value});
     });
     reset();
 }
@@ -65,17 +73,11 @@ template <class Function> void RegisterFile::each(Function function) const {
 }
 
 void RegisterFile::reset() {
-    std::fill(bytes_.begin(), bytes_.end(), u8{0});
-    each([&](const Register &which, u32 at) {
-        u64 value = which.reset;
-        if (at == reg::ver.offset)
-            value = version_;
-        else if (at == reg::cap.offset)
-            value = capability_;
-        else if (at == reg::ecap.offset)
-            value = extended_capability_;
-        put(bytes_, at, which.size, value);
-    });
+    // Elsewhere only registers are ever written; those that CAP and ECAP place may lie across others.
+    std::fill_n(bytes_.begin() + fro_, 16 * fault_records_, u8{0});
+    std::fill_n(bytes_.begin() + iro_, 16, u8{0});
+    for (const Start &one : start_)
+        put(bytes_, one.offset, one.size, one.value);
 }
 
 bool RegisterFile::write(u32 offset, u32 size, u64 value) {

@@ -64,10 +64,18 @@ class RegisterFile {
     u32 iro_;
     u32 fro_;
     u32 fault_records_;
+    // A register's value after reset.
+    struct Start {
+        u32 offset;
+        u32 size;
+        u64 value;
+    };
+
     std::vector<u8> bytes_;
     std::vector<u8> writable_;
     std::vector<u8> clear_;
     std::vector<u8> hidden_;
+    std::vector<Start> start_; // in the order in which they are put
 };
 
 // Whether a write of size bytes at offset reaches [at, at + length).

@@ -16,6 +16,16 @@ class Replay : public ReplayBase {
     // Apply one event; its number is the count of those before it.
     void apply(const Event &event);
     Unit &unit() { return unit_; }
+    // Be as new, but for guest memory: the next event has this number.
+    void restart(u64 number) {
+        ReplayBase::restart(number);
+        unit_.restart();
+    }
+    // Apply a Snapshot of a page whose other bytes are zero already, and no table.
+    void learn(u64 address, std::span<const std::byte> data) {
+        unit_.memory().write(address, data, counters_.events + 1);
+        ++counters_.events;
+    }
 
   private:
     void access(const Event &event);

@@ -48,6 +48,16 @@ class ReplayBase {
     const Counters &counters() const { return counters_; }
     const std::vector<Finding> &findings() const { return findings_; }
 
+    // Be as new; the next event has this number.
+    void restart(u64 number) {
+        counters_ = {};
+        counters_.events = number;
+        expected_.clear();
+        findings_.clear();
+        lost_ = false;
+        bytes_ = 0;
+    }
+
   protected:
     struct Expected {
         u64 cause;

@@ -41,6 +41,18 @@ void Unit::reset() {
     tags_.clear();
 }
 
+void Unit::restart() {
+    reset();
+    translator_.caches().restart();
+    remapper_.cache.restart();
+    device_tlbs_.restart();
+    queue_.restart();
+    reused_.clear();
+    emitted.clear();
+    findings.clear();
+    event = 0;
+}
+
 // -- memory ---------------------------------------------------------------------------------------
 
 void Unit::store(u64 address, unsigned size, u64 value) {

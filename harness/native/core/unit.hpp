@@ -22,6 +22,9 @@ class Unit {
     // Return to power-on state; guest memory survives.
     void reset();
 
+    // Be as new, but for guest memory.
+    void restart();
+
     // Guest memory as the unit sees it.
     void load(u64 address, std::span<std::byte> out) const { memory_.read(address, out); }
     // Store 1, 2, 4 or 8 little-endian bytes, as software does.

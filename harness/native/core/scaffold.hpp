@@ -1,0 +1,68 @@
+// Runs a unit again and again from the same point, each time with other bytes in between: what a
+// fuzzer does. It costs as much as what the bytes lead to.
+#pragma once
+
+#include "replay.hpp"
+
+#include <vector>
+
+namespace dmarewind {
+
+// A part of the input that becomes the first bytes of a page, whose others are zero.
+struct Piece {
+    u64 address;
+    u32 size;
+};
+
+// What stands around an input: events before and after, as a block's raw content. Without pieces
+// the input is events itself. Where tail_step is not 0 the length of the first piece, rounded down
+// to that, is written to the register at tail_offset.
+struct Scaffold {
+    UnitConfig config;
+    std::vector<std::byte> memory; // of before, what survives a reset: done once
+    std::vector<std::byte> before;
+    std::vector<Piece> pieces;
+    u32 tail_offset = 0;
+    u32 tail_step = 0;
+    std::vector<std::byte> after;
+};
+
+class ScaffoldRun {
+  public:
+    // The error of memory and before, which nothing can be run behind, is a std::runtime_error.
+    explicit ScaffoldRun(Scaffold scaffold);
+    ScaffoldRun(const ScaffoldRun &) = delete;
+    ScaffoldRun &operator=(const ScaffoldRun &) = delete;
+
+    // Run an input; what is wrong with events that are damaged, or else with those after them. What
+    // uses up a budget ends the run early.
+    void run(std::span<const std::byte> input);
+    const Replay &replay() const { return replay_; }
+
+  private:
+    void feed(std::span<const std::byte> raw);
+    void lay_out(std::span<const std::byte> input);
+
+    Scaffold scaffold_;
+    Replay replay_;
+    u64 first_ = 0; // number of the event behind memory
+};
+
+// Several, of which the first byte of an input chooses one.
+class ScaffoldRuns {
+  public:
+    // At least one; errors as of ScaffoldRun.
+    explicit ScaffoldRuns(std::vector<Scaffold> scaffolds);
+    ScaffoldRuns(const ScaffoldRuns &) = delete;
+    ScaffoldRuns &operator=(const ScaffoldRuns &) = delete;
+
+    void run(std::span<const std::byte> input);
+    // The run that the last input chose.
+    const Replay &replay() const { return runs_[chosen_]->replay(); }
+
+  private:
+    std::vector<std::unique_ptr<ScaffoldRun>> runs_;
+    std::size_t chosen_ = 0;
+};
+
+} // namespace dmarewind

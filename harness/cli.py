@@ -36,9 +36,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "minimise": ("harness.minimise.command", "make a trace that shows a finding small"),
     "export": ("harness.export.command", "write a trace as a test, a script or a bug report"),
     "regress": ("harness.regress", "replay everything kept in a directory"),
+    "fuzz": ("fuzzers.command", "run a fuzz target in the instrumented native core"),
     "completion": ("harness.completion", "print a script that completes command lines in a shell"),
 }
 """Verbs: the module that does the work (loaded when it is asked for), and a summary."""
+
+PASSING = frozenset({"fuzz"})
+"""Verbs that pass on the words behind `--`."""
 
 FINE, FINDING, TROUBLE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 _SIGNALLED = 128
@@ -149,9 +153,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     # Loading every verb's module takes a second; the first word that names one is enough.
     chosen = [word for word in words if word in VERBS][:1]
+    passed: list[str] = []
+    if PASSING.intersection(chosen) and "--" in words:
+        at = words.index("--")
+        words, passed = words[:at], words[at + 1 :]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    args = build_parser(chosen).parse_args(words)
+    args = build_parser(chosen).parse_args(words, argparse.Namespace(passed=passed))
     try:
         with _tidy_end():
             code = _run(args)

@@ -201,15 +201,20 @@ class Differential:
         generator = Generator(self.scene, Random(seed))
         return generator.sequence(self._length), generator.slot
 
-    def run(self, seed: int, steps: Sequence[Step] | None = None) -> list[Divergence]:
+    def run(
+        self, seed: int, steps: Sequence[Step] | None = None, slot: int | None = None
+    ) -> list[Divergence]:
         """Run a sequence, that of the seed unless given, and return what was not accepted.
+
+        slot is the bytes of a descriptor in it, if it does not come from the seed.
 
         It ends where the judge does not know any more which state the unit is in. `events` is what
         happened so far. Errors: EndedError when the unit did not survive.
         """
         self.totals.sequences += 1
-        made, slot = self.made(seed)
-        steps = made if steps is None else steps
+        if steps is None or slot is None:
+            made, slot = self.made(seed)
+            steps = made if steps is None else steps
         guide = ModelReplay(self.config)
         judge = guide if self._strict is None else ModelReplay(self._strict)
         models = [guide] if judge is guide else [guide, judge]

@@ -333,3 +333,58 @@ class AcpiQuestions:
 
     def ask(self, data: Buffer) -> tuple[AcpiProblem | None, tuple[AcpiAnswer, ...]]:
         """Read a table; return why it cannot be read to its end, and an answer for each device."""
+
+    def run(self, data: Buffer) -> None:
+        """Do the same, and return nothing."""
+
+class Scaffold:
+    """What stands around an input, as fuzzers.scaffold.Scaffold describes it.
+
+    memory, before and after are the raw content of blocks; pieces are (address, size).
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        memory: bytes,
+        before: bytes,
+        pieces: Sequence[tuple[int, int]],
+        tail_offset: int,
+        tail_step: int,
+        after: bytes,
+    ) -> None: ...
+
+class ScaffoldRuns:
+    """Run inputs in units that begin at the same point each time."""
+
+    def __init__(self, scaffolds: Sequence[Scaffold]) -> None: ...
+    def run(self, input: Buffer) -> None:  # noqa: A002
+        """Run an input; its first byte chooses the scaffold."""
+
+    def counters(self) -> dict[str, int]:
+        """Return the counts of the last run."""
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return the first findings of the last run."""
+
+class VirtioScaffold:
+    """What stands around an input for a virtio-iommu, which is events itself."""
+
+    def __init__(self, *, config: VirtioConfig, before: bytes, after: bytes) -> None: ...
+
+class VirtioScaffoldRuns:
+    """Run inputs in virtio-iommus, as ScaffoldRuns does."""
+
+    def __init__(self, scaffolds: Sequence[VirtioScaffold]) -> None: ...
+    def run(self, input: Buffer) -> None:  # noqa: A002
+        """Run an input; its first byte chooses the scaffold."""
+
+    def counters(self) -> dict[str, int]:
+        """Return the counts of the last run."""
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return the first findings of the last run."""
+
+def planted(input: Buffer) -> None:  # noqa: A002
+    """Make a mistake that fuzzers must find; an instrumented build has this only."""

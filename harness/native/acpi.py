@@ -44,6 +44,10 @@ class NativeResolver:
         problem, answers = self._questions.ask(data)
         return problem and DecodeError(*problem), [_answer(plain) for plain in answers]
 
+    def run(self, data: Buffer) -> None:
+        """Do what ask() does, and keep what comes of it to itself."""
+        self._questions.run(data)
+
 
 def read_and_resolve(data: Buffer, device: Device, topology: Topology | None = None) -> Answer:
     """Return the IOMMU of a device by one table; raise DecodeError when it cannot be decoded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from decoders.events import AccessKind, FaultReport, Outcome
 from harness.findings import BYTES_KEPT, FINDINGS_KEPT, Finding
@@ -26,28 +26,30 @@ if TYPE_CHECKING:
 
 def native_virtio_config(config: VirtioConfig) -> _core.VirtioConfig:
     """Return a configuration in the core's form; statuses and the dialect go with it."""
+    return cast("_core.VirtioConfig", core().VirtioConfig(**plain_virtio_config(config)))
+
+
+def plain_virtio_config(config: VirtioConfig) -> dict[str, Any]:
+    """Return what the core's form of a configuration is built from, by name."""
     dialect = config.dialect
     statuses = (dialect.statuses.get(one, RULES[one].status) for one in Condition)
     others = (() if one in dialect.statuses else RULES[one].others for one in Condition)
-    return cast(
-        "_core.VirtioConfig",
-        core().VirtioConfig(
-            features=config.features,
-            config=config.config,
-            known=config.known,
-            mapping_budget=config.mapping_budget,
-            statuses=bytes(statuses),
-            others=[_bits(some) for some in others],
-            binding=_bits(one for one in Condition if RULES[one].binding),
-            doubtful=_bits(DOUBTFUL),
-            ignored=_bits(dialect.ignored),
-            trouble=bytes(sorted(dialect.trouble)),
-            unattached_reasons=bytes(dialect.unattached_reasons),
-            fault_flags_ignored=int(dialect.fault_flags_ignored),
-            endpoint_bits=dialect.endpoint_bits,
-            switches={name: getattr(dialect, name) for name in switches(type(dialect))},
-        ),
-    )
+    return {
+        "features": config.features,
+        "config": config.config,
+        "known": config.known,
+        "mapping_budget": config.mapping_budget,
+        "statuses": bytes(statuses),
+        "others": [_bits(some) for some in others],
+        "binding": _bits(one for one in Condition if RULES[one].binding),
+        "doubtful": _bits(DOUBTFUL),
+        "ignored": _bits(dialect.ignored),
+        "trouble": bytes(sorted(dialect.trouble)),
+        "unattached_reasons": bytes(dialect.unattached_reasons),
+        "fault_flags_ignored": int(dialect.fault_flags_ignored),
+        "endpoint_bits": dialect.endpoint_bits,
+        "switches": {name: getattr(dialect, name) for name in switches(type(dialect))},
+    }
 
 
 def _bits(numbers: Iterable[int]) -> int:

@@ -11,14 +11,14 @@ import pytest
 
 from decoders.acpi import LARGEST_TABLE
 from decoders.errors import DecodeError
+from fuzzers import acpi_mutations as mutations
+from fuzzers.acpi_compare import Group, Tally
+from fuzzers.acpi_seeds import bombs, corpus
 from harness.acpi.answers import Answer, Behind
 from harness.acpi.topology import PciDevice
 from harness.native import available
 from harness.native.acpi import NativeResolver
 from tools.mutate_acpi import __main__ as command
-from tools.mutate_acpi import mutations
-from tools.mutate_acpi.compare import Group, Tally
-from tools.mutate_acpi.seeds import bombs, corpus
 
 SEEDS = {one.name: one for one in corpus()}
 DEVICE = PciDevice(0, 0x20)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tools.bench.ratio import Ratio, table
 
-BENCHES = ("translate", "replay", "memory", "record", "qemu", "minimise", "qemu_vtd")
+BENCHES = ("translate", "replay", "memory", "record", "qemu", "minimise", "qemu_vtd", "fuzz")
 CORPUS = Path(__file__).parents[2] / "corpora" / "traces"
 
 

@@ -19,11 +19,11 @@ from typing import Final
 
 from tqdm import tqdm
 
+from fuzzers.acpi_compare import DEVICES, Group, Tally, groups
+from fuzzers.acpi_mutations import mutate
+from fuzzers.acpi_seeds import Seed, bombs, corpus
 from harness.native import available
 from harness.native.loading import HOW_TO_BUILD
-from tools.mutate_acpi.compare import DEVICES, Group, Tally, groups
-from tools.mutate_acpi.mutations import mutate
-from tools.mutate_acpi.seeds import Seed, bombs, corpus
 
 CHUNK: Final = 500
 """Tables that a process makes before it reports."""

@@ -111,6 +111,13 @@ class Questions {
         return tuple(problem, nb::tuple(answers));
     }
 
+    // The same without handing over what comes of it.
+    void run(Buffer<const u8> data) const {
+        const acpi::Table table = acpi::read_table(std::as_bytes(data.span()));
+        for (const acpi::Question &question : questions_)
+            acpi::resolve(table, question);
+    }
+
   private:
     std::unique_ptr<const acpi::Topology> topology_; // questions point to it
     std::vector<acpi::Question> questions_;
@@ -122,7 +129,8 @@ void bind_acpi(nb::module_ &m) {
     nb::class_<Questions>(m, "AcpiQuestions")
         .def(nb::init<std::vector<nb::tuple>, const PlainBridges &>(), nb::arg("devices"),
              nb::arg("bridges").none())
-        .def("ask", &Questions::ask, nb::arg("data"));
+        .def("ask", &Questions::ask, nb::arg("data"))
+        .def("run", &Questions::run, nb::arg("data"));
 }
 
 } // namespace dmarewind::bind

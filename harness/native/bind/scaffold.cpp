@@ -17,6 +17,20 @@ std::vector<std::byte> copy_of(nb::bytes data) {
     return {first, first + data.size()};
 }
 
+template <class Runs, class One> void bind_runs(nb::module_ &m, const char *name) {
+    nb::class_<Runs>(m, name)
+        .def(nb::init<std::vector<One>>(), nb::arg("scaffolds"))
+        .def("run",
+             [](Runs &runs, Buffer<const u8> input) { runs.run(std::as_bytes(input.span())); })
+        .def("counters", [](const Runs &runs) { return from_counters(runs.replay().counters()); })
+        .def("findings", [](const Runs &runs) {
+            nb::list found;
+            for (const Finding &finding : runs.replay().findings())
+                found.append(from_finding(finding));
+            return nb::tuple(found);
+        });
+}
+
 } // namespace
 
 void bind_scaffold(nb::module_ &m) {
@@ -37,20 +51,17 @@ void bind_scaffold(nb::module_ &m) {
             },
             nb::kw_only(), nb::arg("config"), nb::arg("memory"), nb::arg("before"),
             nb::arg("pieces"), nb::arg("tail_offset"), nb::arg("tail_step"), nb::arg("after"));
-    nb::class_<ScaffoldRuns>(m, "ScaffoldRuns")
-        .def(nb::init<std::vector<Scaffold>>(), nb::arg("scaffolds"))
-        .def("run",
-             [](ScaffoldRuns &runs, Buffer<const u8> input) {
-                 runs.run(std::as_bytes(input.span()));
-             })
-        .def("counters",
-             [](const ScaffoldRuns &runs) { return from_counters(runs.replay().counters()); })
-        .def("findings", [](const ScaffoldRuns &runs) {
-            nb::list found;
-            for (const Finding &finding : runs.replay().findings())
-                found.append(from_finding(finding));
-            return nb::tuple(found);
-        });
+    bind_runs<ScaffoldRuns, Scaffold>(m, "ScaffoldRuns");
+    using VirtioScaffold = VirtioScaffoldRun::Scaffold;
+    nb::class_<VirtioScaffold>(m, "VirtioScaffold")
+        .def(
+            "__init__",
+            [](VirtioScaffold *self, const virtio::Config &config, nb::bytes before,
+               nb::bytes after) {
+                new (self) VirtioScaffold{config, copy_of(before), copy_of(after)};
+            },
+            nb::kw_only(), nb::arg("config"), nb::arg("before"), nb::arg("after"));
+    bind_runs<VirtioScaffoldRuns, VirtioScaffold>(m, "VirtioScaffoldRuns");
 #if defined(DMAREWIND_INSTRUMENTED)
     m.def("planted", [](Buffer<const u8> input) { planted(input.span()); });
 #endif

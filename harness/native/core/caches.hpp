@@ -13,6 +13,7 @@
 #include <array>
 #include <optional>
 #include <span>
+#include <unordered_map>
 
 namespace dmarewind {
 

@@ -46,11 +46,14 @@ template <class Value> class FlatMap {
 
     // Pointers to values become invalid.
     bool erase(std::uint64_t key) {
-        Value *found = find(key);
-        if (found == nullptr)
+        if (size_ == 0)
             return false;
-        const auto *slot = reinterpret_cast<const char *>(found) - offsetof(Slot, value);
-        auto hole = static_cast<std::size_t>(reinterpret_cast<const Slot *>(slot) - slots_.get());
+        std::size_t hole = home(key);
+        while (slots_[hole].key != key) {
+            if (slots_[hole].key == no_key)
+                return false;
+            hole = (hole + 1) & mask_;
+        }
         // Close the gap: move back whatever probing would no longer find.
         for (std::size_t at = (hole + 1) & mask_; slots_[at].key != no_key; at = (at + 1) & mask_) {
             const std::size_t wants = home(slots_[at].key);

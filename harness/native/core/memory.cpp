@@ -95,8 +95,8 @@ void Memory::charge() {
 }
 
 const std::byte *Memory::find_far(u64 start) const {
-    const auto found = far_.find(start);
-    return found == far_.end() ? nullptr : found->second->data;
+    const std::unique_ptr<FarPage> *found = far_.find(start);
+    return found == nullptr ? nullptr : (*found)->data;
 }
 
 u64 Memory::load_far(u64 address) const {
@@ -123,9 +123,8 @@ std::byte *Memory::writable(u64 address) {
         }
         return base_ + start;
     }
-    const auto found = far_.find(start);
-    if (found != far_.end())
-        return found->second->data;
+    if (const std::unique_ptr<FarPage> *found = far_.find(start))
+        return (*found)->data;
     charge();
     std::unique_ptr<FarPage> fresh;
     if (journalled_)
@@ -137,23 +136,25 @@ std::byte *Memory::writable(u64 address) {
         spare_.pop_back();
         *fresh = FarPage{};
     }
-    return far_.emplace(start, std::move(fresh)).first->second->data;
+    std::unique_ptr<FarPage> &place = far_[start];
+    place = std::move(fresh);
+    return place->data;
 }
 
 u64 *Memory::writers_of(u64 address) {
     const u64 start = page_of(address);
     if (start < window_)
         return writers_ + start / sizeof(u64);
-    return far_.at(start)->writers;
+    return (*far_.find(start))->writers;
 }
 
 u64 Memory::writer(u64 address) const {
     if (address < window_)
         return writers_[address / sizeof(u64)];
-    const auto found = far_.find(page_of(address));
-    if (found == far_.end())
+    const std::unique_ptr<FarPage> *found = far_.find(page_of(address));
+    if (found == nullptr)
         return no_writer;
-    return found->second->writers[offset_of(address) / sizeof(u64)];
+    return (*found)->writers[offset_of(address) / sizeof(u64)];
 }
 
 void Memory::read(u64 address, std::span<std::byte> out) const {
@@ -201,6 +202,7 @@ void Memory::clear() {
         }
     }
     near_pages_.clear();
+    far_.for_each([](u64, std::unique_ptr<FarPage> &page) { page.reset(); });
     far_.clear();
     pages_ = 0;
     undo_.clear();
@@ -249,9 +251,8 @@ void Memory::forget(u64 start) {
         std::erase(near_pages_, start);
         return;
     }
-    const auto found = far_.find(start);
-    spare_.push_back(std::move(found->second));
-    far_.erase(found);
+    spare_.push_back(std::move(*far_.find(start)));
+    far_.erase(start);
 }
 
 } // namespace dmarewind

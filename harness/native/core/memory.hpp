@@ -5,13 +5,14 @@
 // when the reservation is refused (fuzzers, small address-space limits), lives in a hash table.
 #pragma once
 
+#include "flat_map.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <span>
 #include <stdexcept>
-#include <unordered_map>
 #include <vector>
 
 namespace dmarewind {
@@ -176,7 +177,7 @@ class Memory {
     u64 page_budget_;
     std::vector<Range> ram_;
     std::vector<u64> near_pages_; // the pages of the window that were written, for clear()
-    std::unordered_map<u64, std::unique_ptr<FarPage>> far_;
+    FlatMap<std::unique_ptr<FarPage>> far_;
     bool journalled_ = false; // from checkpoint on
     std::vector<Undo> undo_;
     std::vector<u64> added_; // pages that were not there at the checkpoint

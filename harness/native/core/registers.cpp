@@ -73,7 +73,8 @@ template <class Function> void RegisterFile::each(Function function) const {
 }
 
 void RegisterFile::reset() {
-    // Elsewhere only registers are ever written; those that CAP and ECAP place may lie across others.
+    // Elsewhere only registers are ever written; those that CAP and ECAP place may lie across
+    // others.
     std::fill_n(bytes_.begin() + fro_, 16 * fault_records_, u8{0});
     std::fill_n(bytes_.begin() + iro_, 16, u8{0});
     for (const Start &one : start_)

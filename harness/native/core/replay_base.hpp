@@ -45,6 +45,10 @@ class ReplayBase {
     // Report what the unit did and the recording lacks.
     void finish() { flush(); }
 
+    // Expect nothing of what the unit is seen doing: a trace without observations is not judged by
+    // their absence.
+    void ignore_observations() { listens_ = false; }
+
     const Counters &counters() const { return counters_; }
     const std::vector<Finding> &findings() const { return findings_; }
 
@@ -106,6 +110,7 @@ class ReplayBase {
     Counters counters_;
     std::deque<Expected> expected_;
     bool lost_ = false; // something was, and there was no reset since
+    bool listens_ = true;
 
   private:
     static constexpr u64 events_per_pause = 256; // between two questions whether to stop

@@ -1,6 +1,5 @@
 #include "scaffold.hpp"
 
-#include <stdexcept>
 #include <string>
 
 namespace dmarewind {
@@ -19,6 +18,8 @@ ScaffoldRun::ScaffoldRun(Scaffold scaffold)
         if (const auto damage = replay_.feed(raw, never_stop))
             throw std::runtime_error(std::string("scaffold: ") + damage->problem);
     };
+    if (!scaffold_.pieces.empty())
+        replay_.ignore_observations();
     sound(scaffold_.memory);
     first_ = replay_.counters().events;
     replay_.unit().memory().checkpoint();
@@ -64,16 +65,26 @@ void ScaffoldRun::lay_out(std::span<const std::byte> input) {
     }
 }
 
-ScaffoldRuns::ScaffoldRuns(std::vector<Scaffold> scaffolds) {
-    for (Scaffold &one : scaffolds)
-        runs_.push_back(std::make_unique<ScaffoldRun>(std::move(one)));
-    if (runs_.empty())
-        throw std::runtime_error("there is no scaffold");
+// -- virtio-iommu ---------------------------------------------------------------------------------
+
+void VirtioScaffoldRun::begin() {
+    replay_.emplace(scaffold_.config, findings_kept, bytes_kept);
 }
 
-void ScaffoldRuns::run(std::span<const std::byte> input) {
-    chosen_ = input.empty() ? 0 : std::to_integer<std::size_t>(input[0]) % runs_.size();
-    runs_[chosen_]->run(input.empty() ? input : input.subspan(1));
+void VirtioScaffoldRun::feed(std::span<const std::byte> raw) {
+    static const std::function<void()> stop = never_stop;
+    replay_->feed(raw, stop);
+}
+
+void VirtioScaffoldRun::run(std::span<const std::byte> input) {
+    begin();
+    try {
+        feed(scaffold_.before);
+        feed(input);
+        feed(scaffold_.after);
+    } catch (const virtio::BudgetError &) {
+    }
+    replay_->finish();
 }
 
 } // namespace dmarewind

@@ -3,7 +3,11 @@
 #pragma once
 
 #include "replay.hpp"
+#include "virtio_replay.hpp"
 
+#include <memory>
+#include <optional>
+#include <stdexcept>
 #include <vector>
 
 namespace dmarewind {
@@ -48,21 +52,54 @@ class ScaffoldRun {
     u64 first_ = 0; // number of the event behind memory
 };
 
-// Several, of which the first byte of an input chooses one.
-class ScaffoldRuns {
+// A virtio-iommu between events: the input is events itself.
+class VirtioScaffoldRun {
   public:
-    // At least one; errors as of ScaffoldRun.
-    explicit ScaffoldRuns(std::vector<Scaffold> scaffolds);
-    ScaffoldRuns(const ScaffoldRuns &) = delete;
-    ScaffoldRuns &operator=(const ScaffoldRuns &) = delete;
+    struct Scaffold {
+        virtio::Config config;
+        std::vector<std::byte> before;
+        std::vector<std::byte> after;
+    };
+
+    explicit VirtioScaffoldRun(Scaffold scaffold) : scaffold_(std::move(scaffold)) { begin(); }
 
     void run(std::span<const std::byte> input);
-    // The run that the last input chose.
-    const Replay &replay() const { return runs_[chosen_]->replay(); }
+    const virtio::Replay &replay() const { return *replay_; }
 
   private:
-    std::vector<std::unique_ptr<ScaffoldRun>> runs_;
+    void begin();
+    void feed(std::span<const std::byte> raw);
+
+    Scaffold scaffold_;
+    std::optional<virtio::Replay> replay_;
+};
+
+// Several runs, of which the first byte of an input chooses one.
+template <class Run, class Scaffold> class Choice {
+  public:
+    // At least one; errors as of a run.
+    explicit Choice(std::vector<Scaffold> scaffolds) {
+        for (Scaffold &one : scaffolds)
+            runs_.push_back(std::make_unique<Run>(std::move(one)));
+        if (runs_.empty())
+            throw std::runtime_error("there is no scaffold");
+    }
+    Choice(const Choice &) = delete;
+    Choice &operator=(const Choice &) = delete;
+
+    void run(std::span<const std::byte> input) {
+        chosen_ = input.empty() ? 0 : std::to_integer<std::size_t>(input[0]) % runs_.size();
+        runs_[chosen_]->run(input.empty() ? input : input.subspan(1));
+    }
+    // The replay of the run that the last input chose.
+    const auto &replay() const { return runs_[chosen_]->replay(); }
+
+  private:
+    std::vector<std::unique_ptr<Run>> runs_;
     std::size_t chosen_ = 0;
 };
+
+using ScaffoldRuns = Choice<ScaffoldRun, Scaffold>;
+using VirtioScaffoldRuns = Choice<VirtioScaffoldRun, VirtioScaffoldRun::Scaffold>;
 
 } // namespace dmarewind

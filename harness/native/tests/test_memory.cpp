@@ -94,4 +94,32 @@ void clears_few_pages_and_many() {
 }
 const Test clears("memory: few and many pages are cleared", clears_few_pages_and_many);
 
+void goes_back_to_a_checkpoint() {
+    for (const u64 window : {u64{0}, Memory::default_window}) {
+        Memory memory(100, window);
+        memory.store(0x1000, 8, 1, 1);
+        memory.store(far_address, 8, 2, 2);
+        memory.checkpoint();
+        for (int round = 0; round < 2; ++round) {
+            memory.store(0x1004, 8, ~u64{0}, 5);
+            memory.store(0x1000, 1, 7, 6);
+            memory.store(far_address, 8, 9, 7);
+            // More pages than are looked at when a quadword is noted.
+            for (u64 page = 0x10'0000; page != 0x12'0000; page += page_size) {
+                memory.store(page, 8, 3, 8);
+                memory.store(0x10'0008, 8, 4, 9);
+            }
+            memory.rollback();
+            EXPECT(memory.load_quadword(0x1000) == 1 && memory.writer(0x1000) == 1);
+            EXPECT(memory.load_quadword(0x1008) == 0);
+            EXPECT(memory.writer(0x1008) == Memory::no_writer);
+            EXPECT(memory.load_quadword(far_address) == 2 && memory.writer(far_address) == 2);
+            EXPECT(memory.load_quadword(0x10'0000) == 0);
+            EXPECT(memory.writer(0x10'0008) == Memory::no_writer);
+            EXPECT(memory.pages() == 2);
+        }
+    }
+}
+const Test back("memory: back to a checkpoint", goes_back_to_a_checkpoint);
+
 } // namespace

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from fuzzers.acpi_compare import DEVICES, Group, Tally, groups
 from harness.acpi.topology import Device, NamedDevice
-from tools.mutate_acpi.compare import DEVICES, Group, Tally, groups
 
 EXAMPLES = 1000 if os.environ.get("DMAREWIND_REQUIRE") == "all" else 150
 """Tables that Hypothesis makes up in one test."""

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzzers.acpi_compare import Group
 from harness.acpi.topology import Bridge, BridgeKind, Device, NamedDevice, PciDevice, Topology
 from harness.native import available
 from harness.native.acpi import NativeResolver
 from tests.decoders.acpi.blobs import MADE
 from tests.harness.acpi.native import EXAMPLES, compare
 from tests.writers import acpi as w
-from tools.mutate_acpi.compare import Group
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
 

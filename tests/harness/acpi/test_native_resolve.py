@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from decoders.acpi import read, read_file
 from decoders.errors import DecodeError
+from fuzzers.acpi_compare import groups
+from fuzzers.acpi_mutations import mutate
+from fuzzers.acpi_seeds import Seed, bombs, seed
 from harness.acpi.answers import Answer, Behind, IommuKind, Why
 from harness.acpi.resolve import resolve
 from harness.acpi.topology import (
@@ -28,9 +31,6 @@ from tests.decoders.acpi.blobs import ALL, MADE
 from tests.harness.acpi.native import compare, everyone
 from tests.writers import acpi as w
 from tools.mutate_acpi.__main__ import chunk
-from tools.mutate_acpi.compare import groups
-from tools.mutate_acpi.mutations import mutate
-from tools.mutate_acpi.seeds import Seed, bombs, seed
 
 pytestmark = pytest.mark.skipif(not available(), reason="the native core is not built")
 

@@ -21,7 +21,7 @@ from decoders.acpi import (
 from decoders.acpi.structures import Number64
 from decoders.bytewise import ByteStructure, build, encode, size_of
 
-CORPUS: Final = Path(__file__).parents[2] / "corpora/acpi/qemu"
+CORPUS: Final = Path(__file__).parents[1] / "corpora/acpi/qemu"
 _NODES_AT: Final = size_of(Header) + size_of(iort_nodes.Iort)
 _LONGEST_NODE: Final = 0xFFFF
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Final
 
 from decoders.acpi import HEADER_SIZE, checksum
-from tools.mutate_acpi.seeds import Seed
+from fuzzers.acpi_seeds import Seed
 
 _LENGTH_AT, _CHECKSUM_AT = 4, 9
 _MOST_CHANGES = 4

@@ -1,0 +1,213 @@
+"""One fuzzing process that is started again when a crash ends it, and what several have done."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from fuzzers.findings import Findings
+from fuzzers.target import FuzzTarget
+from fuzzers.worker import UNFIT
+from harness.errors import HarnessError
+from harness.signature import of_crash
+
+_PULSE: Final = re.compile(
+    rb"^#(\d+)\s+\S+\s+cov: (\d+) ft: (\d+)(?: corp: (\d+))?.*?rss: (\d+)Mb", re.M
+)
+_DONE: Final = re.compile(rb"^(?:Done (\d+) runs|stat::number_of_executed_units:\s+(\d+))", re.M)
+_NAMELESS: Final = re.compile(r"^\s*#\d+ 0x[0-9a-f]+ +\(.*\n", re.M)
+_ARTIFACT: Final = re.compile(r"^(?:crash|timeout|oom|leak)-")
+_REPORT_LIMIT: Final = 256 << 10
+_HANG_SECONDS: Final = 20
+_RSS_LIMIT: Final = 2048
+_GRACE: Final = 60.0
+"""Seconds behind the deadline until a worker is ended: it has to start, and a report takes long."""
+
+_END_GRACE: Final = 15.0
+_SAME_CRASH_LIMIT: Final = 20
+"""Crashes without anything new between them that end a job: it goes round in circles."""
+
+
+class Job:
+    """Fuzz in another process until a deadline, however often that crashes."""
+
+    def __init__(
+        self,
+        target: FuzzTarget,
+        against: str,
+        corpus: Path,
+        findings: Findings,
+        flags: Sequence[str],
+        environment: Mapping[str, str],
+        scratch: Path,
+    ) -> None:
+        self._target, self._against, self._findings = target, against, findings
+        self._corpus, self._flags, self._environment = corpus, tuple(flags), dict(environment)
+        self._scratch = scratch
+        scratch.mkdir(parents=True)
+        self._log = scratch / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stream: IO[bytes] | None = None
+        self._before = 0
+        """Executions of processes that have ended."""
+        self._same = 0
+        self.coverage = self.features = 0
+        self.crashes = 0
+
+    def start(self, deadline: float) -> None:
+        """Start a process that runs until the deadline."""
+        left = max(1, round(deadline - time.monotonic()))
+        command = [
+            *(sys.executable, "-m", "fuzzers.worker", self._target.name, self._against),
+            *(str(self._findings.directory), f"-max_total_time={left}"),
+            *(f"-artifact_prefix={self._scratch}/", f"-timeout={_HANG_SECONDS}"),
+            *(f"-rss_limit_mb={_RSS_LIMIT}", "-reload=1", "-print_final_stats=1"),
+            # Looking up the names of functions takes longer than reaching them.
+            "-print_funcs=0",
+            *(*self._flags, str(self._corpus)),
+        ]
+        self._stream = self._log.open("wb")
+        self._process = subprocess.Popen(
+            command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._stream,
+        )
+
+    @property
+    def executions(self) -> int:
+        """Return how many inputs have been run."""
+        return self._before + self._now()
+
+    def _now(self) -> int:
+        tail = self._tail()
+        done = list(_DONE.finditer(tail))
+        if done:
+            return max(int(one[1] or one[2]) for one in done)
+        pulses = list(_PULSE.finditer(tail))
+        if not pulses:
+            return 0
+        self.coverage = max(self.coverage, int(pulses[-1][2]))
+        self.features = max(self.features, int(pulses[-1][3]))
+        return int(pulses[-1][1])
+
+    def _report(self) -> str:
+        return self._tail().decode(errors="replace")
+
+    def _tail(self) -> bytes:
+        if not self._log.exists():
+            return b""
+        with self._log.open("rb") as stream:
+            stream.seek(max(0, self._log.stat().st_size - _REPORT_LIMIT))
+            return stream.read()
+
+    def poll(self, deadline: float) -> bool:
+        """Take care of a process that has ended; say whether there is one.
+
+        Errors: HarnessError when fuzzing cannot begin, or goes round in circles.
+        """
+        if self._process is None:
+            return False
+        code = self._process.poll()
+        if code is None:
+            if time.monotonic() > deadline + _GRACE:
+                self.stop()
+                return False
+            return True
+        report = self._report()
+        self._end()
+        if code == 0:
+            return False
+        if code == UNFIT:
+            raise HarnessError(report.strip().removeprefix("error: "))
+        if not self._crashed(report):
+            raise HarnessError(f"a worker ended with exit code {code}:\n{report[-4000:]}")
+        if time.monotonic() >= deadline:
+            return False
+        self.start(deadline)
+        return True
+
+    def _crashed(self, report: str) -> bool:
+        """Keep the inputs that a crash left behind; say whether there are any."""
+        artifacts = [path for path in self._scratch.iterdir() if _ARTIFACT.match(path.name)]
+        for path in artifacts:
+            data = path.read_bytes()
+            path.unlink()
+            self.crashes += 1
+            start = max(0, report.find("=================="), report.find("ERROR: "))
+            # A frame without a name has an address, which is another one each time.
+            signature = of_crash(_NAMELESS.sub("", report[start:]))
+            kept = self._findings.add(self._target, data, signature, report[start:])
+            # An input that crashes must not end each process at its beginning.
+            (self._corpus / hashlib.sha1(data).hexdigest()).unlink(missing_ok=True)
+            self._same = 0 if kept else self._same + 1
+            if self._same >= _SAME_CRASH_LIMIT:
+                raise HarnessError(f"fuzzing does not get past one crash: {signature}")
+        return bool(artifacts)
+
+    def _end(self) -> None:
+        self._before += self._now()
+        self._log.unlink(missing_ok=True)
+        self._process = None
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def stop(self) -> None:
+        """End the process, if there is one."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_END_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        report = self._report()
+        self._end()
+        self._crashed(report)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sum up what jobs have done."""
+
+    seconds: float
+    executions: int
+    per_second: float
+    coverage: int
+    features: int
+    crashes: int
+
+    @classmethod
+    def of(cls, jobs: Iterable[Job], seconds: float) -> Totals:
+        """Add up."""
+        known = list(jobs)
+        executions = sum(job.executions for job in known)
+        return cls(
+            round(seconds, 1),
+            executions,
+            round(executions / max(seconds, 0.001), 1),
+            max((job.coverage for job in known), default=0),
+            max((job.features for job in known), default=0),
+            sum(job.crashes for job in known),
+        )
+
+    def as_json(self) -> dict[str, float]:
+        """Return plain values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return one line."""
+        return (
+            f"{self.executions} executions, {self.per_second:.0f}/s, coverage {self.coverage}, "
+            f"features {self.features}"
+        )

@@ -1,0 +1,49 @@
+"""What fuzz targets of a VT-d unit share: an input goes between the events of a scaffold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from decoders.events import Event
+from fuzzers import judging
+from fuzzers.scaffold import Scaffold as Scaffold
+from fuzzers.scaffold import Scaffolds
+from fuzzers.target import MODEL, NONE, Runner
+from harness.trace import Header
+
+
+class MemoryTarget:
+    """Put inputs into memory that a unit reads."""
+
+    traced: Sequence[str] = ()
+    against: Sequence[str] = (MODEL, NONE)
+
+    def __init__(
+        self, name: str, what: str, choices: Sequence[Scaffold], seeds: Iterable[bytes]
+    ) -> None:
+        self.name, self.what = name, what
+        self.scaffolds: Final = Scaffolds(choices)
+        self._seeds = tuple(seeds)
+        self.max_size = 1 + max(one.size for one in choices)
+
+    def seeds(self) -> Iterable[bytes]:
+        """Return inputs to begin with."""
+        return self._seeds
+
+    def dictionary(self) -> Iterable[bytes]:
+        """Return words that inputs consist of."""
+        return ()
+
+    def runner(self, against: str) -> Runner:
+        """Return what runs an input."""
+        native = self.scaffolds.native()
+        if against == NONE:
+            run: Runner = native.run
+            return run
+        return judging.judge(self.scaffolds, native)
+
+    def events(self, data: bytes) -> tuple[Header, list[Event]]:
+        """Return what an input makes a unit go through."""
+        scaffold, inner = self.scaffolds.split(data)
+        return scaffold.header, scaffold.events(inner)

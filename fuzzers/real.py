@@ -1,0 +1,89 @@
+"""Let a real QEMU go through what an input says, and have the model judge what it did.
+
+What a row of the deviations explains is known, and no finding.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from fuzzers.choices import ByteRandom
+from fuzzers.target import Found
+from harness.differential.engine import Differential as VirtioDifferential
+from harness.differential.real import Qemu
+from harness.differential.vtd import Differential
+from harness.generate.virtio import Generator as VirtioGenerator
+from harness.generate.vtd import Generator
+from harness.model.dialects import dialect_named
+from harness.qemu.process import EndedError
+from harness.qemu.unit import QemuUnit
+from harness.qemu.vtd import VtdQemu
+from harness.signature import CRASH, Signature, of_crash, of_finding
+
+_INHERITED: Final = ("LD_PRELOAD", "ASAN_OPTIONS", "PYTHONMALLOC")
+"""What this process runs in and a QEMU must not."""
+
+JUDGES: Final = ("model",)
+"""Who judges a real unit; the core is compared with the model elsewhere."""
+
+
+def _alone() -> None:
+    for name in _INHERITED:
+        os.environ.pop(name, None)
+
+
+class VtdJudge:
+    """Run sequences on a VT-d unit of a QEMU; machine is one of harness.qemu.vtd's."""
+
+    def __init__(self, steps: int, machine: str = "second-stage") -> None:
+        self._steps = steps
+        _alone()
+        self._qemu = VtdQemu(machine)
+        major, minor, *_ = self._qemu.version
+        own = dialect_named(f"qemu-{major}.{minor}")
+        self._differential = Differential(self._qemu, JUDGES, steps, own, own)
+
+    def run(self, data: bytes) -> None:
+        """Run one input; raise Found for what the deviations do not explain."""
+        differential = self._differential
+        generator = Generator(differential.scene, ByteRandom(data))
+        steps = generator.sequence(self._steps)
+        try:
+            divergences = differential.run(0, steps, generator.slot)
+        except EndedError as error:
+            self._qemu.restart()
+            raise _ended(error) from error
+        for one in divergences:
+            if differential.deviation(one) is None:
+                event = one.events[one.finding.event] if one.finding.event >= 0 else None
+                raise Found(of_finding(one.finding, event), f"{one.finding}\n{one.facts}")
+
+
+class VirtioJudge:
+    """Run sequences on a virtio-iommu of a QEMU."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        _alone()
+        self._unit = Qemu(QemuUnit())
+        self._differential = VirtioDifferential(self._unit, JUDGES, steps)
+
+    def run(self, data: bytes) -> None:
+        """Run one input; raise Found for what QEMU's dialect does not permit."""
+        steps = VirtioGenerator(self._unit.scene, ByteRandom(data)).sequence(self._steps)
+        try:
+            divergence = self._differential.run(0, steps)
+        except EndedError as error:
+            self._unit.restart()
+            raise _ended(error) from error
+        if divergence is not None:
+            event = divergence.events[divergence.finding.event]
+            raise Found(of_finding(divergence.finding, event), str(divergence.finding))
+
+
+def _ended(error: EndedError) -> Found:
+    signature = of_crash(str(error))
+    if signature.kind != CRASH:
+        return Found(signature, str(error))
+    return Found(Signature(CRASH, "QEMU", signature.subject, signature.outcome), str(error))

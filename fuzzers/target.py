@@ -1,0 +1,125 @@
+"""What a fuzz target is, and which ones there are: one target per file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
+from typing import Final, Protocol, cast, runtime_checkable
+
+from decoders.events import Event
+from harness.errors import HarnessError
+from harness.signature import Signature
+from harness.trace import Header
+
+NONE: Final = "none"
+"""Only the native core runs, and only crashes, leaks and hangs count: the fastest way."""
+
+MODEL: Final = "model"
+"""The native core has to say what the model says, and both have to keep the oracle's promises."""
+
+QEMU: Final = "qemu"
+"""What a real unit does has to be permitted, or known (harness.deviations*)."""
+
+AGAINST: Final = (NONE, MODEL, QEMU)
+
+
+class Found(Exception):  # noqa: N818 -- nothing went wrong
+    """Tell of a finding: its signature, and what it is about."""
+
+    def __init__(self, signature: Signature, text: str) -> None:
+        super().__init__(text)
+        self.signature, self.text = signature, text
+
+
+Runner = Callable[[bytes], object]
+
+
+class FuzzTarget(Protocol):
+    """Turn bytes into what a part of the project has to cope with."""
+
+    name: str
+    what: str
+    """What is fuzzed, in a few words."""
+
+    against: Sequence[str]
+    """Members of AGAINST that it knows, the default first."""
+
+    traced: Sequence[str]
+    """Python packages whose coverage counts, beside that of the core."""
+
+    max_size: int
+    """Bytes of the longest input that says something new."""
+
+    def seeds(self) -> Iterable[bytes]:
+        """Return inputs to begin with."""
+        ...
+
+    def dictionary(self) -> Iterable[bytes]:
+        """Return words that inputs consist of."""
+        ...
+
+    def runner(self, against: str) -> Runner:
+        """Return what runs an input; it raises Found, and whatever else is a crash."""
+        ...
+
+
+@runtime_checkable
+class Mutating(Protocol):
+    """Change inputs in ways that keep their structure."""
+
+    def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
+        """Return another input."""
+        ...
+
+    def cross(self, first: bytes, second: bytes, max_size: int, seed: int) -> bytes:
+        """Return an input made of parts of two."""
+        ...
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """Show inputs as traces, which is how they are minimised, exported and kept."""
+
+    def events(self, data: bytes) -> tuple[Header, list[Event]]:
+        """Return what an input makes a unit go through."""
+        ...
+
+
+_TARGETS: Final = {
+    "descriptors": "fuzzers.targets.descriptors",
+    "pasid": "fuzzers.targets.pasid",
+    "pagetables": "fuzzers.targets.pagetables",
+    "viot": "fuzzers.targets.viot",
+    "acpi": "fuzzers.targets.acpi",
+    "trace": "fuzzers.targets.trace",
+    "stateful": "fuzzers.targets.stateful",
+    "virtio": "fuzzers.targets.virtio",
+    "capture": "fuzzers.targets.capture",
+}
+"""Module of each target, which has a `create()`."""
+
+_OWN: Final = {"planted": "fuzzers.targets.planted", "empty": "fuzzers.targets.empty"}
+"""Targets about fuzzing itself: whether it finds anything, and how fast it could be."""
+
+
+def target_names() -> tuple[str, ...]:
+    """Return the names of all targets that are worth running."""
+    return tuple(_TARGETS)
+
+
+def target_named(name: str) -> FuzzTarget:
+    """Return a target; raise HarnessError when there is none of that name."""
+    module = (_TARGETS | _OWN).get(name)
+    if module is None:
+        raise HarnessError(f"no fuzz target {name!r}; there are {', '.join(_TARGETS)}")
+    return cast(FuzzTarget, import_module(module).create())
+
+
+def run(target: FuzzTarget, data: bytes, against: str) -> None:
+    """Run one input; raise Found, or whatever a crash raises."""
+    target.runner(against)(data)
+
+
+def every_target() -> Iterator[FuzzTarget]:
+    """Yield all targets."""
+    return map(target_named, _TARGETS)

@@ -1,0 +1,85 @@
+"""Fuzz the invalidation queue: its descriptors, 128 and 256 bits wide, on units that cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from decoders.events import AccessKind, Event, Role
+from decoders.layout import layout
+from decoders.vtd import registers as vtd
+from decoders.vtd.descriptors import (
+    ContextCacheInvalidation,
+    DeviceTlbInvalidation,
+    InvalidationWait,
+    IotlbInvalidation,
+    PageGroupResponse,
+    PasidCacheInvalidation,
+    PasidDeviceTlbInvalidation,
+    PasidIotlbInvalidation,
+)
+from fuzzers import machines as m
+from fuzzers.memory_target import MemoryTarget
+from fuzzers.scaffold import Piece, Scaffold, Tail
+from harness.generate.vtd_tables import packed
+
+_SIDS: Final = (0, 1)
+_QUEUE_SIZE: Final = 512
+
+_SEEDS: Final = (
+    packed(layout(ContextCacheInvalidation), type=1, g=1),
+    packed(layout(ContextCacheInvalidation), type=1, g=2, did=1),
+    packed(layout(ContextCacheInvalidation), type=1, g=3, did=2, sid=1, fm=1),
+    packed(layout(IotlbInvalidation), type=2, g=1),
+    packed(layout(IotlbInvalidation), type=2, g=2, did=1),
+    packed(layout(IotlbInvalidation), type=2, g=3, did=1, am=1, addr=m.IOVA),
+    packed(layout(DeviceTlbInvalidation), type=3, sid=1, addr=m.IOVA),
+    (4, 0),
+    packed(layout(InvalidationWait), type=5, sw=1, stdata=7, staddr=m.STATUS),
+    packed(layout(InvalidationWait), type=5, iflag=1, fn=1),
+    packed(layout(PasidIotlbInvalidation), type=6, g=2, did=1, pasid=0),
+    packed(layout(PasidIotlbInvalidation), type=6, g=3, did=2, pasid=1, ih=1, addr=m.IOVA),
+    packed(layout(PasidCacheInvalidation), type=7, g=1, did=1, pasid=0),
+    packed(layout(PasidDeviceTlbInvalidation), type=8, sid=1, pasid=1, addr=m.IOVA),
+    packed(layout(PageGroupResponse), type=9, rid=1, pasid=1, prgi=3),
+)
+
+
+def _scaffold(kinds: tuple[int, ...]) -> Scaffold:
+    """Return a unit that has cached what its tables say, and tables that say otherwise since."""
+    wide = bool(kinds)
+    memory: list[Event] = m.scalable(_SIDS, kinds) if kinds else m.legacy(_SIDS)
+    memory += m.paging(m.SECOND, 4 if wide else 3, m.SECOND_FLAGS, m.POOL)
+    if wide:
+        memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
+    memory += m.flush_stores(wide=wide)
+    used = [m.access(0), m.access(1, kind=AccessKind.WRITE)]
+    leaf = m.SECOND + (3 if wide else 2) * m.PAGE
+    changed = m.stores(leaf + 8, [m.POOL + 0x9000 | m.SECOND_FLAGS])
+    if wide:
+        changed += m.stores(m.FIRST + 3 * m.PAGE + 8, [m.POOL + 0xA000 | m.FIRST_FLAGS])
+    return Scaffold(
+        m.header(),
+        tuple(memory),
+        (*m.enabled(scalable_mode=wide, wide=wide), *used, *changed),
+        (Piece(m.QUEUE, _QUEUE_SIZE, Role.QUEUE),),
+        tuple(used),
+        Tail(vtd.IQT.offset, 32 if wide else 16),
+        (*m.flushed(wide=wide), *used),
+    )
+
+
+def _seeds(wide: bool) -> Iterable[bytes]:
+    for words in _SEEDS:
+        filled = (*words, 0, 0)[: 4 if wide else 2]
+        yield b"".join(word.to_bytes(8, "little") for word in filled)
+
+
+def create() -> MemoryTarget:
+    """Build the target."""
+    choices = [_scaffold(kinds) for kinds in ((), (1, 2))]
+    seeds = [bytes((number,)) + one for number in range(2) for one in _seeds(bool(number))]
+    seeds += [bytes((number,)) + b"".join(_seeds(bool(number))) for number in range(2)]
+    return MemoryTarget(
+        "descriptors", "invalidation descriptors, 128 and 256 bits wide", choices, seeds
+    )

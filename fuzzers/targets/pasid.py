@@ -1,0 +1,82 @@
+"""Fuzz what leads to paging tables: context entries, PASID directories and PASID tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from decoders.events import AccessKind, Event, Role
+from decoders.layout import layout
+from decoders.vtd.tables import (
+    ContextEntry,
+    PasidDirectoryEntry,
+    RootEntry,
+    ScalableContextEntry,
+    ScalableRootEntry,
+)
+from fuzzers import machines as m
+from fuzzers.memory_target import MemoryTarget
+from fuzzers.scaffold import Piece, Scaffold
+from harness.generate.vtd_tables import packed
+
+_SCALABLE_PIECES: Final = (
+    Piece(m.PASIDS, 128, Role.PASID_TABLE),
+    Piece(m.DIRECTORY, 16, Role.PASID_DIRECTORY),
+    Piece(m.CONTEXT, 32, Role.SCALABLE_CONTEXT),
+    Piece(m.ROOT, 16, Role.ROOT),
+)
+_LEGACY_PIECES: Final = (Piece(m.CONTEXT, 16, Role.CONTEXT), Piece(m.ROOT, 16, Role.ROOT))
+
+_ACCESSES: Final = (
+    m.access(0),
+    m.access(0, kind=AccessKind.WRITE, pasid=1),
+    m.access(0, kind=AccessKind.EXECUTE, pasid=0, attributes=1),
+    m.access(0, attributes=2),
+)
+"""Requests: without a PASID, with one, privileged, for a translation only."""
+
+
+def _scaffold(scalable: bool, number: int) -> Scaffold:
+    """Return a unit that looks the entries up; both stages have tables behind them."""
+    memory: list[Event] = m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
+    memory += m.paging(m.SECOND, 4, m.SECOND_FLAGS, m.POOL) + m.flush_stores(wide=scalable)
+    return Scaffold(
+        m.header(),
+        tuple(memory),
+        tuple(m.enabled(scalable_mode=scalable, wide=scalable)),
+        _SCALABLE_PIECES if scalable else _LEGACY_PIECES,
+        (_ACCESSES[number],),
+        None,
+        (*m.flushed(wide=scalable), *_ACCESSES),
+    )
+
+
+def _octets(words: Sequence[int]) -> bytes:
+    return b"".join(word.to_bytes(8, "little") for word in words)
+
+
+def _scalable_seed(kind: int) -> bytes:
+    directory = packed(layout(PasidDirectoryEntry), p=1, smptblptr=m.PASIDS)
+    context = packed(
+        layout(ScalableContextEntry), p=1, dte=1, paside=1, pre=1, pasiddirptr=m.DIRECTORY
+    )
+    root = packed(layout(ScalableRootEntry), lp=1, lctp=m.CONTEXT)
+    entries = m.pasid_entry(kind, 1) + m.pasid_entry(kind % 4 + 1, 2)
+    return _octets((*entries, *directory, 0, *context, *root))
+
+
+def _legacy_seed(kind: int) -> bytes:
+    context = packed(
+        layout(ContextEntry), p=1, tt=kind, aw=2, did=1, ssptptr=0 if kind == 2 else m.SECOND
+    )
+    return _octets((*context, *packed(layout(RootEntry), p=1, ctp=m.CONTEXT)))
+
+
+def create() -> MemoryTarget:
+    """Build the target."""
+    # Numbers of scaffolds: two bits for the access, one for the mode.
+    count = len(_ACCESSES)
+    scaffolds = [_scaffold(mode, number) for mode in (True, False) for number in range(count)]
+    seeds = [bytes((n,)) + _scalable_seed(kind) for n in range(count) for kind in (1, 2, 3, 4)]
+    seeds += [bytes((count + n,)) + _legacy_seed(kind) for n in range(count) for kind in (0, 1, 2)]
+    return MemoryTarget("pasid", "context, PASID directory and PASID entries", scaffolds, seeds)

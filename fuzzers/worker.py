@@ -1,0 +1,107 @@
+"""Fuzz one target in this process: `python -m fuzzers.worker TARGET AGAINST FINDINGS [FLAG ...]`.
+
+`dmarewind fuzz` starts it in the environment that it needs (fuzzers.instrumented). What a runner
+raises is kept, and fuzzing goes on; a crash of the core ends the process with libFuzzer's report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fuzzers.findings import Findings, signature_of
+from fuzzers.target import NONE, FuzzTarget, Mutating, Runner, target_named
+from harness.errors import HarnessError
+from harness.native.loading import core
+
+FOUND = "dmarewind: found "
+"""What a line about a finding that was kept begins with."""
+
+UNFIT = 3
+"""Exit code of a process in which fuzzing would find nothing."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fuzz until libFuzzer ends; return only when that cannot begin."""
+    name, against, directory, *flags = argv
+    try:
+        # It has no types, and is not there everywhere.
+        atheris: Any = import_module("atheris")
+    except ImportError as error:
+        return _refuse(f"no Atheris: {error}")
+    _drop_editable_finders()
+    problem = unfit()
+    if problem is not None:
+        return _refuse(problem)
+    target = target_named(name)
+    findings = Findings(Path(directory))
+    if target.traced:
+        with atheris.instrument_imports(include=list(target.traced)):
+            runner = target.runner(against)
+    else:
+        runner = target.runner(against)
+    one = runner if against == NONE and not target.traced else _keeping(target, runner, findings)
+    hooks = {}
+    if isinstance(target, Mutating):
+        hooks = {"custom_mutator": target.mutate, "custom_crossover": target.cross}
+    # -merge=1 and -fork run argv[0] again, through a shell.
+    again = [sys.executable, "-m", "fuzzers.worker", name, against, directory]
+    atheris.Setup([shlex.join(again), *flags], one, **hooks)
+    atheris.Fuzz()
+    return 0
+
+
+def unfit() -> str | None:
+    """Say why fuzzing here would look healthy and find nothing, if it would."""
+    try:
+        instrumented = bool(core().instrumented)
+    except HarnessError as error:
+        return str(error)
+    if not instrumented:
+        return "the native core is not instrumented; `dmarewind fuzz` builds one that is"
+    maps = Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else ""
+    if maps and "asan_with_fuzzer" not in maps:
+        return "ASan's runtime is not preloaded, so that it intercepts nothing"
+    if os.environ.get("PYTHONMALLOC") != "malloc":
+        return "PYTHONMALLOC is not malloc: Python's own allocator hides overruns"
+    return None
+
+
+def _keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:
+    def run(data: bytes) -> None:
+        try:
+            runner(data)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is a finding
+            signature, text = signature_of(error, traceback.format_exc())
+            kept = findings.add(target, data, signature, text)
+            if kept is not None:
+                print(f"{FOUND}{kept.name}: {signature}", file=sys.stderr, flush=True)
+
+    return run
+
+
+def _drop_editable_finders() -> None:
+    """Let imports be found on sys.path, where Atheris can instrument them.
+
+    The finder of scikit-build-core's editable installs goes around it without a word.
+    """
+    for finder in list(sys.meta_path):
+        if "skbuild" in type(finder).__module__ or "ScikitBuild" in type(finder).__name__:
+            with contextlib.suppress(ValueError):
+                sys.meta_path.remove(finder)
+
+
+def _refuse(problem: str) -> int:
+    print(f"error: {problem}", file=sys.stderr)
+    return UNFIT
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,58 @@
+"""A finding is kept once for each signature, with its input, an explanation and a trace."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from fuzzers.findings import EXPLANATION, Findings, signature_of
+from fuzzers.target import Found, target_named
+from harness.signature import Signature
+from harness.trace import parse_text
+
+SIGNATURE = Signature("divergence", "Access", "access", "fault 0x05 -> translation")
+
+
+def test_each_signature_is_kept_once(tmp_path: Path) -> None:
+    target = target_named("descriptors")
+    findings = Findings(tmp_path)
+    first, second = list(target.seeds())[:2]
+    path = findings.add(target, first, SIGNATURE, "it said no")
+    assert path is not None
+    assert path.name == f"descriptors-{hashlib.sha1(first).hexdigest()}"
+    assert path.read_bytes() == first
+    assert findings.add(target, second, SIGNATURE, "it said no again") is None
+    other = Signature("divergence", "Access", "access", "translation -> fault 0x05")
+    assert findings.add(target, second, other, "it said yes") is not None
+    kept = list(Findings(tmp_path))
+    assert {one.signature for one in kept} == {SIGNATURE, other}
+    assert {one.target for one in kept} == {"descriptors"}
+
+
+def test_an_explanation_ends_with_the_trace(tmp_path: Path) -> None:
+    target = target_named("descriptors")
+    data = next(iter(target.seeds()))
+    path = Findings(tmp_path).add(target, data, SIGNATURE, "it said no")
+    assert path is not None
+    text = path.with_name(path.name + EXPLANATION).read_text()
+    assert text.startswith(f"descriptors: {SIGNATURE}\nsignature {SIGNATURE.key}\n\nit said no\n")
+    _, _, trace = text.partition("as a trace:\n\n")
+    assert parse_text(trace.rstrip("\n")) == target.events(data)  # type: ignore[attr-defined]
+
+
+def test_half_written_findings_are_passed_over(tmp_path: Path) -> None:
+    findings = Findings(tmp_path)
+    (tmp_path / "signatures" / "descriptors-0123").write_text('{"input": "descr')
+    assert list(findings) == []
+
+
+def test_what_was_raised_is_named() -> None:
+    assert signature_of(Found(SIGNATURE, "words"), "") == (SIGNATURE, "words")
+    report = (
+        "Traceback (most recent call last):\n"
+        '  File "/somewhere/reader.py", line 7, in read\n    x = 1 / 0\n'
+        "ZeroDivisionError: division by zero\n"
+    )
+    signature, text = signature_of(ZeroDivisionError(), report)
+    assert (signature.kind, signature.outcome) == ("crash", "ZeroDivisionError")
+    assert text == report

@@ -1,0 +1,110 @@
+"""Fuzzing finds what is planted, and refuses to run where it would find nothing.
+
+The instrumented core is built when it is stale, which takes a minute or two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from fuzzers import instrumented
+from fuzzers.worker import UNFIT
+from harness.native.loading import CORE_VARIABLE
+
+pytestmark = [
+    pytest.mark.clang,
+    pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris is not installed"),
+]
+
+TIMEOUT = 300
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    if instrumented.stale():
+        instrumented.build()
+    found = instrumented.module()
+    assert found is not None
+    return found
+
+
+def work(environment: dict[str, str], directory: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzzers.worker", "planted", "none", str(directory), *arguments],
+        env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        cwd=directory,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("o", "AddressSanitizer: heap-buffer-overflow"),
+        ("u", "runtime error: signed integer overflow"),
+        ("h", "libFuzzer: timeout"),
+    ],
+)
+def test_a_planted_mistake_is_seen(built: Path, tmp_path: Path, mistake: str, said: str) -> None:
+    (tmp_path / "input").write_bytes(b"DMR" + mistake.encode())
+    code, report = work(
+        instrumented.environment(built), tmp_path, "-timeout=3", str(tmp_path / "input")
+    )
+    assert code != 0
+    assert said in report
+    assert "dmarewind::planted" in report
+
+
+def test_without_the_cures_an_overrun_is_not_looked_for(built: Path, tmp_path: Path) -> None:
+    whole = instrumented.environment(built)
+    plain = {name: value for name, value in whole.items() if name != "PYTHONMALLOC"}
+    code, report = work(plain, tmp_path, "-runs=1")
+    assert (code, "PYTHONMALLOC is not malloc" in report) == (UNFIT, True)
+    uninstrumented = {name: value for name, value in whole.items() if name != CORE_VARIABLE}
+    code, report = work(uninstrumented, tmp_path, "-runs=1")
+    assert code == UNFIT
+    assert "not instrumented" in report or "not built" in report
+    unloaded = {name: value for name, value in whole.items() if name != "LD_PRELOAD"}
+    code, report = work(unloaded, tmp_path, "-runs=1")
+    assert code != 0
+    assert "Done" not in report
+
+
+def test_an_overrun_is_found_and_kept(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "seed").write_bytes(b"DMR")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "harness", "--json", "fuzz", "planted", "--against", "none"),
+            *("--minutes", "0.4", "--findings", "found", "--corpus", "corpus"),
+            *("--", "-max_len=8", "-timeout=2", "-seed=1"),
+        ],
+        env=os.environ | {"PYTHONPATH": str(instrumented.ROOT)},
+        capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1, done.stderr
+    found = [line for line in lines if line["event"] == "finding"]
+    overrun = [line for line in found if "heap-buffer-overflow" in line["text"]]
+    assert overrun, found
+    assert Path(tmp_path / overrun[0]["finding"]).read_bytes()[:4] == b"DMRo"
+    (end,) = (line for line in lines if line["event"] == "end")
+    assert end["executions"] > 0
+    assert end["coverage"] > 0
+
+
+def test_merging_keeps_what_reaches_more(built: Path, tmp_path: Path) -> None:
+    for name, content in (("a", b"DMR?"), ("b", b"DMR!"), ("c", b"nothing")):
+        (tmp_path / "all").mkdir(exist_ok=True)
+        (tmp_path / "all" / name).write_bytes(content)
+    (tmp_path / "few").mkdir()
+    code, report = work(instrumented.environment(built), tmp_path, "-merge=1", "few", "all")
+    assert code == 0, report
+    assert 1 <= len(list((tmp_path / "few").iterdir())) < 3, report

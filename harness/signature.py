@@ -28,6 +28,7 @@ from decoders.events import (
     PageResponse,
     Posted,
     RegRead,
+    Request,
     Role,
     StatusWrite,
     Translation,
@@ -37,6 +38,7 @@ from decoders.virtio_iommu.requests import status_of
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
 from decoders.vtd.faults import FaultRecordRegister
 from decoders.vtd.registers import REGISTERS
+from harness.decoded_virtio import request_name
 from harness.findings import Finding, FindingKind, StepTuple
 
 DISAGREEMENT: Final = "disagreement"
@@ -148,6 +150,8 @@ def _event_words(event: Event | None) -> str:
             return f"RegRead {_REGISTERS.get(offset, hex(offset))}"
         case Access(pasid=pasid):
             return "Access" if pasid is None else "Access with PASID"
+        case Request(data):
+            return f"Request {without_numbers(request_name(data))}"
         case _:
             return type(event).__name__
 

@@ -27,6 +27,7 @@ from decoders.events import (
     Reset,
     Role,
 )
+from decoders.virtio_iommu.constants import RequestType
 from decoders.virtio_iommu.requests import field_of
 from decoders.vtd import registers as vtd
 from harness.differential.pair import BUDGETS
@@ -214,10 +215,38 @@ def _virtio(cut: Cut, finding: Finding) -> Iterator[set[int]]:
         if moves is not None or of_domain:
             same.add(place[number])
     yield named
+    yield named | {place[number] for number in _latest(events[: last + 1], endpoint, domains)}
     yield named | state | near
     yield named | state | near | same
     yield {n for n in before if not isinstance(events[cut.pieces[n].events[0]], Access)} | named
     yield before
+
+
+def _latest(events: Sequence[Event], endpoint: int | None, domains: set[int]) -> Iterator[int]:
+    """Yield the last ATTACH that the last event may depend on, and the last MAP of its addresses.
+
+    endpoint and domains are what that event is about.
+    """
+    about = events[-1]
+    where = about.iova if isinstance(about, Access) else None
+    attached: int | None = None
+    for number in range(len(events) - 2, -1, -1):
+        event = events[number]
+        if not isinstance(event, Request) or not event.data:
+            continue
+        domain = field_of(event.data, "domain")
+        if event.data[0] == RequestType.ATTACH and attached is None:
+            fits = domain in domains if endpoint is None else (
+                field_of(event.data, "endpoint") == endpoint
+            )  # fmt: skip
+            if fits:
+                attached = domain
+                yield number
+        elif event.data[0] == RequestType.MAP and where is not None and domain in domains:
+            span = _span(event)
+            if span is not None and _overlap(span, (where, where)):
+                where = None
+                yield number
 
 
 _STATE: Final = (Features, ConfigSpace, Endpoint, RegWrite)

@@ -36,7 +36,7 @@ _QIE: Final = layout(GlobalCommand)["qie"].mask
 _WAIT: Final = layout(InvalidationWait)
 _QUADWORD: Final = 8
 _MORE_THAN_EVENTS: Final = 1 << 16
-"""Descriptors that there may be beside one for each event: a write of the tail hands over a ring."""
+"""Descriptors that there may be beside one for each event: one write may hand a ring over."""
 
 
 @dataclass(slots=True)

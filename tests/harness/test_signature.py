@@ -63,6 +63,13 @@ def test_what_tells_defects_apart_counts(changed: Finding) -> None:
     assert of_finding(changed, ACCESS).key != of_finding(FINDING, ACCESS).key
 
 
+def test_requests_are_told_apart_by_type() -> None:
+    found = Finding(1, FindingKind.DIVERGENCE, "request", bytes(4), (b"\x02\0\0\0",))
+    attach, mapped = Request(b"\x01", 4, bytes(4)), Request(b"\x03", 4, bytes(4))
+    assert of_finding(found, attach).event == "Request ATTACH"
+    assert of_finding(found, mapped).event == "Request MAP"
+
+
 def test_where_luck_decided_both_answers_are_named() -> None:
     outcomes = (Fault(0x57), Translation(0x1000, 0xFFF))
     luck = replace(FINDING, kind=FindingKind.UNFLUSHED, permitted=outcomes)

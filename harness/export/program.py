@@ -18,6 +18,9 @@ WINDOW: Final = 0xFE00_0000
 """Where the registers of devices are put."""
 _WINDOW_STEP: Final = 0x10_0000
 
+MARK: Final = 0x5A5A_5A5A_5A5A_5A5A
+"""What is where a write of zeros should lead, before it does."""
+
 _ADDRESS_PORT, _DATA_PORT = 0xCF8, 0xCFC
 _COMMAND, _BAR, _BUS_NUMBERS, _MEMORY_WINDOW = 0x04, 0x10, 0x18, 0x20
 _MEMORY_AND_MASTER: Final = 6

@@ -12,6 +12,7 @@ from harness.export.program import PROGRAM, Command, Program
 
 WIDTH: Final = 90
 _SECONDS: Final = 5
+_WHOLE: Final = (1 << 64) - 1
 _OWN_WORDS: Final = len(("-nodefaults", "-display", "none", "-S", "-accel", "tcg"))
 _UNSAFE: Final = re.compile(r"[^ -~]|\*/")
 
@@ -45,7 +46,7 @@ def _comments(program: Program, about: str, sign: str) -> Iterator[str]:
         yield f"{sign}left out: {_plain(what)} ({count})"
     for command in program.commands:
         if command.expected is not None:
-            masked = "" if command.mask >> 32 else f" & {command.mask:#x}"
+            masked = "" if command.mask == _WHOLE else f" & {command.mask:#x}"
             yield f"{sign}expected: {command.line}{masked} = {command.expected:#x} ({command.note})"
 
 
@@ -102,7 +103,7 @@ def _c_call(command: Command) -> Iterator[str]:
         if command.expected is None:
             yield f"{call};"
         else:
-            masked = call if command.mask >> 63 else f"{call} & {_c_number(hex(command.mask))}"
+            masked = call if command.mask == _WHOLE else f"{call} & {_c_number(hex(command.mask))}"
             yield f"g_assert_cmphex({masked}, ==,"
             yield f"                {_c_number(hex(command.expected))});"
     elif (found := _WRITE.fullmatch(line)) is not None:

@@ -26,7 +26,7 @@ from decoders.events import (
 )
 from decoders.virtio_iommu.constants import REQUEST_QUEUE, Status
 from decoders.virtio_iommu.requests import TAIL_SIZE, field_of, status_of
-from harness.export.program import Program
+from harness.export.program import MARK, Program
 from harness.findings import Finding
 from harness.memory import PAGE_SIZE
 from harness.minimise.trace import Trace
@@ -216,7 +216,7 @@ class _Writer:
         if isinstance(permitted, Translation) and kind is AccessKind.WRITE:
             place = permitted.address | iova & permitted.mask
             made.reach(place, PAGE_SIZE)
-            made.add(qtest.store(place, 8, _MARK), "mark where the write should lead")
+            made.add(qtest.store(place, 8, MARK), "mark where the write should lead")
         for index, line in enumerate(operation.lines):
             made.add(line, "" if index else f"DMA: {format_event(event)}")
         if place is not None:
@@ -236,6 +236,3 @@ def _endpoints(trace: Trace) -> Iterator[int]:
             status = status_of(event.answer)
             if endpoint is not None and status not in (None, Status.NOENT):
                 yield endpoint
-
-
-_MARK: Final = 0x5A5A_5A5A_5A5A_5A5A

@@ -30,7 +30,7 @@ from decoders.vtd.registers import (
     fault_record_offset,
 )
 from harness.errors import HarnessError
-from harness.export.program import Program
+from harness.export.program import MARK, MOST_RAM, Program
 from harness.findings import Finding
 from harness.memory import PAGE_SIZE
 from harness.minimise.trace import Trace
@@ -164,11 +164,22 @@ class _Writer:
         if operation is None:
             made.leave_out(f"DMA of kind {event.kind.name.lower()}")
             return
-        if isinstance(event.outcome, Translation):
-            made.reach(event.outcome.address & (1 << 52) - 1, PAGE_SIZE)
+        permitted = self._permitted(number)
+        places = [_place(one, iova) for one in (event.outcome, permitted)]
+        for place in places:
+            if place is not None:
+                made.reach(place, PAGE_SIZE)
+        led, right = places
+        marked = right if kind is AccessKind.WRITE else None
+        if marked is not None:
+            made.add(qtest.store(marked, 8, MARK), "mark where the write should lead")
         for index, line in enumerate(operation.lines):
             made.add(line, "" if index else f"DMA: {about}")
-        self._evidence(self._permitted(number))
+        if marked is not None:
+            made.expect(qtest.load(marked, 8), 0, (1 << 64) - 1, "the mark is overwritten")
+        elif led is not None and kind is AccessKind.WRITE:
+            made.add(qtest.load(led, 8), "where the recorded unit wrote")
+        self._evidence(permitted)
 
     def _evidence(self, permitted: object) -> None:
         """Read what shows a fault, and compare with what is permitted."""
@@ -187,6 +198,14 @@ class _Writer:
             made.expect(high, reason, _HIGH.mask, f"fault reason {permitted.reason:#04x}")
         else:
             made.add(high)
+
+
+def _place(outcome: object, iova: int) -> int | None:
+    """Return where an access leads, if it leads anywhere that RAM can be."""
+    if not isinstance(outcome, Translation):
+        return None
+    place = (outcome.address & ~outcome.mask | iova & outcome.mask) & (1 << 64) - 1
+    return place if place < MOST_RAM else None
 
 
 def _about_interrupts(event: Event) -> bool:

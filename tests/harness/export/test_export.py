@@ -205,3 +205,25 @@ def test_a_queue_runs_on_a_plain_qemu(queue: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("\nEND\n", "\nreadq 0xfed90080\nEND\n"))
     without_options_of_one_version(path)
     assert answers(path)[-1] == ("readq 0xfed90080", "OK 0x0000000000000010")
+
+
+@pytest.mark.qemu
+def test_where_a_write_should_lead_is_marked(vtd: Path, tmp_path: Path) -> None:
+    wrote, script = tmp_path / "wrote.txt", tmp_path / "a.sh"
+    writable = re.sub(r" 0x700[1-3]\n", " 0x7003\n", vtd.read_text())
+    wrote.write_text(re.sub(" (unknown|read) = ", " write = ", writable))
+    text = export(wrote, "qtest", script)
+    assert "# expected: readq 0x7000 = 0x0 (the mark is overwritten)\n" in text
+    without_options_of_one_version(script)
+    found = answers(script)
+    assert ("writeq 0x7000 0x5a5a5a5a5a5a5a5a", "OK") in found
+    assert ("readq 0x7000", "OK 0x0000000000000000") in found
+
+
+def test_the_bits_that_count_are_named(vtd: Path, tmp_path: Path) -> None:
+    """A fault is expected: only its reason counts of the record."""
+    path, script = tmp_path / "fault.txt", tmp_path / "a.qtest"
+    path.write_text(re.sub(r"store 0x6000 8 0x700[1-3]\n", "", vtd.read_text()))
+    text = export(path, "qtest", script)
+    assert re.search("expected: readq 0xfed90228 & 0xff00000000 = 0x[56]00000000 ", text), text
+    assert "& 0xff00000000ULL, ==," in export(path, "qtest-c", tmp_path / "a.c")

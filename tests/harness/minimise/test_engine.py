@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from decoders.events import Access, Event, RegWrite, StatusWrite, Store, Translation
+from decoders.events import Access, Event, Fault, RegWrite, StatusWrite, Store, Translation
 from decoders.vtd import registers as vtd
+from harness.differential.pair import Disagreement
 from harness.errors import HarnessError
+from harness.minimise import judges
 from harness.minimise.engine import Options, Result, minimise
 from harness.minimise.explanation import paragraph
 from harness.minimise.judges import DisagreementJudge, ReplayJudge
@@ -146,3 +148,25 @@ def test_any_judge_will_do() -> None:
     outcome = replace(last, outcome=Translation(1 << 24, 0xFFF))
     result = minimise(Trace(trace.header, (*trace.events[:-1], outcome)), Slanted(), Options())
     assert len(result.trace.events) == 1
+
+
+def test_where_model_and_native_part_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let them part at each write of the root table's address, and see only that remain."""
+
+    def planted(_: object, events: tuple[Event, ...]) -> Disagreement | None:
+        for number, event in enumerate(events):
+            if isinstance(event, RegWrite) and event.offset == vtd.RTADDR.offset:
+                return Disagreement(number, f"register at {number:#x}", Fault(5), None)
+        return None
+
+    monkeypatch.setattr(judges, "compare", planted)
+    trace = wrong_answer("legacy", 0, 60)
+    result = minimise(trace, DisagreementJudge(), Options())
+    assert [type(event) for event in result.trace.events] == [RegWrite]
+    assert result.target.as_json() | {"key": ""} == {
+        "kind": "disagreement", "event": "RegWrite", "subject": "register at N",
+        "outcome": "fault 0x05 -> nothing", "step": "", "key": "",
+    }  # fmt: skip
+    assert "The model and the native core part at a RegWrite" in paragraph(
+        result.shown, result.trace
+    )

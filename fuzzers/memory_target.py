@@ -20,11 +20,16 @@ class MemoryTarget:
     against: Sequence[str] = (MODEL, NONE)
 
     def __init__(
-        self, name: str, what: str, choices: Sequence[Scaffold], seeds: Iterable[bytes]
+        self,
+        name: str,
+        what: str,
+        choices: Sequence[Scaffold],
+        seeds: Iterable[bytes],
+        words: Iterable[bytes] = (),
     ) -> None:
         self.name, self.what = name, what
         self.scaffolds: Final = Scaffolds(choices)
-        self._seeds = tuple(seeds)
+        self._seeds, self._words = tuple(seeds), tuple(words)
         self.max_size = 1 + max(one.size for one in choices)
 
     def seeds(self) -> Iterable[bytes]:
@@ -33,7 +38,7 @@ class MemoryTarget:
 
     def dictionary(self) -> Iterable[bytes]:
         """Return words that inputs consist of."""
-        return ()
+        return self._words
 
     def runner(self, against: str) -> Runner:
         """Return what runs an input."""

@@ -9,6 +9,7 @@ from decoders.events import AccessKind, Event, Role
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import (
+    DESCRIPTORS,
     ContextCacheInvalidation,
     DeviceTlbInvalidation,
     InvalidationWait,
@@ -19,6 +20,7 @@ from decoders.vtd.descriptors import (
     PasidIotlbInvalidation,
 )
 from fuzzers import machines as m
+from fuzzers import words
 from fuzzers.memory_target import MemoryTarget
 from fuzzers.scaffold import Piece, Scaffold, Tail
 from harness.generate.vtd_tables import packed
@@ -70,8 +72,8 @@ def _scaffold(kinds: tuple[int, ...]) -> Scaffold:
 
 
 def _seeds(wide: bool) -> Iterable[bytes]:
-    for words in _SEEDS:
-        filled = (*words, 0, 0)[: 4 if wide else 2]
+    for one in _SEEDS:
+        filled = (*one, 0, 0)[: 4 if wide else 2]
         yield b"".join(word.to_bytes(8, "little") for word in filled)
 
 
@@ -80,6 +82,15 @@ def create() -> MemoryTarget:
     choices = [_scaffold(kinds) for kinds in ((), (1, 2))]
     seeds = [bytes((number,)) + one for number in range(2) for one in _seeds(bool(number))]
     seeds += [bytes((number,)) + b"".join(_seeds(bool(number))) for number in range(2)]
+    addresses = (m.IOVA, m.STATUS, m.POOL, m.IOVA | 1, m.IOVA | 0x40)
     return MemoryTarget(
-        "descriptors", "invalidation descriptors, 128 and 256 bits wide", choices, seeds
+        "descriptors",
+        "invalidation descriptors, 128 and 256 bits wide",
+        choices,
+        seeds,
+        (
+            *words.of_types(DESCRIPTORS.items()),
+            *words.of_layouts(DESCRIPTORS.values()),
+            *map(words.quadword, addresses),
+        ),
     )

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from decoders.events import AccessKind, Event, Role
+from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
 from fuzzers import machines as m
+from fuzzers import words
 from fuzzers.memory_target import MemoryTarget
 from fuzzers.scaffold import Piece, Scaffold
 
@@ -109,4 +111,10 @@ def create() -> MemoryTarget:
         "paging tables of both stages, and nested",
         [_scaffold(walk) for walk in _WALKS],
         seeds,
+        (
+            *words.of_layouts((FirstStageEntry, SecondStageEntry)),
+            *(words.quadword(m.FIRST + m.PAGE * n | m.FIRST_FLAGS) for n in range(5)),
+            *(words.quadword(m.SECOND + m.PAGE * n | m.SECOND_FLAGS) for n in range(5)),
+            *map(words.quadword, (m.POOL | m.FIRST_FLAGS, 0xFEE0_0000 | m.SECOND_FLAGS)),
+        ),
     )

@@ -10,11 +10,13 @@ from decoders.layout import layout
 from decoders.vtd.tables import (
     ContextEntry,
     PasidDirectoryEntry,
+    PasidEntry,
     RootEntry,
     ScalableContextEntry,
     ScalableRootEntry,
 )
 from fuzzers import machines as m
+from fuzzers import words
 from fuzzers.memory_target import MemoryTarget
 from fuzzers.scaffold import Piece, Scaffold
 from harness.generate.vtd_tables import packed
@@ -25,6 +27,11 @@ _SCALABLE_PIECES: Final = (
     Piece(m.CONTEXT, 32, Role.SCALABLE_CONTEXT),
     Piece(m.ROOT, 16, Role.ROOT),
 )
+_SHAPES: Final = (
+    *(RootEntry, ScalableRootEntry, ContextEntry, ScalableContextEntry),
+    *(PasidDirectoryEntry, PasidEntry),
+)
+_POINTERS: Final = (m.CONTEXT | 1, m.DIRECTORY | 9, m.PASIDS | 1, m.FIRST, m.SECOND)
 _LEGACY_PIECES: Final = (Piece(m.CONTEXT, 16, Role.CONTEXT), Piece(m.ROOT, 16, Role.ROOT))
 
 _ACCESSES: Final = (
@@ -79,4 +86,10 @@ def create() -> MemoryTarget:
     scaffolds = [_scaffold(mode, number) for mode in (True, False) for number in range(count)]
     seeds = [bytes((n,)) + _scalable_seed(kind) for n in range(count) for kind in (1, 2, 3, 4)]
     seeds += [bytes((count + n,)) + _legacy_seed(kind) for n in range(count) for kind in (0, 1, 2)]
-    return MemoryTarget("pasid", "context, PASID directory and PASID entries", scaffolds, seeds)
+    return MemoryTarget(
+        "pasid",
+        "context, PASID directory and PASID entries",
+        scaffolds,
+        seeds,
+        (*words.of_layouts(_SHAPES), *map(words.quadword, _POINTERS)),
+    )

@@ -102,7 +102,9 @@ class TraceTarget(MemoryTarget):
     """Replay streams: both replays have to agree, and both units in step."""
 
     def __init__(self, choices: Sequence[Scaffold]) -> None:
-        super().__init__("trace", "event streams of a VT-d unit", choices, _seeds(len(choices)))
+        words = [encoded((event,)) for event in _WORDS]
+        what = "event streams of a VT-d unit"
+        super().__init__("trace", what, choices, _seeds(len(choices)), words)
         self.max_size = 2048
         mutator = EventMutator(_WORDS, len(choices))
         self.mutate, self.cross = mutator.mutate, mutator.cross

@@ -48,8 +48,8 @@ def work(environment: dict[str, str], directory: Path, *arguments: str) -> tuple
     ("mistake", "said"),
     [
         ("o", "AddressSanitizer: heap-buffer-overflow"),
-        ("u", "runtime error: signed integer overflow"),
-        ("h", "libFuzzer: timeout"),
+        ("uuu", "runtime error: signed integer overflow"),
+        ("hhh", "libFuzzer: timeout"),
     ],
 )
 def test_a_planted_mistake_is_seen(built: Path, tmp_path: Path, mistake: str, said: str) -> None:

@@ -6,8 +6,8 @@
 namespace dmarewind {
 
 #if defined(DMAREWIND_INSTRUMENTED)
-// Make the mistake that an input asks for: "DMR" and "o" reads beyond its end, "u" overflows a
-// number, "l" loses memory, "h" never comes back.
+// Make the mistake that an input asks for: "DMR" and "o" reads beyond its end, "uuu" overflows a
+// number, "lll" loses memory, "hhh" never comes back.
 void planted(std::span<const u8> input);
 #endif
 

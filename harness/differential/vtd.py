@@ -8,7 +8,7 @@ after each event; then both judge the finished sequence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from random import Random
@@ -28,48 +28,40 @@ from decoders.events import (
     RegRead,
     Reset,
     StatusWrite,
-    Store,
     Translation,
 )
 from decoders.layout import layout
-from decoders.vtd.descriptors import DESCRIPTORS
-from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
+from decoders.vtd.faults import FaultRecordRegister
 from decoders.vtd.registers import FSTS, FaultStatus
 from harness.deviations_vtd import SEVERAL, crashes_of, explanation, without_each
 from harness.differential.deviation import Situation, VtdDeviation
 from harness.differential.device_tlb import (
     OF_UPDATES,
     DeviceMessages,
-    answerable,
     answered,
     overstated,
     translated,
 )
 from harness.differential.follow import Followers, found_by_one, judged
 from harness.differential.interrupts import deliver, written
-from harness.differential.situation import LOST, cached, situation
+from harness.differential.machine import scene, unit_config
+from harness.differential.remains import Remains, record_of
+from harness.differential.situation import situation
 from harness.differential.teller import Teller
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd import Generator
-from harness.generate.vtd_steps import Device, DmaChoice, Scene, Step
-from harness.generate.vtd_tables import TABLES_END, TABLES_START
-from harness.model.config import UnitConfig
+from harness.generate.vtd_steps import DmaChoice, Step
 from harness.model.dialects import Dialect
 from harness.model.interrupts import INTERRUPT_PAGE, NO_SOURCE
-from harness.model.translate import Candidate
 from harness.native import available
 from harness.oracle import compatible
-from harness.qemu.device_tlb import AtsDevice
 from harness.qemu.msi import Msi
-from harness.qemu.vtd import MEMORY, POOL_PAGES, POOL_START, Dma, Seen, VtdQemu
+from harness.qemu.vtd import MEMORY, Dma, Seen, VtdQemu
 from harness.targets.model import ModelReplay
 from harness.trace import Header, UnitInfo
 
 MODEL: Final = "model"
 NATIVE: Final = "native"
-
-UNTRACED: Final = frozenset(DESCRIPTORS)
-"""Types of descriptors: none shows when it is taken; the head of the queue does."""
 
 JUDGED: Final = (FindingKind.DIVERGENCE, FindingKind.STALE_AFTER_INVALIDATION)
 """Findings about the unit; the others are about software, which is made up."""
@@ -81,17 +73,13 @@ ADOPTED: Final = frozenset(
 
 _INTERRUPT_SHIFT: Final = 20
 _RECORD: Final = layout(FaultRecordRegister)
-_STATUS: Final = layout(FaultStatus)
-_F: Final = _RECORD["f"].mask
+_PFO: Final = layout(FaultStatus)["pfo"].mask
 _BY_READ: Final = _RECORD["t1"].mask
-_PV: Final = _RECORD["pv"].mask
-_PPF, _PFO = _STATUS["ppf"].mask, _STATUS["pfo"].mask
 _SORTS: Final = {
     Attribute(0): "",
     Attribute.TRANSLATION_REQUEST: "asked for: ",
     Attribute.TRANSLATED: "translated: ",
 }
-_ACCESSED, _DIRTY = 1 << 5, 1 << 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,44 +114,6 @@ class _Done:
     waits: list[StatusWrite]
 
 
-def unit_config(qemu: VtdQemu, dialect: Dialect) -> UnitConfig:
-    """Return the configuration of a running unit, judged as a dialect has it."""
-    # What PV says where there was no PASID is undefined, and there never is one.
-    ignored = dialect.fault_record_ignored | _PV
-    dialect = replace(
-        dialect,
-        untraced_descriptors=UNTRACED,
-        fault_record_ignored=ignored,
-        device_messages_traced=qemu.device_tlb is not None,
-    )
-    return UnitConfig(
-        capability=qemu.capability,
-        extended_capability=qemu.extended_capability,
-        version=qemu.unit_version,
-        host_address_width=qemu.width,
-        memory=MEMORY,
-        dialect=dialect,
-    )
-
-
-def scene(qemu: VtdQemu, config: UnitConfig, avoided: Collection[str] = ()) -> Scene:
-    """Describe a QEMU for the generator; avoided are ids of known crashes."""
-    devices = [
-        Device(
-            qemu.sid(index),
-            device.width,
-            tuple(
-                kind for kind in (AccessKind.WRITE, AccessKind.READ) if device.operation(kind, 0)
-            ),
-            device.write_alignment,
-            isinstance(device, AtsDevice),
-        )
-        for index, device in enumerate(qemu.devices)
-    ]
-    senders = tuple(sender.function.requester for sender in qemu.senders)
-    return Scene(config, devices, POOL_START, POOL_PAGES, frozenset(avoided), senders)
-
-
 class Differential:
     """Run sequences on one QEMU.
 
@@ -177,6 +127,7 @@ class Differential:
         self._others = [name for name in judges if name != MODEL]
         self._own = own
         self.config = unit_config(qemu, own)
+        self._remains = Remains(qemu, self.config.dialect)
         self._strict = None if dialect == own else unit_config(qemu, dialect)
         avoided = [crash.id for crash in crashes_of(qemu.version)]
         self.scene = scene(qemu, self.config, avoided if dialect == own else ())
@@ -247,7 +198,7 @@ class Differential:
                 if any(one.subject not in ADOPTED for one in fresh):
                     return found
         number = len(steps) - 1
-        differing = self._tables(guide, events)
+        differing = self._remains.tables(guide, events)
         if differing is not None:
             facts = situation(differing, events, judge, teller.history, {})
             found.append(Divergence(seed, number, MODEL, differing, facts, events))
@@ -348,7 +299,7 @@ class Differential:
             self._accesses(dma, seen, guide, teller)
         if step.msi is not None:
             sid = self.scene.senders[step.msi.sender]
-            record, hidden = _recorded(seen, sid)
+            record, hidden = record_of(seen, sid)
             deliver(step.msi, sid, seen.said, record, hidden, guide, teller)
         teller.rest(Interrupt)
         if dma is not None or step.msi is not None:
@@ -363,10 +314,10 @@ class Differential:
         if dma.iova >> _INTERRUPT_SHIFT == INTERRUPT_PAGE:
             # QEMU knows no source of what DMA writes there.
             named = None if self._strict is None else sid
-            recorded = _recorded(seen, NO_SOURCE)
+            recorded = record_of(seen, NO_SOURCE)
             written(dma.iova, sid, named, seen.said, recorded, guide, teller)
             return
-        record, hidden = _recorded(seen, sid)
+        record, hidden = record_of(seen, sid)
         # An overflow says that one did fault.
         overflowed = bool(seen.status & _PFO and not seen.before & _PFO)
         both = self.qemu.devices[dma.device].model == "i82559er"
@@ -398,7 +349,7 @@ class Differential:
                 record, hidden = None, True
                 continue
             ways = teller.ways[len(teller.events)]
-            outcome = self._unseen(guide, access, ways, hidden, overflowed)
+            outcome = self._remains.unseen(guide, access, ways, hidden, overflowed)
             overflowed = overflowed and not isinstance(outcome, Fault)
             if asked is not None and isinstance(outcome, Translation):
                 # The device got nothing that it could use.
@@ -410,86 +361,3 @@ class Differential:
     def _aligned(self, choice: DmaChoice) -> int:
         size = self.scene.devices[choice.device].write_alignment
         return choice.iova - choice.iova % size
-
-    def _unseen(
-        self,
-        guide: ModelReplay,
-        access: Access,
-        ways: Sequence[Candidate],
-        hidden: bool,
-        faulted: bool,
-    ) -> Outcome:
-        """Return what an access may have been that left neither data nor a fault record."""
-        for candidate in ways:
-            if faulted and not isinstance(candidate.outcome, Fault):
-                continue
-            if self._leaves_nothing(candidate, access, hidden):
-                return candidate.outcome
-        # QEMU finds what it has cached by source, under whatever domain that was.
-        for way in cached(guide, access):
-            left = Candidate(way.outcome, ())
-            if isinstance(way.outcome, Translation) and self._leaves_nothing(left, access, hidden):
-                return way.outcome
-        return Translation(LOST, 0)
-
-    def _leaves_nothing(self, candidate: Candidate, access: Access, hidden: bool) -> bool:
-        outcome = candidate.outcome
-        if isinstance(outcome, Fault):
-            return hidden or _suppressed(candidate, self.config.dialect)
-        if access.attributes & Attribute.TRANSLATION_REQUEST:
-            return not answerable(outcome, access.iova)
-        if access.kind is AccessKind.READ:
-            return True
-        place = outcome.address | access.iova & outcome.mask
-        return not POOL_START <= place < self.qemu.pool.end
-
-    def _tables(self, guide: ModelReplay, events: Sequence[Event]) -> Finding | None:
-        """Return where tables hold something else than the model says.
-
-        A walk that ends in a fault may have set A bits. An entry that software has stored to may
-        be cached with other A and D bits than it has now.
-        """
-        size = TABLES_END - TABLES_START
-        ours = guide.unit.load(TABLES_START, size)
-        theirs = self.qemu.memory(TABLES_START, size)
-        if ours == theirs:
-            return None
-        stored = Counter(event.address for event in events if isinstance(event, Store))
-        for at in range(0, size, 8):
-            if ours[at : at + 8] == theirs[at : at + 8]:
-                continue
-            model = int.from_bytes(ours[at : at + 8], "little")
-            real = int.from_bytes(theirs[at : at + 8], "little")
-            differ = (model ^ real) & ~(real & _ACCESSED)
-            if stored[TABLES_START + at] > 1:
-                differ &= ~(_ACCESSED | _DIRTY)
-            if differ:
-                number = guide.counters().events - 1
-                address = (TABLES_START + at).to_bytes(8, "big")
-                observed, permitted = (
-                    address + value.to_bytes(8, "big") for value in (real, model)
-                )
-                return Finding(number, FindingKind.DIVERGENCE, "table", observed, (permitted,))
-        return None
-
-
-def _recorded(seen: Seen, sid: int) -> tuple[FaultRecord | None, bool]:
-    """Return the record that a step made, if any, and whether a fault of a source shows none.
-
-    It does not beside an earlier one of the same source, nor after an overflow.
-    """
-    low, high = seen.record
-    hidden = bool(seen.before & _PFO or seen.status & _PFO)
-    if seen.before & _PPF:
-        return None, hidden or _RECORD["sid"].get(seen.record) == sid
-    return FaultRecord(0, low, high & ~_F) if high & _F else None, hidden
-
-
-def _suppressed(candidate: Candidate, dialect: Dialect) -> bool:
-    """Say whether a fault leaves no record: FPD is in force, and it is one that FPD is for."""
-    assert isinstance(candidate.outcome, Fault)
-    known = FAULT_REASONS.get(candidate.outcome.reason)
-    unqualified = candidate.outcome.reason == Reason.CONTEXT_RESERVED
-    if unqualified and dialect.context_reserved_unqualified:
-        return False
-    return candidate.fault_disable and (known is None or known.qualified)

@@ -69,8 +69,6 @@ class MixedStep(Step):
 class MixedGenerator(Generator):
     """Make up sequences for a unit that nobody has to build."""
 
-    tables: MixedTables
-
     def __init__(self, scene: Scene, random: Random) -> None:
         super().__init__(scene, random)
         self._last: Request | None = None
@@ -89,6 +87,12 @@ class MixedGenerator(Generator):
             self._kinds.append(kind)
             self._weights.append(weight)
 
+    @property
+    def _mixed(self) -> MixedTables:
+        """Return the tables of the last sequence, which are of every kind."""
+        assert isinstance(self.tables, MixedTables)
+        return self.tables
+
     def _platform(self, sids: Sequence[int]) -> MixedTables:
         scene = self._scene
         return MixedTables(scene.config, sids, (scene.pool_start, scene.pool_pages), self._random)
@@ -97,9 +101,9 @@ class MixedGenerator(Generator):
         if self._random.random() < 0.9:
             self._level |= _IRE
         begin = Step(
-            "page requests", (), self._devices.opening(self.tables.page()), self._devices.reads
+            "page requests", (), self._devices.opening(self._mixed.page()), self._devices.reads
         )
-        pages = [self.tables.page() for _ in range(3)]
+        pages = [self._mixed.page() for _ in range(3)]
         stores, writes = self._messages.opening(pages, self._level)
         steps = super()._start()
         return [*steps, begin, Step("interrupt table", stores, writes)]
@@ -139,7 +143,7 @@ class MixedGenerator(Generator):
     def _repair(self) -> list[Step]:
         """Make entries sound again: of all that are not, those that most depends on."""
         found = [
-            spot for spot in self.tables.spots if self._now[spot.address] != spot.words
+            spot for spot in self._mixed.spots if self._now[spot.address] != spot.words
         ]  # fmt: skip
         found.sort(key=lambda spot: spot.space >= 0)
         if not found:
@@ -147,13 +151,13 @@ class MixedGenerator(Generator):
         stores: list[Store] = []
         for spot in found[:4]:
             self._now[spot.address] = spot.words
-            stores += self.tables.put(spot.address, spot.words)
+            stores += self._mixed.put(spot.address, spot.words)
         made = self._everything() if self._random.random() < 0.5 else self._covering(found[0])
         return self._flushed("repair of tables", stores, made, found[0])
 
     def _abort(self) -> list[Step]:
         """Let the unit abort everything for a while."""
-        root = self.tables.root | (_SCALABLE if self.tables.scalable else 0)
+        root = self._mixed.root | (_SCALABLE if self._mixed.scalable else 0)
         latched = self._level | _SRTP
         made: list[Step] = []
         for value in (root | _ABORT, root):
@@ -182,7 +186,7 @@ class MixedGenerator(Generator):
 
     def _covering(self, spot: Spot) -> list[Words]:
         """Return what a change asks for; of a host, for each domain that it serves."""
-        tables, random = self.tables, self._random
+        tables, random = self._mixed, self._random
         if spot.role in (Role.CONTEXT, Role.SCALABLE_CONTEXT) and random.random() < 0.2:
             # In caching mode what blocks is kept with domain 0.
             return [packed(_CONTEXT, type=1, g=2), packed(_IOTLB, type=2, g=1)]
@@ -214,7 +218,7 @@ class MixedGenerator(Generator):
 
     def _pages(self, spot: Spot, hint: bool) -> Words:
         """Return an invalidation of the addresses that a paging entry serves."""
-        tables = self.tables
+        tables = self._mixed
         if tables.spaces[spot.space].stage != Role.FIRST_STAGE or not tables.pasids:
             return super()._pages(spot, hint)
         pasids = [
@@ -231,7 +235,7 @@ class MixedGenerator(Generator):
 
     def _dma(self, spot: Spot | None = None) -> DmaChoice:
         """Return a request: of any device, with any PASID, now and then with attributes."""
-        random, tables = self._random, self.tables
+        random, tables = self._random, self._mixed
         if spot is None and self._last is not None and random.random() < 0.5:
             return replace(self._last, kind=random.choice((self._last.kind, AccessKind.READ)))
         base = super()._dma(spot)
@@ -267,7 +271,7 @@ class MixedGenerator(Generator):
 
     def _users(self, spot: Spot) -> list[tuple[int, int | None, int]]:
         """Return devices, PASIDs and spaces of requests that read an entry."""
-        tables = self.tables
+        tables = self._mixed
         wanted = {spot.space}
         wanted |= {
             index for index, space in enumerate(tables.spaces)

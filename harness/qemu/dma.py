@@ -53,7 +53,7 @@ class DmaDevice(Protocol):
         """Return the commands that make the device ready after a reset of the system."""
         ...
 
-    def operation(self, kind: AccessKind, iova: int) -> Operation | None:
+    def operation(self, kind: AccessKind, iova: int, /) -> Operation | None:
         """Return how to do DMA there, None when the device cannot do this kind there."""
         ...
 

@@ -118,7 +118,7 @@ class _Pipeline:
                     *qemu.after,
                 ]
             self._batches.append((first, batch))
-        self._size = len(batch) // PIPELINED
+        self._size = len(self._batches[0][1]) // PIPELINED
         self._at = 0
 
     def run(self) -> None:

@@ -21,8 +21,8 @@ from decoders.vtd import registers as vtd
 from decoders.vtd.faults import FaultRecordRegister, Reason
 from decoders.vtd.interrupt import InterruptRemapEntry
 from harness.differential.interrupts import deliver, written
+from harness.differential.machine import unit_config
 from harness.differential.teller import Teller
-from harness.differential.vtd import unit_config
 from harness.findings import FindingKind
 from harness.generate.vtd_interrupts import MsiChoice
 from harness.generate.vtd_tables import packed

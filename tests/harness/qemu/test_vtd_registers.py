@@ -9,7 +9,7 @@ import pytest
 from decoders.events import AccessKind, RegWrite, Store
 from decoders.vtd import registers as vtd
 from decoders.vtd.registers import Register
-from harness.differential.vtd import unit_config
+from harness.differential.machine import unit_config
 from harness.model.dialects import dialect_named
 from harness.model.unit import VtdUnit
 from harness.qemu.vtd import POOL_START, Dma, VtdQemu

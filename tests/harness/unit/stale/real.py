@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from decoders.events import AccessKind, RegWrite, Store
-from harness.differential.vtd import unit_config
+from harness.differential.machine import unit_config
 from harness.model.dialects import SPECIFICATION
 from harness.qemu.vtd import Dma, VtdQemu
 from tests.harness.unit.stale.changes import (

@@ -83,6 +83,18 @@ template <bool Legacy>
     return true;
 }
 
+// Have the context entries of eight requests fetched that come next.
+[[gnu::always_inline]] inline void fetch_contexts(const KernelState &state, const u16 *sids) {
+    using namespace layout;
+    const Lanes sid = widen(sids);
+    const Lanes half = (sid >> 7) * sizeof(u64) + state.lookup->root_table();
+    const Lanes context = (gather_shared(state.memory, half) &
+                           (ScalableRootEntry::lctp.mask() & (state.window - 1))) |
+                          (sid & u64{0x7f}) * ScalableContextEntry::size;
+    for (unsigned i = 0; i < lane_count; ++i)
+        __builtin_prefetch(state.memory + context[i]);
+}
+
 // Answer requests of the known manner until some are not plain.
 template <bool Legacy>
 [[gnu::noinline]] std::size_t cold_run(const KernelState &state, const BatchRequests &requests,
@@ -91,6 +103,10 @@ template <bool Legacy>
         Manner manner;
         if (!manner_of_eight(requests, first, manner) || state.manner != manner) [[unlikely]]
             break;
+        // With few devices their entries are known; with many, three entries depend on each other.
+        if constexpr (!Legacy)
+            if (end - first >= 2 * lane_count && state.devices->idle())
+                fetch_contexts(state, requests.sids + first + lane_count);
         if (!cold_eight<Legacy>(state, requests, first)) [[unlikely]]
             break;
         first += lane_count;

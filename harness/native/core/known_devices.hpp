@@ -38,6 +38,7 @@ class KnownDevices {
         --idle_;
         return false;
     }
+    bool idle() const { return idle_ != 0; }
     void found() { patience_ = 0; }
     void missed() {
         patience_ = patience_ < most_idle ? 2 * patience_ + 1 : most_idle;

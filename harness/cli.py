@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "export": ("harness.export.command", "write a trace as a test, a script or a bug report"),
     "regress": ("harness.regress", "replay everything kept in a directory"),
     "fuzz": ("fuzzers.command", "run a fuzz target in the instrumented native core"),
+    "campaign": ("fuzzers.campaign.command", "fuzz many targets for days, and lose nothing"),
     "completion": ("harness.completion", "print a script that completes command lines in a shell"),
 }
 """Verbs: the module that does the work (loaded when it is asked for), and a summary."""

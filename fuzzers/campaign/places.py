@@ -1,0 +1,142 @@
+"""Keep what a slice works on in a directory, from which it can be taken after a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from decoders.errors import DecodeError
+from fuzzers.findings import Findings
+from harness.signature import Signature
+
+INPUT_LIMIT: Final = 1 << 20
+"""Bytes of the longest input that is taken in."""
+
+_NOTE: Final = "slice.json"
+_LOCK: Final = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Hold a finding as a worker saw it: the input, and its explanation."""
+
+    signature: Signature
+    data: bytes
+    text: str
+
+
+def name_of(data: bytes) -> str:
+    """Return the name of an input's file, which is libFuzzer's."""
+    return hashlib.sha1(data).hexdigest()
+
+
+class Place:
+    """Hold a directory that one slice uses; whoever has its lock is at work there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.corpus, self.findings = path / "corpus", path / "findings"
+
+    @property
+    def name(self) -> str:
+        """Return what tells it from all others."""
+        return self.path.name
+
+    def fill(self, note: dict[str, object], inputs: tuple[bytes, ...]) -> None:
+        """Put inputs into the corpus, and on record what this is about."""
+        self.corpus.mkdir()
+        for data in inputs:
+            (self.corpus / name_of(data)).write_bytes(data)
+        (self.path / _NOTE).write_text(json.dumps(note | {"given": [*map(name_of, inputs)]}))
+
+    def note(self) -> dict[str, object]:
+        """Return what is on record; nothing where the record was not finished."""
+        try:
+            plain = json.loads((self.path / _NOTE).read_text())
+        except (OSError, ValueError):
+            return {}
+        return plain if isinstance(plain, dict) else {}
+
+    def new_inputs(self) -> tuple[bytes, ...]:
+        """Return inputs that were not given."""
+        given = self.note().get("given")
+        return tuple(inputs_in(self.corpus, frozenset(given if isinstance(given, list) else ())))
+
+    def seen(self) -> tuple[Seen, ...]:
+        """Return findings whose inputs are whole."""
+        return tuple(findings_in(self.findings)) if self.findings.is_dir() else ()
+
+
+def inputs_in(directory: Path, known: frozenset[str] = frozenset()) -> Iterator[bytes]:
+    """Yield inputs that are whole: a file is named by its content."""
+    if not directory.is_dir():
+        return
+    for path in sorted(directory.iterdir()):
+        if path.name in known:
+            continue
+        with contextlib.suppress(OSError):
+            if path.stat().st_size > INPUT_LIMIT:
+                continue
+            data = path.read_bytes()
+            # One that a full disk or a kill cut off has another name.
+            if name_of(data) == path.name:
+                yield data
+
+
+def findings_in(directory: Path) -> Iterator[Seen]:
+    """Yield the findings of a directory whose inputs are whole."""
+    for kept in Findings(directory):
+        with contextlib.suppress(OSError, DecodeError):
+            data = kept.path.read_bytes()
+            if kept.path.name.endswith(name_of(data)):
+                yield Seen(kept.signature, data, kept.text)
+
+
+@contextmanager
+def working_place(parent: Path) -> Iterator[Place]:
+    """Make a place and hold its lock; the place stays until it is removed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    path = parent / secrets.token_hex(8)
+    path.mkdir()
+    with (path / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Place(path)
+
+
+def left_places(parent: Path) -> Iterator[Place]:
+    """Yield places at which nobody is at work any more, after their fuzzers were ended."""
+    if not parent.is_dir():
+        return
+    for path in sorted(parent.iterdir()):
+        try:
+            with (path / _LOCK).open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        end_orphans(path)
+        yield Place(path)
+
+
+def end_orphans(path: Path) -> None:
+    """Kill fuzzers that write to a place: whoever started them is gone."""
+    sign = b"-artifact_prefix=" + os.fsencode(path) + b"/"
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if sign in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def remove(path: Path) -> None:
+    """Remove a place, however full the disk is."""
+    shutil.rmtree(path, ignore_errors=True)

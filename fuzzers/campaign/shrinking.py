@@ -1,0 +1,93 @@
+"""Make the input of a finding smaller, whatever it consists of, and its trace where it has one.
+
+Any process may crash at any candidate, so that a round is one of libFuzzer's runs over a directory
+of candidates, of which the smallest is run first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from fuzzers.campaign.places import Seen
+from fuzzers.target import QEMU
+from harness.native.loading import CORE_VARIABLE
+from harness.signature import DISAGREEMENT, Signature
+
+CANDIDATES: Final = 128
+"""Candidates of one round."""
+TRACE_BUDGET: Final = {"pair": 2000, "qemu": 100}
+"""Runs of the judge that minimises a trace."""
+_HEADING: Final = "as a trace:\n\n"
+
+Shown = Callable[[Sequence[bytes]], Seen | None]
+
+
+def shrink(data: bytes, shown: Shown, over: Callable[[], bool]) -> Seen | None:
+    """Return the smallest input that was found to show the finding; None when none does."""
+    best = shown([data])
+    while best is not None and not over():
+        smaller = None
+        todo = candidates(best.data)
+        while smaller is None and (some := list(islice(todo, CANDIDATES))) and not over():
+            smaller = shown(some)
+        if smaller is None:
+            break
+        best = smaller
+    return best
+
+
+def candidates(data: bytes) -> Iterator[bytes]:
+    """Yield inputs that are smaller: without a part, the largest first, or with zeros in it."""
+    tried = {data}
+    for zeros in (False, True):
+        size = len(data)
+        while size:
+            for start in range(0, len(data), size):
+                part = data[start : start + size]
+                one = data[:start] + (bytes(len(part)) if zeros else b"") + data[start + size :]
+                if one not in tried:
+                    tried.add(one)
+                    yield one
+            size //= 2
+
+
+def smallest_trace(seen: Seen, against: str, scratch: Path, seconds: float) -> str:
+    """Return the trace of a finding, minimised where something can judge traces; may be empty."""
+    _, _, trace = seen.text.partition(_HEADING)
+    if not trace:
+        return ""
+    judge = judge_of(seen.signature, against)
+    if judge is None or seconds < 1:
+        return trace
+    before, after = scratch / "found.txt", scratch / "small.txt"
+    before.write_text(trace.rstrip("\n"))
+    plain = {k: v for k, v in os.environ.items() if k != CORE_VARIABLE}
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "harness", "--json", "minimise", str(before)),
+                *("-o", str(after), "--target", judge, "--budget", str(TRACE_BUDGET[judge])),
+            ],
+            env=plain | {"PYTHONPATH": os.pathsep.join(sys.path)}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=seconds, check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            cause = json.loads(done.stdout.splitlines()[-1])["cause"]
+            return f"# {cause}\n{after.read_text()}"
+    except (OSError, ValueError, KeyError, IndexError, subprocess.TimeoutExpired):
+        pass
+    return trace
+
+
+def judge_of(signature: Signature, against: str) -> str | None:
+    """Return which judge of `dmarewind minimise` sees a finding; None where none does."""
+    if against == QEMU:
+        return "qemu"
+    return "pair" if signature.kind == DISAGREEMENT else None

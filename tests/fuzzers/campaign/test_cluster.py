@@ -1,0 +1,129 @@
+"""A campaign on workers of a Dask scheduler finds and keeps what one here does.
+
+Scheduler, workers and campaign are processes of their own; each worker has its own directory for
+temporary files, as on a machine of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from fuzzers.campaign.executors import Cluster
+from harness.errors import HarnessError
+from tests.fuzzers.campaign.test_killed import ROOT, assert_there, kept
+
+CAMPAIGN_MINUTES = 2.5
+needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed")
+
+
+def test_without_dask_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(HarnessError, match=r"pip install 'dmarewind\[cluster\]'"):
+        Cluster("tcp://127.0.0.1:1", Path(), 0)
+
+
+def spawn(stack: ExitStack, directory: Path, *words: str) -> subprocess.Popen[bytes]:
+    directory.mkdir(exist_ok=True)
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=ROOT, stdout=log, stderr=log,
+            env=os.environ | {"TMPDIR": str(directory), "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return process
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Start a scheduler and two workers of one thread each."""
+    note = tmp_path / "scheduler.json"
+    with ExitStack() as stack:
+        spawn(
+            stack, tmp_path / "scheduler", "distributed.cli.dask_scheduler", "--port", "0",
+            "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(note),
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not note.exists() or not note.read_text():
+            assert time.monotonic() < deadline, (tmp_path / "scheduler/log").read_text()
+            time.sleep(0.2)
+        where = json.loads(note.read_text())["address"]
+        workers = [
+            spawn(
+                stack,
+                tmp_path / f"worker{number}",
+                "distributed.cli.dask_worker",
+                where,
+                "--nthreads",
+                "1",
+                "--no-nanny",
+                "--no-dashboard",
+                "--name",
+                f"worker{number}",
+                "--local-directory",
+                str(tmp_path / f"worker{number}"),
+            )  # fmt: skip
+            for number in range(2)
+        ]
+        yield where, workers
+
+
+@needs_dask
+@pytest.mark.clang
+@pytest.mark.optional
+@pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris is not installed")
+def test_two_workers_of_which_one_is_killed(
+    address: tuple[str, list[subprocess.Popen[bytes]]],
+    tmp_path: Path,
+    record_property: pytest.FixtureRequest,
+) -> None:
+    where, workers = address
+    directory = tmp_path / "campaign"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "harness", "--json", "campaign", str(directory)),
+            *("--scheduler", where, "--targets", "planted,descriptors", "--slice", "6"),
+            *("--minutes", str(CAMPAIGN_MINUTES)),
+        ],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    doing: dict[str, int] = {}
+    killed = False
+    before: tuple[set[str], dict[str, str]] = (set(), {})
+    events = []
+    for text in process.stdout:
+        events.append(json.loads(text))
+        if events[-1]["event"] == "slice" and events[-1]["executions"]:
+            name = events[-1]["worker"]
+            doing[name] = doing.get(name, 0) + 1
+        if not killed and len(doing) == 2:
+            before = kept(directory)
+            workers[0].kill()
+            killed = True
+            doing.clear()
+    assert process.wait() == 1, process.stderr.read() if process.stderr else ""
+    assert killed, f"one worker did nothing: {doing}"
+    now, known = kept(directory)
+    assert before[0] <= now
+    assert before[1].keys() <= known.keys()
+    assert_there(directory)
+    (end,) = (one for one in events if one["event"] == "end")
+    assert end["findings"] == len(known) >= 1
+    assert f"{workers[1].pid}" in {name.rpartition(":")[2] for name in doing}, "nothing went on"
+    record_property(  # type: ignore[operator]
+        "summary",
+        f"two Dask workers, one killed: {len(now)} inputs, {len(known)} findings, none lost; "
+        f"{sum(doing.values())} slices after that",
+    )

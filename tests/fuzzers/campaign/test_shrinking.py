@@ -1,0 +1,61 @@
+"""Inputs get smaller while they show the same finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fuzzers.campaign.places import Seen
+from fuzzers.campaign.shrinking import CANDIDATES, candidates, judge_of, shrink
+from harness.signature import CRASH, DISAGREEMENT, Signature
+from tests.fuzzers.campaign.chores import seen
+
+BAD = b"DMRo"
+
+
+def shows(data: bytes) -> bool:
+    return all(byte in data for byte in BAD)
+
+
+def run(some: Sequence[bytes]) -> Seen | None:
+    assert len(some) <= CANDIDATES
+    return next((seen(1, one) for one in sorted(some, key=len) if shows(one)), None)
+
+
+def test_what_is_not_needed_goes() -> None:
+    rounds = 0
+
+    def counting(some: Sequence[bytes]) -> Seen | None:
+        nonlocal rounds
+        rounds += 1
+        return run(some)
+
+    found = shrink(bytes(range(1, 200)) * 3, counting, lambda: False)
+    assert found is not None
+    assert sorted(found.data) == sorted(BAD)
+    assert rounds < 60, "each round is a process"
+
+
+def test_where_nothing_shows_there_is_nothing() -> None:
+    assert shrink(b"harmless", run, lambda: False) is None
+
+
+def test_it_ends_when_time_is_over() -> None:
+    data = BAD * 100
+    found = shrink(data, run, lambda: True)
+    assert found is not None
+    assert found.data == data
+
+
+def test_candidates_are_never_larger_nor_repeated() -> None:
+    data = b"\1\2\3\0\0\0\7" * 4
+    made = list(candidates(data))
+    assert len(made) == len(set(made))
+    assert data not in made
+    assert all(len(one) <= len(data) for one in made)
+    assert b"" in made
+
+
+def test_traces_are_judged_where_somebody_sees_the_finding() -> None:
+    assert judge_of(Signature(DISAGREEMENT), "model") == "pair"
+    assert judge_of(Signature(CRASH), "model") is None
+    assert judge_of(Signature("divergence"), "qemu") == "qemu"

@@ -44,6 +44,7 @@ SEQUENCE: Final = 40
 SHOWN: Final = 10
 _SIMULATED: Final = "qemu-10.0"
 _UNEXPLAINED: Final = "unexplained"
+_NEEDS_QEMU: Final = "a trace takes qemu among the targets; `dmarewind replay` judges it"
 
 
 def _targets(text: str) -> list[str]:
@@ -266,8 +267,10 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs > 1 and (args.unit != VTD or QEMU in args.targets):
         raise HarnessError("--jobs is for --unit vtd without qemu")
     if args.unit == VTD:
+        if args.traces and QEMU not in args.targets:
+            raise HarnessError(_NEEDS_QEMU)
         if args.traces:
-            raise HarnessError("--unit vtd makes its sequences up; `dmarewind replay` takes traces")
+            return max(diff_vtd.repeat(args, path) for path in args.traces)
         first = secrets.randbits(32) if args.seed is None else args.seed
         real = QEMU in args.targets
         known = MACHINES if real else SIMULATED
@@ -282,7 +285,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _given(args: argparse.Namespace, path: Path) -> int:
     if QEMU not in args.targets:
-        raise HarnessError("a trace takes qemu among the targets; `dmarewind replay` judges it")
+        raise HarnessError(_NEEDS_QEMU)
     events = given.read(path)
     with _unit(args, endpoints_of(events)) as unit:
         assert isinstance(unit, Qemu)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
 import sys
 import time
 from collections import Counter
@@ -16,6 +15,9 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from harness.deviations_vtd import known_crash
+from harness.differential import given
+from harness.differential.given_vtd import descriptor_bytes, machine_named, steps_of
+from harness.differential.script import script
 from harness.differential.shrink import shrunk
 from harness.differential.vtd import MODEL, Differential, Divergence
 from harness.explain import explain
@@ -25,7 +27,7 @@ from harness.model.dialects import SPECIFICATION, dialect_named
 from harness.qemu.process import EndedError
 from harness.qemu.vtd import MACHINES, VtdQemu
 from harness.report import Report
-from harness.trace import write_text
+from harness.trace import open_events, write_text
 
 SEQUENCE: Final = 80
 """Steps between two resets of the machine."""
@@ -50,13 +52,23 @@ class _Run:
         self.steps = self.divergences = 0
         self.reasons: Counter[str] = Counter()
         self.first: dict[str, int] = {}
+        self._given: tuple[list[Step], int] | None = None
+
+    def given(self, path: Path) -> None:
+        """Run what a trace says."""
+        differential = self._differentials[0]
+        events = given.read(path)
+        steps = steps_of(events, differential.qemu, differential.scene)
+        self._given = steps, descriptor_bytes(events)
+        self.sequence(0)
 
     def sequence(self, seed: int) -> None:
         """Run one sequence."""
         differential = self._differentials[seed % len(self._differentials)]
         before = differential.totals.steps
+        steps, slot = self._given or (None, None)
         try:
-            found = differential.run(seed)
+            found = differential.run(seed, steps, slot)
         except EndedError as error:
             self.steps += differential.totals.steps - before
             self._crash(differential, seed, error)
@@ -132,26 +144,25 @@ class _Run:
             return None
         folder.mkdir(parents=True, exist_ok=True)
         seed = found.seed if found is not None else seed
-        made, slot = differential.made(seed)
+        made, slot = self._given or differential.made(seed)
         if found is not None and found.judge == MODEL:
             made = made[: found.step + 1]
         totals = dataclasses.replace(differential.totals)
 
         def same(steps: Sequence[Step]) -> bool:
             try:
-                again = differential.run(seed, steps)
+                again = differential.run(seed, steps, slot)
             except EndedError:
                 differential.qemu.restart()
                 return found is None
             if found is None:
                 return False
-            facts = found.facts
             return any(
-                (one.facts.subject, one.facts.observed, one.facts.permitted)
-                == (facts.subject, facts.observed, facts.permitted)
+                one.facts.subject == found.facts.subject and differential.deviation(one) == row
                 for one in again
             )
 
+        row = None if found is None else differential.deviation(found)
         least = shrunk(made, slot, same)
         same(least)
         differential.totals = totals
@@ -161,10 +172,10 @@ class _Run:
         # A device with a TLB has no part in a script: it is a socket whose other end is here.
         if differential.qemu.device_tlb is None:
             with replacing(folder / f"{name}.sh") as draft:
-                draft.write_text(_script(differential.qemu))
+                draft.write_text(script(differential.qemu))
         return path
 
-    def summary(self, seconds: float, first: int) -> None:
+    def summary(self, seconds: float, source: str, first: int | None = None) -> None:
         """Print one line, and the known deviations that were met."""
         totals = [differential.totals for differential in self._differentials]
         sequences = sum(one.sequences for one in totals)
@@ -176,10 +187,10 @@ class _Run:
             for one in totals:
                 seen += one.seen
             self._report.emit(
-                type="summary", unit="vtd", answering=f"QEMU {self.version}", seed=first,
-                sequences=sequences, steps=self.steps, accesses=accesses, reports=records,
-                divergences=self.divergences, reasons=dict(self.reasons), first=self.first,
-                seen=dict(seen), seconds=round(seconds, 3), rate=round(rate),
+                type="summary", unit="vtd", answering=f"QEMU {self.version}", source=source,
+                seed=first, sequences=sequences, steps=self.steps, accesses=accesses,
+                reports=records, divergences=self.divergences, reasons=dict(self.reasons),
+                first=self.first, seen=dict(seen), seconds=round(seconds, 3), rate=round(rate),
             )  # fmt: skip
             return
         if self.reasons:
@@ -188,7 +199,7 @@ class _Run:
                 (count, self.first[reason], reason) for reason, count in self.reasons.most_common()
             )
         self._report.line(
-            f"{sequences} sequences from seed {first}, {self.steps} steps, {accesses} accesses, "
+            f"{sequences} sequences {source}, {self.steps} steps, {accesses} accesses, "
             f"{records} fault records of QEMU {self.version} judged by "
             f"{', '.join(self._judges)}: {self.divergences} divergences, {rate:.0f} steps/s"
         )
@@ -205,22 +216,6 @@ def _table_words(found: Divergence) -> str:
         if isinstance(one, bytes):
             words.append(f"  permitted   {int.from_bytes(one[8:], 'big'):#x}")
     return "\n".join(words)
-
-
-def _script(qemu: VtdQemu) -> str:
-    """Return a shell script that shows the last sequence to a plain QEMU."""
-    command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-S", "-accel", "tcg"]
-    command += ["-machine", "q35", "-m", "4M", "-qtest", "stdio", "-qtest-log", "/dev/null"]
-    for device in qemu.words:
-        command += ["-device", device]
-    lines = "\n".join(qemu.log)
-    version = ".".join(map(str, qemu.version))
-    return (
-        "#!/bin/sh\n"
-        f"# Seen on QEMU {version}. Each line is a qtest command."
-        " QEMU is ended after 5 s.\n"
-        f"timeout 5 {shlex.join(command)} <<'END'\n{lines}\nEND\n"
-    )
 
 
 def run(args: argparse.Namespace, first: int) -> int:
@@ -245,5 +240,21 @@ def _compare(args: argparse.Namespace, program: str, first: int) -> bool:
                 running.sequence(seed)
                 seed += 1
                 bar.update(running.steps - before)
-        running.summary(time.perf_counter() - start, first)
+        running.summary(time.perf_counter() - start, f"from seed {first}", first)
         return bool(running.divergences)
+
+
+def repeat(args: argparse.Namespace, path: Path) -> int:
+    """Compare what a trace that was kept says; return 1 when anything diverged."""
+    with open_events(path) as source:
+        header = source.header
+    failed = False
+    for name in args.machine or [machine_named(header)]:
+        for program in args.qemu or [args.program]:
+            with VtdQemu(name, program) as machine:
+                running = _Run(args, [machine])
+                start = time.perf_counter()
+                running.given(path)
+                running.summary(time.perf_counter() - start, f"of {path}")
+                failed |= bool(running.divergences)
+    return int(failed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Final, TypeVar
 
 from decoders.events import RegWrite, Store
@@ -12,8 +11,14 @@ from decoders.vtd import registers as vtd
 from harness.generate.vtd_steps import Step
 from harness.generate.vtd_tables import QUEUE
 
-ATTEMPTS: Final = 200
+ATTEMPTS: Final = 400
 """Runs that shrinking one sequence may take."""
+
+ROUNDS: Final = 2
+"""What joined steps do may be needed less than what each of them did."""
+
+_REPAIR: Final = "repair"
+"""Label of a step that stores over descriptors that are in the queue."""
 
 _QUEUE_BYTES: Final = 4096
 
@@ -23,39 +28,81 @@ Check = Callable[[Sequence[Step]], bool]
 
 
 def shrunk(steps: Sequence[Step], slot: int, check: Check) -> list[Step]:
-    """Return a part of a sequence that still passes the check, with its descriptors moved up."""
+    """Return a part of a sequence that still passes the check, with its descriptors moved up.
+
+    What is left is in as few steps as will do.
+    """
     left = [ATTEMPTS]
+    known: dict[tuple[Step, ...], bool] = {}
 
     def allowed(candidate: Sequence[Step]) -> bool:
-        if left[0] <= 0:
-            return False
-        left[0] -= 1
-        return check(relocated(candidate, slot))
+        tried = tuple(relocated(candidate, slot))
+        if tried not in known:
+            if left[0] <= 0:
+                return False
+            left[0] -= 1
+            known[tried] = check(tried)
+        return known[tried]
 
-    def lighter(index: int, step: Step) -> bool:
-        return allowed([*kept[:index], step, *kept[index + 1 :]])
-
-    kept = _without(list(steps), lambda part: allowed(part))
-    for index in range(len(kept)):
-        if kept[index].dma is not None and lighter(index, replace(kept[index], dma=None)):
-            kept[index] = replace(kept[index], dma=None)
-        if kept[index].msi is not None and lighter(index, replace(kept[index], msi=None)):
-            kept[index] = replace(kept[index], msi=None)
-    for index in range(len(kept)):
-        kept[index] = _with_fewer_stores(kept[index], partial(lighter, index))
+    kept = list(steps)
+    for _ in range(ROUNDS):
+        kept = _joined(_without(kept, allowed), allowed)
+        for index in range(len(kept)):
+            kept = _lighter(kept, index, allowed)
     return relocated(kept, slot)
 
 
-def _with_fewer_stores(step: Step, check: Callable[[Step], bool]) -> Step:
-    def passes(part: list[Store]) -> bool:
-        return check(replace(step, stores=tuple(part)))
+def _joined(steps: list[Step], check: Check) -> list[Step]:
+    """Let a step begin with what the one before it did, where no device acts between them."""
+    at = 0
+    while at + 1 < len(steps):
+        step, following = steps[at : at + 2]
+        one = replace(
+            following,
+            stores=step.stores + following.stores,
+            writes=step.writes + following.writes,
+            waits=step.waits + following.waits,
+        )
+        tried = [*steps[:at], one, *steps[at + 2 :]]
+        acts = step.dma is not None or step.msi is not None
+        if acts or _REPAIR in (step.label, following.label) or not check(tried):
+            at += 1
+        else:
+            steps = tried
+    return steps
 
-    return replace(step, stores=tuple(_without(list(step.stores), passes)))
+
+def _lighter(steps: list[Step], index: int, check: Check) -> list[Step]:
+    """Leave out of one step what it does beside what is needed."""
+
+    def with_step(step: Step) -> list[Step]:
+        return [*steps[:index], step, *steps[index + 1 :]]
+
+    step = steps[index]
+    for lighter in (replace(step, dma=None), replace(step, msi=None)):
+        if lighter != step and check(with_step(lighter)):
+            step = lighter
+
+    def stores(part: list[Store]) -> Step:
+        return replace(step, stores=tuple(part))
+
+    step = stores(_without(list(step.stores), lambda part: check(with_step(stores(part)))))
+
+    def writes(part: list[RegWrite]) -> Step:
+        return replace(step, writes=tuple(part))
+
+    step = writes(_without(list(step.writes), lambda part: check(with_step(writes(part)))))
+
+    def reads(part: list[tuple[int, int]]) -> Step:
+        return replace(step, reads=tuple(part))
+
+    step = reads(_without(list(step.reads), lambda part: check(with_step(reads(part)))))
+    return with_step(step)
 
 
 def _without(items: list[T], check: Callable[[list[T]], bool]) -> list[T]:
     """Leave out what the check does not need: large parts first, from the end."""
-    size = len(items) // 2
+    size = len(items) // 2 or len(items)
     while size:
         at = len(items) - size
         while at >= 0 and items:
@@ -79,7 +126,7 @@ def relocated(steps: Sequence[Step], slot: int) -> list[Step]:
                 stores.append(store)
                 continue
             first = at - at % slot
-            if step.label != "repair" and not at % slot:
+            if step.label != _REPAIR and not at % slot:
                 places[first] = tail
                 tail = (tail + slot) % _QUEUE_BYTES
             stores.append(replace(store, address=QUEUE + places.get(first, first) + at % slot))

@@ -56,6 +56,7 @@ from harness.model.interrupts import INTERRUPT_PAGE, NO_SOURCE
 from harness.native import available
 from harness.oracle import compatible
 from harness.qemu.msi import Msi
+from harness.qemu.process import EndedError
 from harness.qemu.vtd import MEMORY, Dma, Seen, VtdQemu
 from harness.targets.model import ModelReplay
 from harness.trace import Header, UnitInfo
@@ -144,7 +145,7 @@ class Differential:
         version = ".".join(map(str, qemu.version))
         self.header = Header(
             dialect=own.name, units=(info,), memory=MEMORY,
-            source={"qemu": version, "device": qemu.option},
+            source={"qemu": version, "machine": qemu.name, "device": qemu.option},
         )  # fmt: skip
 
     def made(self, seed: int) -> tuple[list[Step], int]:
@@ -259,7 +260,11 @@ class Differential:
         if steps:
             self._begin(steps[0])
         for step, following in zip_longest(steps, steps[1:]):
-            seen = self.qemu.end()
+            try:
+                seen = self.qemu.end()
+            except EndedError:
+                self.events += self._asked(step)
+                raise
             waits = [
                 StatusWrite(address, value)
                 for address, value in step.waits
@@ -268,6 +273,17 @@ class Differential:
             if following is not None:
                 self._begin(following)
             yield step, _Done(seen, waits)
+
+    def _asked(self, step: Step) -> list[Event]:
+        """Return what was asked of a unit that did not survive it."""
+        dma, msi = self._dma(step), step.msi
+        asked: list[Event] = [*step.stores, *step.writes]
+        if dma is not None:
+            asked.append(Access(self.qemu.sid(dma.device), None, dma.iova, dma.kind, None))
+        if msi is not None:
+            sid = self.scene.senders[msi.sender]
+            asked.append(InterruptRequest(sid, msi.address, msi.data, None))
+        return asked
 
     def _begin(self, step: Step) -> None:
         msi = step.msi

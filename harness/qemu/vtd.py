@@ -147,6 +147,7 @@ class VtdQemu:
 
     def __init__(self, machine: str, program: str = PROGRAM) -> None:
         self._cleanup = contextlib.ExitStack()
+        self.name = machine
         self.option = options(program, machine)
         self._said = TraceLines(_SAID)
         self._cleanup.callback(self._said.close)
@@ -184,6 +185,8 @@ class VtdQemu:
             qtest.load(record + FRCD_HIGH.offset, FRCD_HIGH.size),
         )
         self._log: list[str | Store] = []
+        self.set_up = 0
+        """How many commands of the log set devices up."""
         self._under_way: _UnderWay | None = None
         self._known: dict[Dma, Sequence[str]] = {}
 
@@ -240,6 +243,7 @@ class VtdQemu:
             self.device_tlb.start()
         lines = [line for device in self.devices for line in device.prepare()]
         self._log = [*self._pc.config.again(), *lines]
+        self.set_up = len(self._log)
         self._said.events()
 
     def step(

@@ -111,5 +111,15 @@ def test_descriptors_move_up_when_steps_are_left_out() -> None:
     def has_three(left: Sequence[Step]) -> bool:
         return any(store.value == 3 for step in left for store in step.stores)
 
-    tail = RegWrite(vtd.IQT.offset, 8, 16)
-    assert shrunk(steps, 16, has_three) == [Step("flush", (Store(QUEUE, 8, 3),), (tail,))]
+    assert shrunk(steps, 16, has_three) == [Step("flush", (Store(QUEUE, 8, 3),), reads=())]
+
+
+def test_what_needs_no_step_of_its_own_is_joined() -> None:
+    steps = [Step("edit", (Store(8 * n, 8, n),), (RegWrite(8 * n, 4, n),)) for n in range(4)]
+
+    def has_one_and_three(left: Sequence[Step]) -> bool:
+        values = [write.value for step in left for write in step.writes]
+        return 1 in values and values[-1:] == [3]
+
+    writes = (RegWrite(8, 4, 1), RegWrite(24, 4, 3))
+    assert shrunk(steps, 16, has_one_and_three) == [Step("edit", (), writes, ())]

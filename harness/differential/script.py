@@ -1,0 +1,50 @@
+"""Show a sequence that ran on a VT-d unit to a plain QEMU, as a shell script."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+from harness.qemu.landing import PAGE
+from harness.qemu.pc import RAM_SIZE
+from harness.qemu.vtd import REGISTERS, VtdQemu
+
+_WORDS: Final = (
+    "-nodefaults -display none -S -accel tcg -machine q35 -m 4M -qtest stdio -qtest-log /dev/null"
+)
+
+
+def script(qemu: VtdQemu, remarks: Sequence[str] = ()) -> str:
+    """Return a shell script that does what was done since the last reset.
+
+    Devices that have nothing to do in it are left out.
+    """
+    lines = qemu.log[qemu.set_up :]
+    alone = all(_is_about_the_unit(line) for line in lines)
+    if not alone:
+        lines = qemu.log
+    words = qemu.words[:1] if alone else qemu.words
+    devices = " ".join(f"-device {shlex.quote(device)}" for device in words)
+    version = ".".join(map(str, qemu.version))
+    said = [
+        *remarks,
+        f"Seen on QEMU {version}. Each line is a qtest command; QEMU is ended after 5 s.",
+    ]
+    return "\n".join((
+        "#!/bin/sh",
+        *(f"# {line}" for line in said),
+        f'timeout 5 "${{QEMU:-qemu-system-x86_64}}" {_WORDS} \\',
+        f"    {devices} <<'END'",
+        *lines,
+        "END\n",
+    ))  # fmt: skip
+
+
+def _is_about_the_unit(line: str) -> bool:
+    """Say whether a command is about memory or the unit's registers, not about a device."""
+    name, place, *_ = line.split()
+    address = int(place, 0)
+    if name.startswith(("in", "out")):
+        return False
+    return address < RAM_SIZE or address - address % PAGE == REGISTERS

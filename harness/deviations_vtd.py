@@ -373,20 +373,6 @@ DEVIATIONS: Final = (
         "vtd_process_inv_iec_desc",
         members=("handle_mask_checked",),
     ),
-    VtdDeviation(
-        "nested-refused",
-        "9.6",
-        "PGTT 3 is refused (0x5b)",
-        "vtd_pe_type_check",
-        members=("nested_unsupported",),
-    ),
-    VtdDeviation(
-        "context-domain-ignored",
-        "6.5.2.1",
-        "a device-selective invalidation takes no notice of the domain id",
-        "vtd_context_device_invalidate",
-        members=("device_selective_ignores_domain",),
-    ),
     *DEVICE_TLB,
 )
 

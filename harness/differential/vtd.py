@@ -216,13 +216,18 @@ class Differential:
         """Return the known deviation that a divergence goes back to."""
         if found.judge != MODEL:
             return None
-        row = explanation(found.facts, self.qemu.version)
-        if row is not None or self._strict is None:
-            return row
-        for row, dialect in without_each(self._own):
-            if self._finds(dialect, found):
-                return row
-        return None if self._finds(self._own, found) else SEVERAL
+        known = explanation(found.facts, self.qemu.version)
+        if self._strict is None:
+            return known
+        # What the whole dialect has right is for one of its members to explain.
+        right = not self._finds(self._own, found)
+        member = self._member(found) if right or known is None else None
+        return member or known or (SEVERAL if right else None)
+
+    def _member(self, found: Divergence) -> VtdDeviation | None:
+        """Return the first member of the dialect without which a unit would not have done this."""
+        rows = without_each(self._own)
+        return next((row for row, dialect in rows if self._finds(dialect, found)), None)
 
     def _finds(self, dialect: Dialect, found: Divergence) -> bool:
         """Say whether a unit that follows a dialect would not have done this."""

@@ -141,6 +141,9 @@ class Job:
         for path in artifacts:
             data = path.read_bytes()
             path.unlink()
+            # Its name is that of the whole input, which a full disk may have cut off.
+            if not path.name.endswith(hashlib.sha1(data).hexdigest()):
+                continue
             self.crashes += 1
             start = max(0, report.find("=================="), report.find("ERROR: "))
             # A frame without a name has an address, which is another one each time.

@@ -7,6 +7,7 @@ import math
 import time
 from pathlib import Path
 
+from fuzzers import instrumented
 from fuzzers.campaign.engine import Campaign, Options
 from fuzzers.campaign.executors import executor_for
 from fuzzers.campaign.files import is_full
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         state = _opened(args.directory)
         try:
             teller = Teller(args, args.directory, list(targets))
+            if args.scheduler is None and instrumented.stale():
+                teller.building()
             executor = executor_for(args.scheduler, args.directory, state.files.work, args.workers)
             deadline = time.monotonic() + 60 * args.minutes
             options = Options(targets, args.slice, deadline)

@@ -78,6 +78,10 @@ class Teller:
         elif text and not self._report.quiet:
             self._line(text)
 
+    def building(self) -> None:
+        """Tell that the core is built, which takes minutes."""
+        self._say("building", "building the instrumented core")
+
     def reconciled(self, done: dict[str, int]) -> None:
         """Tell what did not fit when the campaign began."""
         changed = any(done.values())

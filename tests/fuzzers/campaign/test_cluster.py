@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from fuzzers.campaign.executors import Cluster
+from fuzzers.campaign.places import name_of
 from harness.errors import HarnessError
 from tests.fuzzers.campaign.test_killed import ROOT, assert_there, kept
 
@@ -73,7 +74,7 @@ def address(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
                 f"worker{number}",
                 "--local-directory",
                 str(tmp_path / f"worker{number}"),
-            )  # fmt: skip
+            )
             for number in range(2)
         ]
         yield where, workers
@@ -86,10 +87,14 @@ def address(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
 def test_two_workers_of_which_one_is_killed(
     address: tuple[str, list[subprocess.Popen[bytes]]],
     tmp_path: Path,
-    record_property: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
 ) -> None:
     where, workers = address
     directory = tmp_path / "campaign"
+    # An input close to the planted mistakes; a file without a row is taken in.
+    near = directory / "corpus/planted" / name_of(b"DMR")
+    near.parent.mkdir(parents=True)
+    near.write_bytes(b"DMR")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "harness", "--json", "campaign", str(directory)),
@@ -122,7 +127,7 @@ def test_two_workers_of_which_one_is_killed(
     (end,) = (one for one in events if one["event"] == "end")
     assert end["findings"] == len(known) >= 1
     assert f"{workers[1].pid}" in {name.rpartition(":")[2] for name in doing}, "nothing went on"
-    record_property(  # type: ignore[operator]
+    record_property(
         "summary",
         f"two Dask workers, one killed: {len(now)} inputs, {len(known)} findings, none lost; "
         f"{sum(doing.values())} slices after that",

@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -18,11 +19,13 @@ import pytest
 
 from fuzzers.campaign.places import Place, name_of
 from fuzzers.campaign.slices import FUZZ
-from tests.fuzzers.campaign.chores import TARGET
 
 ROOT = Path(__file__).parents[3]
 KILLS = int(os.environ.get("DMAREWIND_KILLS", "4"))
 ROOM = 4 << 20
+
+Begin = Callable[[Path, float], "subprocess.Popen[str]"]
+"""Starts a campaign in a directory, for some seconds."""
 
 
 def start(directory: Path, seconds: float) -> subprocess.Popen[str]:
@@ -67,46 +70,74 @@ def unacknowledged(directory: Path) -> set[str]:
     """Return whole inputs that slices have found and nobody has taken in yet."""
     places = [Place(path) for path in directory.glob("work/*")]
     fuzzed = [place for place in places if place.note().get("kind") == FUZZ]
-    return {f"{TARGET}/{name_of(data)}" for place in fuzzed for data in place.new_inputs()}
+    return {
+        f"{place.note()['target']}/{name_of(data)}"
+        for place in fuzzed
+        for data in place.new_inputs()
+    }
 
 
-def test_kill_9_at_any_moment_loses_nothing(
-    tmp_path: Path, record_property: pytest.FixtureRequest
-) -> None:
-    chance = Random(KILLS)
+def assert_survives(directory: Path, begin: Begin, kills: int, longest: float) -> str:
+    """Kill a campaign many times, looking at what is kept each time; return what came of it."""
+    chance = Random(kills)
     inputs: set[str] = set()
     findings: dict[str, str] = {}
     left: set[str] = set()
     salvaged = 0
-    for number in range(KILLS):
-        process = start(tmp_path, 600)
+    for number in range(kills):
+        process = begin(directory, 600)
         assert process.stdout is not None
         if number % 5:
             process.stdout.readline()  # It has begun; else it may be killed before.
-        time.sleep(chance.random() * 1.5)
+        time.sleep(chance.random() * longest)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        now, known = kept(tmp_path)
+        now, known = kept(directory)
         assert inputs <= now, f"kill {number}: inputs were lost"
         assert findings.keys() <= known.keys(), f"kill {number}: findings were lost"
-        assert_there(tmp_path)
+        assert_there(directory)
         salvaged += len(left & now - inputs)
-        if number % 5:
-            assert left <= now, f"kill {number}: what a killed slice had found was not taken in"
-        inputs, findings, left = now, known, unacknowledged(tmp_path)
-    process = start(tmp_path, 2)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    now, known = kept(tmp_path)
+        waiting = unacknowledged(directory)
+        assert left <= now | waiting, f"kill {number}: what a killed slice had found was lost"
+        inputs, findings, left = now, known, waiting
+    process = begin(directory, 2)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode in (0, 1), err
+    now, known = kept(directory)
     assert inputs | left <= now
     assert findings.keys() <= known.keys()
     assert json.loads(out.splitlines()[-1])["event"] == "end"
-    assert (tmp_path / "status.html").exists()
-    record_property(  # type: ignore[operator]
-        "summary",
-        f"{KILLS} times kill -9: {len(now)} inputs and {len(known)} findings kept, none lost,"
-        f" {salvaged} inputs taken from slices that were killed",
+    assert (directory / "status.html").exists()
+    return (
+        f"{kills} times kill -9: {len(now)} inputs and {len(known)} findings kept, none lost, "
+        f"{salvaged} inputs taken from slices that were killed"
     )
+
+
+def test_kill_9_at_any_moment_loses_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("summary", assert_survives(tmp_path, start, KILLS, 1.5))
+
+
+def start_fuzzers(directory: Path, seconds: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "harness", "--json", "campaign", str(directory)),
+            *("--targets", "planted", "--against", "none", "--slice", "4"),
+            *("--minutes", str(seconds / 60)),
+        ],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.clang
+@pytest.mark.optional
+@pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris is not installed")
+def test_kill_9_while_fuzzers_run_loses_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("summary", "fuzzers, " + assert_survives(tmp_path, start_fuzzers, KILLS, 15))
 
 
 @pytest.fixture

@@ -5,12 +5,7 @@ A model follows what QEMU does, and says what was permitted. QEMU agrees with a 
 does the same, or something else while both are permitted: a stale entry that was used need not be
 used again. A finding that no recorded answer is behind has as recorded what the model expects.
 
-Not done, and so unjudged: accesses with a PASID or attributes, to instructions, to 0xFEExxxxx, of
-sources without a device, and those that may lead outside RAM or to pages with tables, queues or
-status words; interrupt requests and page requests. The unit's own interrupts are those that QEMU's
-trace events tell of. Descriptors are compared with what lies between
-the old head of the queue and the new one. Of several status writes to one address only the last
-shows. Fault registers are not compared while they may hold another fault than was recorded.
+What is not done, or does not show, is not judged: docs/limits.md lists it.
 """
 
 from __future__ import annotations
@@ -64,6 +59,7 @@ from harness.targets.qemu_vtd_access import (
     carried_out,
     way_of,
 )
+from harness.targets.qemu_vtd_faults import OtherFaults
 from harness.targets.qemu_vtd_queue import QueueJudge
 from harness.trace import Block
 from harness.trace.codec import decode
@@ -110,8 +106,7 @@ class VtdReplay:
         self._queue = QueueJudge(
             copy, self._guide, self._tally, config.dialect.untraced_descriptors
         )
-        self._other_faults = False
-        """The fault registers may hold another fault than was recorded."""
+        self._others = OtherFaults(vtd.fault_record_offset(copy.capability, 0))
         self._shown: FaultRecord | None = None
         self._raised: list[Interrupt] = []
         self._due = False
@@ -211,13 +206,13 @@ class VtdReplay:
     def _settle(self) -> None:
         """Report what QEMU did and the recording lacks."""
         self._queue.settle()
-        for raised in self._raised if not self._other_faults else ():
+        for raised in self._raised if not self._others.interrupts else ():
             self._tally.found("interrupt", None, raised)
         self._raised = []
 
     def _interrupt(self, event: Interrupt) -> None:
         """Compare an interrupt of the unit itself."""
-        if self._tally.lost or (self._other_faults and event not in self._raised):
+        if self._tally.lost or (self._others.interrupts and event not in self._raised):
             self._tally.unjudged()
         elif event in self._raised:
             self._raised.remove(event)
@@ -233,12 +228,14 @@ class VtdReplay:
         self._changed = False
         self._guide.reset()
         self._state = self._copy.state()
-        self._tally.lost = self._other_faults = self._due = False
+        self._others.reset()
+        self._tally.lost = self._due = False
 
     def _not_done(self, faulted: bool) -> None:
         """Take note of something that may have faulted when it was recorded."""
         self._due = False
-        self._other_faults |= faulted
+        if faulted:
+            self._others.came(self._control)
 
     def _store(self, address: int, data: bytes) -> None:
         if not self._copy.is_ram(address):
@@ -251,14 +248,13 @@ class VtdReplay:
         guide = self._guide
         self._settle()
         self._due = False
-        if touches(event.offset, event.size, vtd.FSTS.offset):
-            self._other_faults = False
         guide.write_register(event.offset, event.size, event.value)
         expected = [seen for seen in guide.emitted() if isinstance(seen, StatusWrite)]
         self._queue.before(expected)
         head = self._state.head
         self._changed = True
         self._state = self._copy.write_register(event.offset, event.size, event.value)
+        self._others.written(event, self._state.status, self._control)
         if self._tally.lost:
             self._queue.clear()
             return
@@ -283,7 +279,9 @@ class VtdReplay:
         self._tally.counters.register_reads += 1
         offset, size = event.offset, event.size
         now = self._copy.read_register(offset, size)
-        if self._tally.lost or now is None or (self._other_faults and self._of_faults(event)):
+        if now is not None:
+            self._others.read(event, now)
+        if self._tally.lost or now is None or self._others.reaches(event):
             self._tally.unjudged()
             return
         ignored = self._guide.faults.undefined(offset, size)
@@ -297,11 +295,10 @@ class VtdReplay:
         else:
             self._tally.agreed()
 
-    def _of_faults(self, event: RegRead) -> bool:
-        """Say whether a read reaches the fault registers."""
-        record = vtd.fault_record_offset(self.config.capability, 0)
-        places = ((vtd.FSTS.offset, 4), (vtd.FECTL.offset, 4), (record, 16))
-        return any(touches(event.offset, event.size, at, length) for at, length in places)
+    @property
+    def _control(self) -> int:
+        """Return FECTL."""
+        return self._guide.registers.load(vtd.FECTL)
 
     # -- accesses ----------------------------------------------------------------------------
 
@@ -328,7 +325,9 @@ class VtdReplay:
             fits = one.cache and one.domain >= 0 and one.steps
             if fits and alike(taken, one.outcome, event.iova):
                 keep(self._guide, event.sid, event.iova, one)
-        self._other_faults |= isinstance(taken, Fault) != isinstance(recorded, Fault)
+        faults = isinstance(taken, Fault), isinstance(recorded, Fault)
+        if faults[0] != faults[1] or (faults[0] and self._others.pending):
+            self._others.came(self._control)
         self._shown = shown.record
         # Where another thing was permitted, and happened, it has another record.
         self._due = not shown.hidden and alike(recorded, taken, event.iova)
@@ -373,9 +372,10 @@ class VtdReplay:
         shown = self._shown
         if self._tally.lost or not self._due:
             self._tally.unjudged()
-            self._other_faults = True
+            self._others.recorded(self._state.status, self._control)
         elif shown is not None and self._same_record(event, shown):
             self._tally.agreed()
+            self._others.same_record()
         else:
             self._tally.found("fault-record", event, *(() if shown is None else (shown,)))
         self._due = False

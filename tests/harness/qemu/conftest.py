@@ -1,4 +1,4 @@
-"""One machine with a virtio-iommu for all tests of the package; each test begins with a reset."""
+"""Machines for the tests of the package; each test begins with a reset of one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from harness.qemu.pc import Pc
 from harness.qemu.unit import DEVICES
+from harness.targets.qemu_runner import QemuRunner
 from tests.harness.qemu.bench import Bench
 
 
@@ -21,3 +22,9 @@ def machine() -> Iterator[Pc]:
 def bench(machine: Pc) -> Bench:
     machine.reset()
     return Bench(machine)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[QemuRunner]:
+    with QemuRunner() as found:
+        yield found

@@ -1,4 +1,7 @@
-"""Each known deviation of QEMU's virtio-iommu is really there: without it the model objects."""
+"""Each known deviation of QEMU's virtio-iommu is really there: without it the model objects.
+
+That is so of the rows that the dialect of the version has; what else it does is as specified.
+"""
 
 from __future__ import annotations
 
@@ -93,8 +96,6 @@ SCENARIOS: dict[str, list[Stimulus | tuple[Stimulus, DmaChoice]]] = {
 @pytest.fixture(scope="module")
 def qemu() -> Iterator[Qemu]:
     with QemuUnit() as unit:
-        if unit.version[:2] != (10, 0):
-            pytest.skip("the list is about QEMU 10.0")
         yield Qemu(unit)
 
 
@@ -115,7 +116,10 @@ def test_deviation(qemu: Qemu, deviation: Deviation) -> None:
     events = run(qemu, SCENARIOS[deviation.id])
     judged = Differential(qemu, [MODEL], 1).judged
     assert judged(MODEL, qemu.dialect, events) == [], "QEMU does not do what its dialect says"
-    assert judged(MODEL, deviation.without(qemu.dialect), events), "QEMU does as specified"
+    specified = deviation.without(qemu.dialect)
+    if specified == qemu.dialect:
+        return  # its dialect says that this version does not deviate, and it does not
+    assert judged(MODEL, specified, events), "QEMU does as specified"
 
 
 def test_the_known_crash(qemu: Qemu) -> None:
@@ -127,12 +131,15 @@ def test_the_known_crash(qemu: Qemu) -> None:
     assert unit.request(attach(2, 0).data, 4).answer == bytes(4)
     assert unit.request(attach(1, behind).data, 4).answer == bytes(4)
     unit.reset()
-    with pytest.raises(EndedError) as caught:
+    if unit.version[: len(crash.last)] <= crash.last:
+        with pytest.raises(EndedError) as caught:
+            unit.access(Dma(BEHIND_PORT, READ, POOL_START))
+        assert known_crash(str(caught.value), unit.version) is crash
+        assert known_crash(str(caught.value), (99, 0, 0)) is None
+        assert known_crash("something else", unit.version) is None
+        unit.restart()
+    else:
         unit.access(Dma(BEHIND_PORT, READ, POOL_START))
-    assert known_crash(str(caught.value), unit.version) is crash
-    assert known_crash(str(caught.value), (99, 0, 0)) is None
-    assert known_crash("something else", unit.version) is None
-    unit.restart()
     assert unit.request(attach(1).data, 4).answer == bytes(4)
 
 

@@ -22,7 +22,7 @@ DEVICE_TLB: Final = (
         "device-tlb-unsent",
         "6.5.2.5",
         "a vhost device is not told to forget anything while translation is off or it passes "
-        "through (docs/findings/vtd-vhost-device-tlb.md)",
+        "through (docs/findings/vhost-told-nothing.md)",
         "vhost_iommu_region_del; vtd_switch_address_space (hw/i386/intel_iommu.c)",
         subject=("device-tlb",),
         observed=("nothing",),
@@ -60,7 +60,7 @@ DEVICE_TLB: Final = (
         "update-misses",
         "PCI Express 5.0, 10.2.3",
         "the translation that a vhost device gets does not cover the address it asked for, where "
-        "the page begins in another part of RAM (docs/findings/vtd-vhost-device-tlb.md)",
+        "the page begins in another part of RAM (docs/findings/vhost-translation-misses.md)",
         "vhost_device_iotlb_miss",
         subject=("update",),
     ),
@@ -68,7 +68,7 @@ DEVICE_TLB: Final = (
         "update-permits-all",
         "7.1.3",
         "a vhost device that asks for one right to a page gets both, though the page has one only "
-        "(docs/findings/vtd-vhost-device-tlb.md)",
+        "(docs/findings/vhost-permission.md)",
         "address_space_get_iotlb_entry (system/physmem.c)",
         subject=("permission",),
     ),

@@ -306,7 +306,7 @@ DEVIATIONS: Final = (
     ),
     VtdDeviation(
         "compatibility-format-passes",
-        "5.1.2.1",
+        "5.1.4",
         "messages of the compatibility format pass whatever GCMD.CFI and IRTA.EIME say "
         "(docs/findings/vtd-compatibility-format.md)",
         "vtd_interrupt_remap_msi",
@@ -314,7 +314,7 @@ DEVIATIONS: Final = (
     ),
     VtdDeviation(
         "source-of-dma-unknown",
-        "5.1.4",
+        "5.1.4, 9.10",
         "a message that is written by DMA has no source id: SID of its entry is not checked, and a "
         "fault record names ff:1f.7 (docs/findings/vtd-source-of-dma.md)",
         "vtd_mem_ir_write (MEMTXATTRS_UNSPECIFIED of pci_dma_write)",

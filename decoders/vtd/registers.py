@@ -402,7 +402,7 @@ def register_map(cap: int, ecap: int, vccap: int = 0) -> dict[int, Register]:
 
 
 def register_names(cap: int, ecap: int, vccap: int = 0) -> dict[int, Register]:
-    """Return the same and, where the unit has nothing, what others have there."""
+    """Return names for all offsets: the unit's registers, and elsewhere those that others have."""
     return {register.offset: register for register in REGISTERS.values()} | register_map(
         cap, ecap, vccap
     )

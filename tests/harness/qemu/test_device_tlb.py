@@ -124,6 +124,19 @@ def test_a_device_that_passes_through_is_told_nothing(story: Story) -> None:
     assert story.forget(0, EVERYTHING) != []
 
 
+def test_what_was_taken_away_while_it_passed_through_is_used_again(story: Story) -> None:
+    story.ask(NEAR, keeps=True)
+    story.queue(story.context(PASSES), CONTEXT_FLUSH, IOTLB_FLUSH)
+    story.queue([story.page(0)], IOTLB_FLUSH)
+    assert story.forget(0, EVERYTHING) == []
+    assert story.queue(story.context(DEVICE_TLB), CONTEXT_FLUSH, IOTLB_FLUSH).told == []
+    used = story.ask(NEAR, keeps=True).asked
+    assert used is not None and used.used is not None, "it forgot"
+    assert used.used.address == story.target
+    asked = story.ask(NEAR).asked
+    assert asked is not None and asked.answer is None, "the page is mapped"
+
+
 def test_a_device_is_told_nothing_while_nothing_is_translated(story: Story) -> None:
     story.switch(False)
     assert story.forget(NEAR, 0) == []

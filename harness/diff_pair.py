@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,9 +18,11 @@ from typing import Final
 from tqdm import tqdm
 
 from harness.differential.in_step import Difference, InStep, Totals, header, shrunk
+from harness.errors import HarnessError
 from harness.files import replacing
 from harness.generate.vtd_machines import MACHINES
 from harness.native import core
+from harness.qemu.process import die_with_parent
 from harness.report import Report
 from harness.trace import write_text
 
@@ -41,21 +46,32 @@ def run(args: argparse.Namespace, first: int) -> int:
     report, totals = Report(args), Totals()
     differences, start = 0, time.perf_counter()
     hidden = args.quiet or args.json or not sys.stderr.isatty()
-    with tqdm(total=args.steps, unit=" steps", leave=False, disable=hidden) as bar:
-        for counted, found in _results(args.jobs, machines, first, sequences):
-            totals.add(counted)
-            bar.update(counted.steps)
-            for difference in found:
-                differences += 1
-                _show(report, args.keep, difference)
-            if differences >= ENOUGH:
-                break
-    _summary(report, totals, differences, first, time.perf_counter() - start)
+    results = _results(args.jobs, machines, first, sequences)
+    try:
+        with (
+            closing(results),
+            tqdm(total=args.steps, unit=" steps", leave=False, disable=hidden) as bar,
+        ):
+            for counted, found in results:
+                totals.add(counted)
+                bar.update(counted.steps)
+                for difference in found:
+                    differences += 1
+                    _show(report, args.keep, difference)
+                if differences >= ENOUGH:
+                    break
+    finally:  # also of a run that is interrupted, or has lost a process
+        _summary(report, totals, differences, first, time.perf_counter() - start)
     return int(bool(differences))
 
 
-def _results(jobs: int, machines: Sequence[str], first: int, sequences: int) -> Iterator[Found]:
-    """Yield what each part of a run found, as it ends."""
+def _results(
+    jobs: int, machines: Sequence[str], first: int, sequences: int
+) -> Generator[Found, None, None]:
+    """Yield what each part of a run found, in order.
+
+    Errors: HarnessError when a process died.
+    """
     work = partial(_part, machines)
     parts = [
         (seed, min(seed + _CHUNK, first + sequences))
@@ -64,11 +80,28 @@ def _results(jobs: int, machines: Sequence[str], first: int, sequences: int) -> 
     if jobs == 1:
         yield from map(work, parts)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_process) as pool:
+        results = [pool.submit(work, part) for part in parts]
         try:
-            yield from pool.map(work, parts)
+            for result in results:
+                yield result.result()
+        except BrokenProcessPool as error:
+            # They are begun in order, so it is one of the first that have not ended.
+            ended = [one.done() and one.exception() is None for one in results]
+            open_parts = [part for part, end in zip(parts, ended, strict=True) if not end]
+            named = ", ".join(f"{start}-{end - 1}" for start, end in open_parts[:jobs])
+            raise HarnessError(
+                f"a process died in the sequences of one of the seeds {named}; --jobs 1 with "
+                "--seed shows which"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin_process() -> None:
+    """Let a process end with its parent, and without a word when it is interrupted."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _part(machines: Sequence[str], seeds: tuple[int, int]) -> Found:

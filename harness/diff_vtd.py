@@ -14,17 +14,19 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from decoders.events import Event
 from harness.deviations_vtd import known_crash
 from harness.differential import given
 from harness.differential.given_vtd import descriptor_bytes, machine_named, steps_of
 from harness.differential.script import script
-from harness.differential.shrink import shrunk
+from harness.differential.sought import Sought
 from harness.differential.vtd import MODEL, Differential, Divergence
+from harness.errors import HarnessError
 from harness.explain import explain
 from harness.files import replacing
 from harness.generate.vtd_steps import Step
 from harness.model.dialects import SPECIFICATION, dialect_named
-from harness.qemu.process import EndedError
+from harness.qemu.process import LOST, HungError
 from harness.qemu.vtd import MACHINES, VtdQemu
 from harness.report import Report
 from harness.trace import open_events, write_text
@@ -41,8 +43,9 @@ class _Run:
     def __init__(self, args: argparse.Namespace, machines: Sequence[VtdQemu]) -> None:
         self._args = args
         self._report = Report(args)
-        judges = [name for name in args.targets if name != "qemu"]
-        self._judges = judges
+        # The model follows a real unit step by step, whoever else judges.
+        named = [MODEL, *(name for name in args.targets if name != "qemu")]
+        judges = self._judges = list(dict.fromkeys(named))
         self._differentials = []
         for machine in machines:
             own = dialect_named("qemu-{}.{}".format(*machine.version))
@@ -63,17 +66,25 @@ class _Run:
         self.sequence(0)
 
     def sequence(self, seed: int) -> None:
-        """Run one sequence."""
+        """Run one sequence.
+
+        Errors: HarnessError, which names it.
+        """
         differential = self._differentials[seed % len(self._differentials)]
         before = differential.totals.steps
         steps, slot = self._given or (None, None)
+        lost: HarnessError | None = None
+        found: list[Divergence] = []
         try:
             found = differential.run(seed, steps, slot)
-        except EndedError as error:
+        except LOST as error:
+            lost = error
+        except HarnessError as error:
+            raise HarnessError(f"seed {seed}: {error}") from error
+        finally:
             self.steps += differential.totals.steps - before
-            self._crash(differential, seed, error)
-            return
-        self.steps += differential.totals.steps - before
+        if lost is not None:
+            self._crash(differential, seed, lost)
         for divergence in found:
             row = differential.deviation(divergence)
             reason = row.id if row else _UNEXPLAINED
@@ -91,7 +102,15 @@ class _Run:
         return True
 
     def _show(self, differential: Differential, found: Divergence, reason: str) -> None:
-        kept = self._keep(differential, found, f"{reason}-{found.seed}")
+        name = f"{reason}-{found.seed}"
+        kept = self._write(differential, found.events, name)
+        self._tell(differential, found, reason, kept)
+        if kept is not None:
+            self._shrink(differential, Sought(found, found.seed), name)
+
+    def _tell(
+        self, differential: Differential, found: Divergence, reason: str, kept: Path | None
+    ) -> None:
         finding, events = found.finding, found.events
         if self._args.json:
             facts = dataclasses.asdict(found.facts)
@@ -115,65 +134,66 @@ class _Run:
         if kept is not None:
             self._report.line(f"  kept        {kept}")
 
-    def _crash(self, differential: Differential, seed: int, error: EndedError) -> None:
-        known = known_crash(str(error), differential.qemu.version)
-        reason = known.id if known else "crash"
+    def _crash(self, differential: Differential, seed: int, error: HarnessError) -> None:
+        """Count and print a crash, or that QEMU hangs."""
+        hangs = isinstance(error, HungError)
+        known = None if hangs else known_crash(str(error), differential.qemu.version)
+        reason = known.id if known else "hang" if hangs else "crash"
         new = self._count(reason)
         self.divergences += known is None or not self._args.deviations
+        name = f"{reason}-{seed}"
+        kept = None
+        if known is None or new:
+            kept = self._write(differential, differential.events, name)
+            if self._args.json:
+                self._report.emit(
+                    type="hang" if hangs else "crash", seed=seed, reason=reason, said=str(error),
+                    trace=kept and str(kept), after=self.steps,
+                )  # fmt: skip
+            else:
+                self._report.heading(f"seed {seed}: {error}")
+                what = f"a {reason} that is not known yet"
+                self._report.line(f"  {known.what if known else what}")
+                if kept is not None:
+                    self._report.line(f"  kept        {kept}")
         differential.qemu.restart()
-        if known is not None and not new:
-            return
-        kept = self._keep(differential, None, f"{reason}-{seed}", seed)
-        if self._args.json:
-            self._report.emit(type="crash", seed=seed, reason=reason, said=str(error),
-                              trace=kept and str(kept), after=self.steps)  # fmt: skip
-            return
-        self._report.heading(f"seed {seed}: {error}")
-        self._report.line(f"  {known.what if known else 'a crash that is not known yet'}")
-        if kept is not None:
-            self._report.line(f"  kept        {kept}")
+        # What hangs is not done again: each time takes as long as it took to find out.
+        if kept is not None and not hangs:
+            self._shrink(differential, Sought(None, seed, error), name)
 
     # -- keeping -----------------------------------------------------------------------------
 
-    def _keep(
-        self, differential: Differential, found: Divergence | None, name: str, seed: int = 0
-    ) -> Path | None:
-        """Shrink what diverged; write it as a text trace, and as a script for plain QEMU."""
+    def _write(self, differential: Differential, events: Sequence[Event], name: str) -> Path | None:
+        """Write events as a text trace, and what was done last as a script for plain QEMU."""
         folder: Path | None = self._args.keep
         if folder is None:
             return None
         folder.mkdir(parents=True, exist_ok=True)
-        seed = found.seed if found is not None else seed
-        made, slot = self._given or differential.made(seed)
-        if found is not None and found.judge == MODEL:
-            made = made[: found.step + 1]
-        totals = dataclasses.replace(differential.totals)
-
-        def same(steps: Sequence[Step]) -> bool:
-            try:
-                again = differential.run(seed, steps, slot)
-            except EndedError:
-                differential.qemu.restart()
-                return found is None
-            if found is None:
-                return False
-            return any(
-                one.facts.subject == found.facts.subject and differential.deviation(one) == row
-                for one in again
-            )
-
-        row = None if found is None else differential.deviation(found)
-        least = shrunk(made, slot, same)
-        same(least)
-        differential.totals = totals
         path = folder / f"{name}.txt"
         with replacing(path) as draft:
-            write_text(draft, differential.header, differential.events)
+            write_text(draft, differential.header, events)
         # A device with a TLB has no part in a script: it is a socket whose other end is here.
         if differential.qemu.device_tlb is None:
             with replacing(folder / f"{name}.sh") as draft:
                 draft.write_text(script(differential.qemu))
         return path
+
+    def _shrink(self, differential: Differential, sought: Sought, name: str) -> None:
+        """Do again what was kept; if it shows the same, keep the least that does."""
+        sys.stdout.flush()
+        steps, slot = self._given or differential.made(sought.seed)
+        events = sought.least(differential, steps, slot)
+        if events is not None:
+            self._write(differential, events, name)
+        if self._args.json:
+            self._report.emit(
+                type="kept", seed=sought.seed, name=name, repeats=events is not None,
+                events=None if events is None else len(events),
+            )  # fmt: skip
+        elif events is None:
+            self._report.line("  done again, it did not show")
+        else:
+            self._report.line(f"  shrunk to   {len(events)} events")
 
     def summary(self, seconds: float, source: str, first: int | None = None) -> None:
         """Print one line, and the known deviations that were met."""
@@ -234,13 +254,15 @@ def _compare(args: argparse.Namespace, program: str, first: int) -> bool:
         running = _Run(args, machines)
         start, seed = time.perf_counter(), first
         hidden = args.quiet or args.json or not sys.stderr.isatty()
-        with tqdm(total=args.steps, unit=" steps", leave=False, disable=hidden) as bar:
-            while running.steps < args.steps:
-                before = running.steps
-                running.sequence(seed)
-                seed += 1
-                bar.update(running.steps - before)
-        running.summary(time.perf_counter() - start, f"from seed {first}", first)
+        try:
+            with tqdm(total=args.steps, unit=" steps", leave=False, disable=hidden) as bar:
+                while running.steps < args.steps:
+                    before = running.steps
+                    running.sequence(seed)
+                    seed += 1
+                    bar.update(running.steps - before)
+        finally:  # also of a run that is interrupted
+            running.summary(time.perf_counter() - start, f"from seed {first}", first)
         return bool(running.divergences)
 
 

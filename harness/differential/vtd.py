@@ -48,6 +48,7 @@ from harness.differential.machine import scene, unit_config
 from harness.differential.remains import Remains, record_of
 from harness.differential.situation import situation
 from harness.differential.teller import Teller
+from harness.errors import HarnessError
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd import Generator
 from harness.generate.vtd_steps import DmaChoice, Step
@@ -56,7 +57,7 @@ from harness.model.interrupts import INTERRUPT_PAGE, NO_SOURCE
 from harness.native import available
 from harness.oracle import compatible
 from harness.qemu.msi import Msi
-from harness.qemu.process import EndedError
+from harness.qemu.process import LOST
 from harness.qemu.vtd import MEMORY, Dma, Seen, VtdQemu
 from harness.targets.model import ModelReplay
 from harness.trace import Header, UnitInfo
@@ -161,7 +162,8 @@ class Differential:
         slot is the bytes of a descriptor in it, if it does not come from the seed.
 
         It ends where the judge does not know any more which state the unit is in. `events` is what
-        happened so far. Errors: EndedError when the unit did not survive.
+        happened so far. Errors: EndedError when the unit did not survive, HungError when it does
+        not answer.
         """
         self.totals.sequences += 1
         if steps is None or slot is None:
@@ -267,7 +269,7 @@ class Differential:
         for step, following in zip_longest(steps, steps[1:]):
             try:
                 seen = self.qemu.end()
-            except EndedError:
+            except LOST:
                 self.events += self._asked(step)
                 raise
             waits = [
@@ -275,9 +277,20 @@ class Differential:
                 for address, value in step.waits
                 if self.qemu.memory(address, 4) == value.to_bytes(4, "little")
             ]
+            lost = self._lost(following)
+            yield step, _Done(seen, waits)
+            if following is not None and lost is not None:
+                self.events += self._asked(following)
+                raise lost
+
+    def _lost(self, following: Step | None) -> HarnessError | None:
+        """Begin a step, if there is one; return why that cannot be."""
+        try:
             if following is not None:
                 self._begin(following)
-            yield step, _Done(seen, waits)
+        except LOST as error:
+            return error
+        return None
 
     def _asked(self, step: Step) -> list[Event]:
         """Return what was asked of a unit that did not survive it."""

@@ -15,6 +15,7 @@ from harness.errors import HarnessError
 from harness.qemu.dma import Operation
 from harness.qemu.pc import Pc
 from harness.qemu.pci import Ecam, Function
+from harness.qemu.process import HungError
 from harness.qemu.vhost_user import Iotlb, Permission, Told, VhostUser
 from harness.qemu.virtio import VERSION_1, VirtioPci
 
@@ -164,7 +165,9 @@ class DeviceTlb:
         try:
             given = self._backend.ask(iova, _PERMISSIONS[kind])
         except HarnessError as error:
-            raise self._pc.machine.process.ended() or error from error
+            # One that hangs has been waited for.
+            hangs = isinstance(error, HungError)
+            raise error if hangs else self._pc.machine.process.ended() or error from error
         answers = [told for told in self._backend.told() if told.kind is Iotlb.UPDATE]
         if given != (len(answers) == 1):
             raise HarnessError(f"QEMU answers a request for {iova:#x} {len(answers)} times")

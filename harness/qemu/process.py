@@ -43,6 +43,14 @@ class EndedError(HarnessError):
         self.status = status
 
 
+class HungError(HarnessError):
+    """Report that a QEMU that still runs does not answer."""
+
+
+LOST: Final = (EndedError, HungError)
+"""Errors behind which a QEMU has to be started anew."""
+
+
 class Process:
     """Own a QEMU and what it prints."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.qemu.process import HungError
 
 _LONGEST_ANSWER = 16 << 20
 _EVENTS_KEPT = 64
@@ -19,6 +20,10 @@ _CLOSED = "QEMU closed its control socket"
 
 class QmpError(HarnessError):
     """Report that QEMU did not answer, or refused."""
+
+
+class QmpHungError(QmpError, HungError):
+    """Report that QEMU does not answer in time."""
 
 
 class Qmp:
@@ -89,7 +94,7 @@ class Qmp:
             if piece is not None:
                 self._buffer += piece
             elif time.monotonic() > self._deadline:
-                raise QmpError("QEMU does not answer on its control socket")
+                raise QmpHungError("QEMU does not answer on its control socket")
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)
         try:

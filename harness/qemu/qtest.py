@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from harness.errors import HarnessError
-from harness.qemu.process import Process
+from harness.qemu.process import HungError, Process
 
 TIMEOUT: Final = 60.0
 """Seconds that one answer may take."""
@@ -141,7 +141,7 @@ class Machine:
                 piece = self._connection.recv(_PIECE)
         except TimeoutError as error:
             said = self.process.printed() or "nothing"
-            raise HarnessError(
+            raise HungError(
                 f"QEMU does not answer {lines[len(answers)][:60]!r}: {error}; it printed: {said}"
             ) from error
         except OSError as error:

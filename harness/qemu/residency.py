@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from harness.errors import HarnessError
 from harness.qemu.landing import PAGE
 
+_BLOCK = 512
+"""Bytes of what st_blocks counts (stat(2))."""
+
 _mincore = ctypes.CDLL(None, use_errno=True).mincore
 _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 
@@ -43,6 +46,10 @@ class Residency:
     def forget(self, place: int) -> None:
         """Give the page at a place back: it is zero, and was not touched."""
         self._ram.madvise(mmap.MADV_REMOVE, place - place % PAGE, PAGE)
+
+    def count(self) -> int:
+        """Return how many pages exist."""
+        return os.fstat(self._memory).st_blocks * _BLOCK // PAGE
 
     def forget_all(self) -> None:
         """Give all pages back."""

@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Final
 
 from harness.errors import HarnessError
+from harness.qemu.process import HungError
 
 TIMEOUT: Final = 20.0
 """Seconds that QEMU may take for an answer."""
@@ -61,6 +62,8 @@ _REGION: Final = struct.Struct("<4Q")
 _IOTLB: Final = struct.Struct("<QQQBB6x")
 _LARGEST: Final = 4096
 _MOST_FDS: Final = 8
+_MOST_TOLD: Final = 1 << 16
+"""Messages that nobody has looked at: a step of software causes a few hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,16 @@ class VhostUser:
         try:
             self._requests.sendall(head + body)
             answer = self._requests.recv(_HEADER.size + _WORD.size, socket.MSG_WAITALL)
+        except TimeoutError as error:
+            raise HungError(f"QEMU does not answer {self.name}: {error}") from error
         except OSError as error:
             raise HarnessError(f"QEMU does not answer {self.name}: {error}") from error
         if len(answer) != _HEADER.size + _WORD.size:
             raise HarnessError(f"QEMU closed the socket of {self.name}")
+        kind, flags, size = _HEADER.unpack_from(answer)
+        if (kind, flags, size) != (_BACKEND_IOTLB_MSG, _VERSION | _REPLY, _WORD.size):
+            said = f"message {kind:#x}, flags {flags:#x}, {size} bytes"
+            raise HarnessError(f"QEMU does not answer what {self.name} asked: {said}")
         (failed,) = _WORD.unpack_from(answer, _HEADER.size)
         return not failed
 
@@ -182,11 +191,16 @@ class VhostUser:
             case Message.SET_BACKEND_REQ_FD if fds:
                 if self._requests is not None:
                     self._requests.close()
-                self._requests = socket.socket(fileno=fds.pop())
+                    self._requests = None
+                # It refuses what is no socket, which is closed with the others then.
+                self._requests = socket.socket(fileno=fds[0])
+                del fds[0]
                 self._requests.settimeout(TIMEOUT)
             case Message.IOTLB_MSG:
                 iova, size, place, permission, what = _IOTLB.unpack(body)
                 address = self._physical(place) if what == Iotlb.UPDATE else None
+                if len(self._told) == _MOST_TOLD:
+                    raise ValueError(f"more than {_MOST_TOLD} messages came at once")
                 self._told.append(Told(Iotlb(what), iova, size, address, permission))
             case _:
                 pass  # rings and their notifiers: nobody uses them

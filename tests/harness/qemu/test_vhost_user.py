@@ -71,6 +71,36 @@ def test_it_offers_what_a_device_behind_an_iommu_needs(frontend: Frontend) -> No
     assert all(features >> bit & 1 for bit in (3, 5)), f"{features:#x}"
 
 
+def test_what_is_no_socket_is_refused_and_closed(frontend: Frontend) -> None:
+    ours, theirs = os.pipe()
+    frontend.send(Message.SET_BACKEND_REQ_FD, fds=(theirs,))
+    os.close(theirs)
+    frontend.end()
+    with os.fdopen(ours, "rb") as pipe:
+        os.set_blocking(ours, False)
+        assert pipe.read() == b"", "somebody still has the other end"
+
+
+def test_only_an_answer_is_taken_for_one(backend: VhostUser, frontend: Frontend) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        frontend.acknowledged(Message.SET_BACKEND_REQ_FD, fds=(theirs.fileno(),))
+        ours.sendall(bytes([0xFF]) * 20)
+        with pytest.raises(HarnessError, match="does not answer what test asked"):
+            backend.ask(0x1000, Permission.READ)
+
+
+def test_messages_that_nobody_looks_at_end(
+    backend: VhostUser, frontend: Frontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.qemu.vhost_user._MOST_TOLD", 3)
+    for _ in range(4):
+        frontend.send(Message.IOTLB_MSG, IOTLB.pack(0x1000, 0x1000, 0, 0, Iotlb.INVALIDATE))
+    frontend.end()
+    with pytest.raises(HarnessError, match="more than 3 messages"):
+        backend.told()
+
+
 def test_addresses_are_the_guests(backend: VhostUser, frontend: Frontend) -> None:
     frontend.acknowledged(
         Message.SET_MEM_TABLE, REGION.pack(1, 0, 0x10_0000, 0x30_0000, 0x7F00_0000_0000, 0)

@@ -94,7 +94,7 @@ class Local:
 class Cluster:
     """Do slices on the workers of a Dask scheduler; each machine has a checkout and a clang."""
 
-    def __init__(self, address: str, campaign: Path, workers: int) -> None:
+    def __init__(self, address: str, campaign: Path, workers: int, do: Work = run_slice) -> None:
         try:
             distributed: Any = import_module("distributed")
         except ImportError as error:
@@ -103,7 +103,7 @@ class Cluster:
             self._client = distributed.Client(address, timeout=_CONNECTING, set_as_default=False)
         except (OSError, ValueError) as error:
             raise HarnessError(f"{address}: no Dask scheduler answers ({error})") from error
-        self._workers = workers
+        self._workers, self._do = workers, do
         # Campaigns that share machines must not take what is another's.
         name = hashlib.sha1(str(campaign.resolve()).encode()).hexdigest()[:12]
         self._folder = f"dmarewind-campaign-{name}"
@@ -122,7 +122,7 @@ class Cluster:
     def submit(self, task: Slice) -> Future:
         """Have a slice done; on another worker where one dies."""
         future: Future = self._client.submit(
-            run_remotely, task, self._folder, frozenset(self._acknowledged),
+            run_remotely, self._do, task, self._folder, frozenset(self._acknowledged),
             pure=False, retries=_RETRIES,
         )  # fmt: skip
         return future
@@ -141,12 +141,14 @@ class Cluster:
         self._client.close(timeout=_CONNECTING)
 
 
-def run_remotely(task: Slice, folder: str, acknowledged: frozenset[str]) -> tuple[Result, ...]:
+def run_remotely(
+    do: Work, task: Slice, folder: str, acknowledged: frozenset[str]
+) -> tuple[Result, ...]:
     """Do a slice on this machine, in its directory for temporary files."""
     known = Slice(
         task.kind, task.target, task.against, task.seconds, task.inputs, task.wanted, acknowledged
     )
-    return run_slice(known, Path(tempfile.gettempdir()) / folder)
+    return do(known, Path(tempfile.gettempdir()) / folder, lambda: False)
 
 
 def executor_for(

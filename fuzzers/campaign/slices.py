@@ -112,14 +112,20 @@ def run_slice(task: Slice, parent: Path, stopped: Stopped = lambda: False) -> tu
 
     Places stay until they are acknowledged.
     """
+    salvaged = salvage_all(parent, task.acknowledged)
+    with working_place(parent) as place:
+        return (_work(task, place, stopped), *salvaged)
+
+
+def salvage_all(parent: Path, acknowledged: frozenset[str]) -> list[Result]:
+    """Return what slices that were killed have left; remove the places of those that are kept."""
     salvaged = []
     for place in left_places(parent):
-        if place.name in task.acknowledged:
+        if place.name in acknowledged:
             remove(place.path)
         elif (result := salvage(place)) is not None:
             salvaged.append(result)
-    with working_place(parent) as place:
-        return (_work(task, place, stopped), *salvaged)
+    return salvaged
 
 
 def salvage(place: Place) -> Result | None:

@@ -1,20 +1,23 @@
 """A campaign whose slices take no fuzzer: they make up inputs and findings, slowly.
 
-`python -m tests.fuzzers.campaign.chores DIR SECONDS` runs one as the command does.
+`python -m tests.fuzzers.campaign.chores DIR SECONDS [SCHEDULER]` runs one as the command does.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 from random import Random
+from typing import IO
 
 from fuzzers.campaign.engine import Campaign, Options
-from fuzzers.campaign.executors import Local
+from fuzzers.campaign.executors import Cluster, Executor, Local
 from fuzzers.campaign.places import Seen, name_of, working_place
-from fuzzers.campaign.slices import FUZZ, Result, Slice, Stopped, worker_name
+from fuzzers.campaign.slices import FUZZ, Result, Slice, Stopped, salvage_all, worker_name
 from fuzzers.campaign.state import State, alone
 from fuzzers.campaign.status import Teller
 from fuzzers.findings import Findings
@@ -36,6 +39,7 @@ def seen(number: int, data: bytes = b"an input", text: str = "it said no") -> Se
 def make_up(task: Slice, parent: Path, stopped: Stopped) -> tuple[Result, ...]:
     """Write inputs and findings as fuzzers do, and return them."""
     chance = Random()
+    salvaged = salvage_all(parent, task.acknowledged)
     with working_place(parent) as place:
         place.fill({"kind": task.kind, "target": task.target}, task.inputs[:10])
         findings = Findings(place.findings)
@@ -54,14 +58,17 @@ def make_up(task: Slice, parent: Path, stopped: Stopped) -> tuple[Result, ...]:
                 task.kind, task.target, place.name, worker_name(), new, place.seen(), 1.0, 100,
                 len(new), len(new), wanted=task.wanted,
             ),
+            *salvaged,
         )  # fmt: skip
 
 
-def main(directory: Path, seconds: float) -> int:
+def main(directory: Path, seconds: float, scheduler: str = "") -> int:
     args = argparse.Namespace(json=True, quiet=False, color="never")
     with alone(directory):
         state = State(directory)
-        executor = Local(state.files.work, 2, make_up)
+        executor: Executor = Local(state.files.work, 2, make_up)
+        if scheduler:
+            executor = Cluster(scheduler, directory, 0, make_up)
         options = Options({TARGET: "none"}, 1.0, time.monotonic() + seconds)
         teller = Teller(args, directory, [TARGET])
         campaign = Campaign(state, executor, options, teller)
@@ -71,5 +78,38 @@ def main(directory: Path, seconds: float) -> int:
     return 0
 
 
+class Forked:
+    """Run one in a copy of this process, which has loaded everything: it begins at once."""
+
+    def __init__(self, directory: Path, seconds: float) -> None:
+        read, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                os.close(read)
+                sys.stdout = os.fdopen(write, "w")
+                code = main(directory, seconds)
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
+        os.close(write)
+        self.stdout: IO[str] | None = os.fdopen(read)
+        self.returncode: int | None = None
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return what else it prints until it ends; timeout is as good as none."""
+        del timeout
+        assert self.stdout is not None
+        with self.stdout as stream:
+            out = stream.read()
+        _, status = os.waitpid(self.pid, 0)
+        self.returncode = os.waitstatus_to_exitcode(status)
+        return out, ""
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]))

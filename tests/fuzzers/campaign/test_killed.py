@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -19,12 +18,13 @@ import pytest
 
 from fuzzers.campaign.places import Place, name_of
 from fuzzers.campaign.slices import FUZZ
+from tests.fuzzers.campaign.chores import Forked
 
 ROOT = Path(__file__).parents[3]
-KILLS = int(os.environ.get("DMAREWIND_KILLS", "4"))
+KILLS = int(os.environ.get("DMAREWIND_KILLS", "8"))
 ROOM = 4 << 20
 
-Begin = Callable[[Path, float], "subprocess.Popen[str]"]
+Begin = Callable[[Path, float], "subprocess.Popen[str] | Forked"]
 """Starts a campaign in a directory, for some seconds."""
 
 
@@ -90,7 +90,7 @@ def assert_survives(directory: Path, begin: Begin, kills: int, longest: float) -
         if number % 5:
             process.stdout.readline()  # It has begun; else it may be killed before.
         time.sleep(chance.random() * longest)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
         now, known = kept(directory)
         assert inputs <= now, f"kill {number}: inputs were lost"
@@ -117,7 +117,7 @@ def assert_survives(directory: Path, begin: Begin, kills: int, longest: float) -
 def test_kill_9_at_any_moment_loses_nothing(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    record_property("summary", assert_survives(tmp_path, start, KILLS, 1.5))
+    record_property("summary", assert_survives(tmp_path, Forked, KILLS, 1.5))
 
 
 def start_fuzzers(directory: Path, seconds: float) -> subprocess.Popen[str]:

@@ -24,7 +24,7 @@ from harness.minimise.judges import (
     ScriptJudge,
 )
 from harness.minimise.trace import Trace, read
-from harness.options import number_of_things
+from harness.options import number_of_things, seconds
 from harness.qemu.pc import PROGRAM
 from harness.report import Report
 from harness.targets import REAL_TARGETS, target_names
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=seconds,
         default=SCRIPT_SECONDS,
         metavar="S",
         help="what SCRIPT may take; longer is not interesting (default %(default)s)",
@@ -123,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
         raise HarnessError("--jobs and --attempts begin at 1")
     trace = read(args.trace)
     state = args.state or args.output.with_name(args.output.name + STATE_SUFFIX)
+    _keep_apart(state, args)
     jobs = args.jobs if args.test or args.target in REAL_TARGETS else 1
     options = Options(args.budget, jobs, args.attempts, args.signature, args.loose, state)
     hidden = args.quiet or args.json or not sys.stderr.isatty()
@@ -140,6 +141,16 @@ def run(args: argparse.Namespace) -> int:
         state.unlink(missing_ok=True)
     _print(Report(args), args, result, state)
     return 0
+
+
+def _keep_apart(state: Path, args: argparse.Namespace) -> None:
+    """Refuse verdicts in a file that is something else: they are removed in the end."""
+    for path, what in ((args.trace, "the input"), (args.output, "OUT"), (args.test, "SCRIPT")):
+        if path is None:
+            continue
+        linked = state.exists() and path.exists() and state.samefile(path)
+        if linked or state.resolve() == path.resolve():
+            raise HarnessError(f"{state}: is {what}; name another --state")
 
 
 def _judge(args: argparse.Namespace, stack: ExitStack) -> Judge:

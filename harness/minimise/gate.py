@@ -24,6 +24,8 @@ MOST_TRIES: Final = 20
 _DOUBT: Final = 0.05
 """Probability that a finding which still shows is missed in all tries."""
 _JOURNAL_LIMIT: Final = 1 << 28
+_MARK: Final = "dmarewind-minimise"
+"""Is in the first line of a journal; a file without it is somebody's, and stays as it is."""
 
 
 class BudgetSpentError(Exception):
@@ -39,6 +41,7 @@ class Journal:
 
     def __init__(self, path: Path | None, purpose: Sequence[str]) -> None:
         self._purpose = hashlib.sha256(json.dumps(list(purpose)).encode()).hexdigest()
+        self._head = {_MARK: 1, "purpose": self._purpose}
         self.verdicts: dict[str, bool] = {}
         self.runs = 0
         self._stream: TextIO | None = None
@@ -50,25 +53,30 @@ class Journal:
             self._stream.truncate(whole)
             self._stream.seek(whole)
         else:
-            self._write({"dmarewind-minimise": 1, "purpose": self._purpose})
+            self._write(self._head)
 
     def _load(self, path: Path) -> int:
         """Read what is there; return the bytes of it that are whole lines of this purpose."""
         if not path.exists():
             return 0
+        if not path.is_file():
+            raise self._not_one(path)
         if path.stat().st_size > _JOURNAL_LIMIT:
             raise HarnessError(f"{path}: more than {_JOURNAL_LIMIT} bytes; remove it to start anew")
+        data = path.read_bytes()
+        if f"{json.dumps(self._head)}\n".encode().startswith(data):
+            return 0  # nothing, or a head that a kill has torn
         whole = 0
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):
+        for number, line in enumerate(data.split(b"\n")[:-1]):
             try:
                 plain = json.loads(line)
-            except ValueError:
-                break  # torn by a kill; what follows cannot be trusted
+            except (ValueError, RecursionError):
+                plain = None
+            if number == 0 and not (isinstance(plain, dict) and _MARK in plain):
+                raise self._not_one(path)
             if not isinstance(plain, dict):
-                break
+                break  # torn by a kill; what follows cannot be trusted
             if number == 0:
-                if "dmarewind-minimise" not in plain:
-                    raise HarnessError(f"{path}: not a journal of minimise; name another --state")
                 if plain.get("purpose") != self._purpose:
                     return 0
             else:
@@ -78,7 +86,13 @@ class Journal:
                 self.verdicts[name] = verdict
                 self.runs += runs
             whole += len(line) + 1
+        if not whole:
+            raise self._not_one(path)
         return whole
+
+    @staticmethod
+    def _not_one(path: Path) -> HarnessError:
+        return HarnessError(f"{path}: not a journal of minimise; name another --state")
 
     def add(self, digest: str, shows: bool, runs: int) -> None:
         """Keep a verdict."""

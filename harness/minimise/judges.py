@@ -178,6 +178,10 @@ def _plain(said: object) -> object:
     return said if isinstance(said, Fault | Translation | int | None) else type(said).__name__
 
 
+_GUARD: Final = ("/bin/sh", "-c", "read _; kill -KILL 0")
+"""Waits until whoever holds its standard input has ended, and then ends its process group."""
+
+
 class ScriptJudge:
     """Ask a program: exit status 0 says that a candidate still shows the finding.
 
@@ -207,21 +211,28 @@ class ScriptJudge:
         with tempfile.TemporaryDirectory(prefix="dmarewind-test-") as folder:
             path = Path(folder) / self._file_name
             self._write(path, trace)
-            process = subprocess.Popen(
-                [str(self._script), str(path)],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            guard = subprocess.Popen(_GUARD, stdin=subprocess.PIPE, process_group=0)
             try:
-                status = process.wait(self._seconds)
-            except subprocess.TimeoutExpired:
-                status = -signal.SIGKILL
+                status = self._status(path, guard.pid)
             finally:
                 # What the script started ends with it.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                os.killpg(guard.pid, signal.SIGKILL)
+                guard.communicate()
         return [Shown(INTERESTING)] if status == 0 else []
+
+    def _status(self, path: Path, group: int) -> int:
+        process = subprocess.Popen(
+            [str(self._script), str(path)],
+            cwd=path.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=group,
+        )
+        try:
+            return process.wait(self._seconds)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
+        finally:
+            process.kill()
+            process.wait()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,9 +165,46 @@ def test_what_cannot_be_is_refused(
         (["-o", str(tmp_path / "x.txt"), "--test", str(tmp_path / "no")], "chmod"),
         (["-o", str(tmp_path / "x.txt"), "--signature", "zz"], "no signature begins"),
         (["-o", str(tmp_path / "x.txt"), "--jobs", "0"], "begin at 1"),
+        (["-o", str(tmp_path / "x.txt"), "--state", str(trace)], "is the input"),
+        (["-o", str(tmp_path / "x.txt"), "--state", str(tmp_path / "x.txt")], "is OUT"),
+        (["-o", str(tmp_path / "x.txt"), "--state", str(tmp_path)], "not a journal"),
     ):
         assert main(["minimise", str(trace), *words]) == 2
         assert said in capsys.readouterr().err
+    assert read(trace).events
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "0", "inf", "1e9", "long"])
+def test_a_time_that_is_none_is_refused(
+    trace: Path, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["minimise", str(trace), "-o", str(tmp_path / "x.txt"), f"--seconds={text}"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "is not a time" in capsys.readouterr().err
+
+
+def test_what_a_script_started_ends_with_a_killed_run(tmp_path: Path, short: Path) -> None:
+    said = tmp_path / "said"
+    script = _script(tmp_path / "test.sh", f'sleep 60 & echo $! $$ > "{said}"; wait')
+    command = [sys.executable, "-m", "harness", "minimise", str(short),
+               "-o", str(tmp_path / "x.txt"), "--test", str(script)]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    assert _within_seconds(lambda: said.exists() and said.read_text().endswith("\n"))
+    process.kill()
+    process.wait()
+    started = [Path("/proc") / number for number in said.read_text().split()]
+    assert _within_seconds(lambda: not any(one.exists() for one in started)), "still runs"
+
+
+def _within_seconds(is_so: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 ASKING_QEMU = """

@@ -156,12 +156,28 @@ def test_a_journal_of_something_else_is_not_used(tmp_path: Path) -> None:
         assert journal.verdicts == {}
 
 
-def test_a_file_that_is_no_journal_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [b'{"precious": 1}\n', b"precious", b"dmarewind-text 1\nheader {}\n", b"[1]\n", b"\0\n\xff",
+     b"[" * 9999 + b"\n"],
+)  # fmt: skip
+def test_a_file_that_is_no_journal_is_kept(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "state"
-    path.write_text('{"precious": 1}\n')
+    path.write_bytes(data)
     with pytest.raises(HarnessError, match="not a journal"):
         Journal(path, ["a"])
-    assert path.read_text() == '{"precious": 1}\n'
+    assert path.read_bytes() == data
+
+
+def test_a_head_that_was_torn_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    with Journal(path, ["a"]):
+        pass
+    head = path.read_bytes()
+    path.write_bytes(head[:30])
+    with Journal(path, ["a"]):
+        pass
+    assert path.read_bytes() == head
 
 
 # --- doubt ---------------------------------------------------------------------------------------

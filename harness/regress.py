@@ -26,7 +26,7 @@ from harness.minimise.trace import Trace
 from harness.replay import EventLookup, replay
 from harness.report import Report, trouble_with
 from harness.signature import Signature, of_crash, of_finding
-from harness.trace import Header
+from harness.trace import Header, detect
 
 TRACES: Final = frozenset({".trace", ".txt"})
 TARGETS: Final = ("model", "native")
@@ -38,6 +38,7 @@ FUZZ_TARGETS: Final = "fuzzers.target"
 """Module that knows the fuzz targets; loaded where a directory is named after one."""
 _EXPECTED_LIMIT: Final = 1 << 20
 _INPUT_LIMIT: Final = 16 << 20
+_HEAD: Final = 64
 
 
 def signatures(target: str, header: Header, events: Sequence[Event]) -> list[Signature]:
@@ -115,11 +116,18 @@ def _cases(corpus: Path) -> Iterator[Case]:
         if not path.is_file() or path.name.endswith(EXPECTED) or path.name.startswith("."):
             continue
         group = path.parent.name
-        if group in names:
+        named = path.suffix in TRACES
+        if group in names and not (named and _begins_as_trace(path)):
             yield Case(path, group, group)
-        elif path.suffix in TRACES:
+        elif named:
             for target in TARGETS:
                 yield Case(path, str(path.parent.relative_to(corpus)), target)
+
+
+def _begins_as_trace(path: Path) -> bool:
+    """Say whether a file whose name is that of a trace is one, and no input of a fuzzer."""
+    with path.open("rb") as stream:
+        return detect(stream.read(_HEAD)) is not None
 
 
 def _fuzz_targets() -> FuzzTargets | None:

@@ -127,3 +127,12 @@ def test_inputs_of_fuzz_targets_are_run_on_theirs(
     assert problems["fine"] == ""
     assert problems["found"] == "invariant, planted"
     assert problems["crash"].startswith("crash, exception, ZeroDivisionError")
+
+
+@pytest.mark.parametrize("name", ["trace", "virtio", "capture"])
+def test_a_trace_is_replayed_whatever_its_directory_is_called(corpus: Path, name: str) -> None:
+    folder = (corpus / "vtd").rename(corpus / name)
+    (folder / "input.txt").write_bytes(b"of a fuzzer")
+    assert main(["regress", str(corpus)]) == 0
+    (folder / "status.expected.json").unlink()
+    assert main(["regress", str(corpus)]) == 1

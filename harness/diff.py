@@ -264,28 +264,35 @@ class _Run:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; return 1 when anything diverged."""
-    if args.jobs > 1 and (args.unit != VTD or QEMU in args.targets):
-        raise HarnessError("--jobs is for --unit vtd without qemu")
+    _refuse_meaningless(args)
     if args.unit == VTD:
-        if args.traces and QEMU not in args.targets:
-            raise HarnessError(_NEEDS_QEMU)
         if args.traces:
             return max(diff_vtd.repeat(args, path) for path in args.traces)
         first = secrets.randbits(32) if args.seed is None else args.seed
-        real = QEMU in args.targets
-        known = MACHINES if real else SIMULATED
-        if not real and (args.qemu or not args.deviations):
-            raise HarnessError("--qemu and --no-deviations need qemu among the targets")
-        for name in args.machine or ():
-            if name not in known:
-                raise HarnessError(f"--machine {name}: here there are {', '.join(known)}")
-        return diff_vtd.run(args, first) if real else diff_pair.run(args, first)
+        return diff_vtd.run(args, first) if QEMU in args.targets else diff_pair.run(args, first)
     return max(_given(args, path) for path in args.traces) if args.traces else _made_up(args)
 
 
-def _given(args: argparse.Namespace, path: Path) -> int:
-    if QEMU not in args.targets:
+def _refuse_meaningless(args: argparse.Namespace) -> None:
+    """Raise HarnessError where an option would do nothing."""
+    vtd, real = args.unit == VTD, QEMU in args.targets
+    if args.traces and not real:
         raise HarnessError(_NEEDS_QEMU)
+    if args.traces and args.seed is not None:
+        raise HarnessError("--seed is for what is made up, not for a trace")
+    if args.jobs > 1 and (not vtd or real):
+        raise HarnessError("--jobs is for --unit vtd without qemu")
+    if not vtd and (args.qemu or args.machine):
+        raise HarnessError("--qemu and --machine are for --unit vtd")
+    if not real and (args.qemu or args.program != PROGRAM or (vtd and not args.deviations)):
+        raise HarnessError("--qemu, --program and --no-deviations need qemu among the targets")
+    known = MACHINES if real else SIMULATED
+    for name in args.machine or ():
+        if name not in known:
+            raise HarnessError(f"--machine {name}: here there are {', '.join(known)}")
+
+
+def _given(args: argparse.Namespace, path: Path) -> int:
     events = given.read(path)
     with _unit(args, endpoints_of(events)) as unit:
         assert isinstance(unit, Qemu)

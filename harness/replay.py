@@ -21,8 +21,8 @@ from harness.errors import HarnessError
 from harness.explain import explain
 from harness.findings import Finding
 from harness.memory import DEFAULT_PAGE_BUDGET
-from harness.model.config import DEFAULT_DESCRIPTOR_BUDGET, UnitConfig
-from harness.model.dialects import dialect_named
+from harness.model.config import DEFAULT_DESCRIPTOR_BUDGET, UnitConfig, Updates
+from harness.model.dialects import Dialect, switched
 from harness.model.virtio.config import (
     DEFAULT_CONFIG,
     DEFAULT_FEATURES,
@@ -130,6 +130,8 @@ def unit_config(header: Header, **budgets: int) -> AnyConfig:
         if unit.kind == VTD and unit.capability:
             return _vtd_config(header, unit, **_chosen(UnitConfig, budgets))
         if unit.kind == VIRTIO:
+            if header.switches:
+                raise HarnessError("the header's switches: a virtio-iommu has none")
             return VirtioConfig(
                 features=unit.capability or DEFAULT_FEATURES,
                 config=unit.config or DEFAULT_CONFIG,
@@ -150,10 +152,25 @@ def _vtd_config(header: Header, unit: UnitInfo, **budgets: Any) -> UnitConfig:
         version=unit.version,
         host_address_width=unit.host_address_width or DEFAULT_WIDTH,
         memory=header.memory,
-        dialect=dialect_named(header.dialect),
+        dialect=_dialect(header),
         virtual_commands=unit.virtual_commands,
+        updates=_updates(unit),
         **budgets,
     )
+
+
+def _dialect(header: Header) -> Dialect:
+    try:
+        return switched(header.dialect, header.switches)
+    except KeyError as error:
+        raise HarnessError(f"the header's switches: no dialect has {error}") from error
+
+
+def _updates(unit: UnitInfo) -> Updates:
+    known = {one.word: one for one in Updates}
+    if unit.updates and unit.updates not in known:
+        raise HarnessError(f"the header's updates: {unit.updates} is none of {', '.join(known)}")
+    return known.get(unit.updates, Updates.DONE)
 
 
 def _chosen(cls: type[AnyConfig], budgets: dict[str, int]) -> dict[str, Any]:

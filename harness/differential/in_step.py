@@ -36,6 +36,7 @@ from harness.generate.vtd_mixed import MixedGenerator, MixedStep, Request
 from harness.generate.vtd_steps import Scene, Step
 from harness.generate.vtd_tables import PAGE
 from harness.model.config import UnitConfig
+from harness.model.dialects import switches_of
 from harness.model.translate import Candidate
 from harness.trace import Header, UnitInfo
 
@@ -278,5 +279,11 @@ def header(config: UnitConfig) -> Header:
         extended_capability=config.extended_capability,
         host_address_width=config.host_address_width,
         virtual_commands=config.virtual_commands,
+        updates=config.updates.word if config.updates else "",
     )
-    return Header(dialect=config.dialect.name, memory=config.memory, units=(info,))
+    return Header(
+        dialect=config.dialect.name,
+        memory=config.memory,
+        units=(info,),
+        switches=switches_of(config.dialect),
+    )

@@ -29,6 +29,11 @@ class Updates(IntEnum):
     FAILING = 2
     """The atomic operation fails."""
 
+    @property
+    def word(self) -> str:
+        """Return how a header spells it."""
+        return self.name.lower().replace("_", "-")
+
 
 @dataclass(frozen=True, slots=True)
 class UnitConfig:

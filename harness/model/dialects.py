@@ -6,7 +6,8 @@ here, so a deviation is written once. Sources: QEMU hw/i386/intel_iommu.c of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 from decoders.vtd.faults import Reason
 
@@ -199,3 +200,25 @@ def dialect_named(name: str) -> Dialect:
         numbers = tuple(int(part) if part.isdigit() else 0 for part in version[:2])
         found = _QEMU_10_0 if numbers <= (10, 0) else _QEMU
     return found or SPECIFICATION
+
+
+SWITCHES = frozenset(one.name for one in fields(Dialect) if isinstance(one.default, bool))
+"""Members of a dialect that are true or false."""
+
+
+def switched(name: str, switches: Mapping[str, bool]) -> Dialect:
+    """Return the dialect of a name with some switches set otherwise; KeyError: there is none."""
+    for one in switches:
+        if one not in SWITCHES:
+            raise KeyError(one)
+    return replace(dialect_named(name), **switches)  # type: ignore[arg-type]
+
+
+def switches_of(dialect: Dialect) -> dict[str, bool]:
+    """Return the switches that a dialect has otherwise than the one of its name."""
+    plain = dialect_named(dialect.name)
+    return {
+        name: getattr(dialect, name)
+        for name in sorted(SWITCHES)
+        if getattr(dialect, name) != getattr(plain, name)
+    }

@@ -21,6 +21,7 @@ HEADER_LIMIT = 1 << 20
 VERSION = 1
 UNITS_LIMIT = 64
 RANGES_LIMIT = 4096
+SWITCHES_LIMIT = 256
 MEMBERS_LIMIT = 4096  # members of one list or map
 DEPTH_LIMIT = 8  # lists and maps in source, one in another
 CONTAINERS_LIMIT = 16384  # lists and maps, in all
@@ -53,7 +54,8 @@ class UnitInfo:
     kind is VTD or VIRTIO. base is the guest-physical address of its registers. A number
     that is not known is 0. Of a virtio-iommu, capability holds the feature bits it offers and
     config its config space when the recording began; no other unit has one. virtual_commands is
-    the offset of VCCAP, where a VT-d unit has virtual commands (ECAP.VCS).
+    the offset of VCCAP, where a VT-d unit has virtual commands (ECAP.VCS). updates says how one
+    fares when it has to set an A or D bit (harness.model.config.Updates); empty: it is done.
     """
 
     kind: str = VTD
@@ -64,13 +66,15 @@ class UnitInfo:
     host_address_width: int = 0
     config: bytes = b""
     virtual_commands: int = 0
+    updates: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """Describe a recording.
 
-    dialect names whose reading of the specification the unit follows ("qemu-10.0", "spec").
+    dialect names whose reading of the specification the unit follows ("qemu-10.0", "spec"), and
+    switches holds what it does otherwise, by the members of the dialect that are true or false.
     memory lists the machine's RAM as (start, length), ascending and apart; empty means that all
     of memory can be read. source is free: tool, tool_version, qemu, kernel, command... as
     strings, numbers, lists and maps. created is an ISO 8601 time, or empty.
@@ -82,6 +86,7 @@ class Header:
     memory: tuple[tuple[int, int], ...] = ()
     source: dict[str, Any] = field(default_factory=dict, hash=False)
     created: str = ""
+    switches: dict[str, bool] = field(default_factory=dict, hash=False)
 
     def to_map(self) -> dict[str, Any]:
         """Return the header as a map of plain values, ready for msgpack or JSON.
@@ -97,6 +102,8 @@ class Header:
             "source": _sorted(self.source),
             "created": self.created,
         }
+        if self.switches:
+            plain[_SWITCHES] = _sorted(self.switches)
         Header.from_map(plain)
         return plain
 
@@ -106,7 +113,7 @@ class Header:
 
         Errors: DecodeError, whose path begins with path.
         """
-        members = _members(plain, _HEADER_NAMES, path)
+        members = _members(plain, _with(plain, _HEADER_NAMES, (_SWITCHES,)), path)
         version = _number(members["version"], U64, f"{path}.version")
         if version != VERSION:
             raise DecodeError(f"{path}.version", f"{version} is not known, only {VERSION} is")
@@ -117,6 +124,7 @@ class Header:
             _memory(members["memory"], f"{path}.memory"),
             _source(members["source"], f"{path}.source"),
             _created(members["created"], f"{path}.created"),
+            _switches(members.get(_SWITCHES, {}), f"{path}.{_SWITCHES}"),
         )
 
     def to_msgpack(self) -> bytes:
@@ -183,6 +191,8 @@ _UNIT_NAMES = (
 # Members only where there is something:
 _CONFIG = "config"
 _VIRTUAL_COMMANDS = "virtual_commands"
+_UPDATES = "updates"
+_SWITCHES = "switches"
 
 
 def _plain_unit(unit: UnitInfo) -> dict[str, Any]:
@@ -191,6 +201,8 @@ def _plain_unit(unit: UnitInfo) -> dict[str, Any]:
         plain[_CONFIG] = unit.config.hex()
     if unit.virtual_commands:
         plain[_VIRTUAL_COMMANDS] = unit.virtual_commands
+    if unit.updates:
+        plain[_UPDATES] = unit.updates
     return plain
 
 
@@ -232,6 +244,12 @@ def _members(plain: object, names: Sequence[str], path: str) -> Mapping[str, Any
     return plain
 
 
+def _with(plain: object, names: Sequence[str], optional: Sequence[str]) -> Sequence[str]:
+    """Return names with those of the optional ones that are there."""
+    given = plain if isinstance(plain, dict) else {}
+    return (*names, *(name for name in optional if name in given))
+
+
 def _number(value: object, limit: int, path: str) -> int:
     if type(value) is not int:
         raise DecodeError(path, f"is {value!r:.40}, not a number")
@@ -255,9 +273,8 @@ def _each(value: object, limit: int, path: str, read: Callable[[object, str], T]
 
 
 def _unit(value: object, path: str) -> UnitInfo:
-    given = value if isinstance(value, dict) else {}
-    optional = (name for name in (_CONFIG, _VIRTUAL_COMMANDS) if name in given)
-    members = _members(value, (*_UNIT_NAMES, *optional), path)
+    names = _with(value, _UNIT_NAMES, (_CONFIG, _VIRTUAL_COMMANDS, _UPDATES))
+    members = _members(value, names, path)
     vccap = members.get(_VIRTUAL_COMMANDS)
     if vccap is not None and (type(vccap) is not int or vccap not in VIRTUAL_COMMANDS):
         places = " nor ".join(f"{place:#x}" for place in VIRTUAL_COMMANDS)
@@ -271,6 +288,7 @@ def _unit(value: object, path: str) -> UnitInfo:
         _number(members["host_address_width"], 64, f"{path}.host_address_width"),
         _octets(members[_CONFIG], f"{path}.{_CONFIG}") if _CONFIG in members else b"",
         vccap or 0,
+        _name(members[_UPDATES], f"{path}.{_UPDATES}") if _UPDATES in members else "",
     )
 
 
@@ -356,6 +374,18 @@ def _check_text(value: str, path: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:  # a lone surrogate, which JSON can spell
         raise DecodeError(path, f"is not text: {error.reason}") from error
+
+
+def _switches(value: object, path: str) -> dict[str, bool]:
+    if not isinstance(value, dict):
+        raise DecodeError(path, "is not a map")
+    if len(value) > SWITCHES_LIMIT:
+        raise DecodeError(path, f"has {len(value)} members, the limit is {SWITCHES_LIMIT}")
+    for name, on in value.items():
+        _name(name, path)
+        if type(on) is not bool:
+            raise DecodeError(f"{path}.{name}", f"is {on!r:.40}, not true or false")
+    return value
 
 
 def _created(value: object, path: str) -> str:

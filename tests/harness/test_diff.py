@@ -118,6 +118,24 @@ def test_bad_arguments(
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--machine", "legacy"], "--qemu and --machine are for --unit vtd"),
+        (["--targets", "model,native", "--qemu", "x"], "--qemu and --machine are for --unit vtd"),
+        (["--targets", "model,native", "--program", "x"], "need qemu among the targets"),
+        (["--jobs", "2"], "--jobs is for --unit vtd without qemu"),
+        (["some.trace", "--seed", "1"], "--seed is for what is made up"),
+        (["some.trace", "--unit", "vtd", "--machine", "nested"], "here there are legacy"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diff", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
+
+
 def test_a_missing_qemu_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "--program", "no-such-qemu"]) == 2
     assert "cannot run no-such-qemu" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from harness.model.caches import Caches
 from harness.model.config import UnitConfig
 from harness.model.translate import Request
 from harness.native import available
+from harness.replay import unit_config
 from harness.trace import open_events
 from tests.harness.generate.test_vtd import running
 
@@ -140,7 +141,8 @@ def test_a_difference_is_shrunk_kept_and_seen_again(
     with open_events(Path(found["trace"])) as source:
         events = list(source)
     assert len(events) < 40, "it was not made small"
-    config = InStep(80, ["legacy"]).machine(found["seed"])[1].config
+    config = unit_config(source.header)
+    assert config == InStep(80, ["legacy"]).machine(found["seed"])[1].config
     again = compare(config, events)
     assert again is not None and again.what == found["what"]
 

@@ -167,6 +167,7 @@ units = st.builds(
     UnitInfo,
     *(names, u64, u32, u64, u64, st.integers(0, 64), configs),
     st.sampled_from([0, 0xE00, 0xE30]),
+    st.just("") | names,
 )
 headers = st.builds(
     Header,
@@ -176,4 +177,5 @@ headers = st.builds(
     _memory(),
     st.dictionaries(texts, _values, max_size=4),
     st.just("") | st.datetimes().map(lambda moment: moment.isoformat()),
+    st.dictionaries(names, st.booleans(), max_size=3),
 )

@@ -47,7 +47,7 @@ def test_the_shell_takes_it(shell: str, tmp_path: Path, capsys: pytest.CaptureFi
     ("words", "expected"),
     [
         (["sh"], ["show"]),
-        (["c"], ["check", "completion", "convert"]),
+        (["c"], ["campaign", "check", "completion", "convert"]),
         (["show", "--ki"], ["--kind"]),
         (["show", "--kind", "reg"], ["reg.read", "reg.write"]),
         (["show", "--kind", "fea"], ["features"]),

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--minutes", type=_minutes, default=1.0, help="default %(default)s")
     parser.add_argument("--jobs", type=_jobs, default=1, help="processes (default %(default)s)")
+    parser.add_argument("--until-found", action="store_true", help="end when something was found")
     parser.add_argument(
         "--corpus", type=Path, metavar="DIR", help="inputs that reach something new; they stay"
     )
@@ -81,22 +82,35 @@ def run(args: argparse.Namespace) -> int:
             Job(target, against, corpus, findings, flags, environment, Path(scratch) / f"job{n}")
             for n in range(args.jobs)
         ]
-        totals = _watch(jobs, time.monotonic() + 60 * args.minutes, args, report)
+        enough = _finding_beside(findings, known_before) if args.until_found else _never
+        totals = _watch(jobs, time.monotonic() + 60 * args.minutes, enough, args, report)
         kept = len(list(corpus.iterdir()))
     found = [one for one in findings if one.path not in known_before]
     _summary(report, target, against, totals, kept, found)
     return 1 if found else 0
 
 
+def _finding_beside(findings: Findings, known: Collection[Path]) -> Callable[[], bool]:
+    return lambda: any(one.path not in known for one in findings)
+
+
+def _never() -> bool:
+    return False
+
+
 def _watch(
-    jobs: Sequence[Job], deadline: float, args: argparse.Namespace, report: Report
+    jobs: Sequence[Job],
+    deadline: float,
+    enough: Callable[[], bool],
+    args: argparse.Namespace,
+    report: Report,
 ) -> Totals:
-    """Run until the deadline; return what was done."""
+    """Run until the deadline, or until it is enough; return what was done."""
     shown = began = time.monotonic()
     for job in jobs:
         job.start(deadline)
     try:
-        while sum(job.poll(deadline) for job in jobs):
+        while sum(job.poll(deadline) for job in jobs) and not enough():
             time.sleep(_PAUSE)
             now = time.monotonic()
             if now - shown >= _SHOWN_EVERY and not args.quiet:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from decoders.errors import DecodeError
-from fuzzers.target import Found, FuzzTarget, Traced
+from fuzzers.target import Found, FuzzTarget, Trace, Traced
 from harness.errors import HarnessError
 from harness.files import replacing
 from harness.signature import TEXT_LIMIT, Signature, of_crash
@@ -50,7 +50,14 @@ class Findings:
         self.directory = directory
         (directory / _SIGNATURES).mkdir(parents=True, exist_ok=True)
 
-    def add(self, target: FuzzTarget, data: bytes, signature: Signature, text: str) -> Path | None:
+    def add(
+        self,
+        target: FuzzTarget,
+        data: bytes,
+        signature: Signature,
+        text: str,
+        trace: Trace | None = None,
+    ) -> Path | None:
         """Keep an input; None when there is one of its signature already."""
         name = f"{target.name}-{hashlib.sha1(data).hexdigest()}"
         path = self.directory / name
@@ -62,7 +69,10 @@ class Findings:
         with os.fdopen(claimed, "w") as stream:
             stream.write(json.dumps({"input": name, "signature": signature.as_json()}) + "\n")
         _write(path, data)
-        _write(path.with_name(name + EXPLANATION), _explain(target, data, signature, text).encode())
+        if trace is None and isinstance(target, Traced):
+            trace = target.events(data)
+        explanation = _explain(target, signature, text, trace)
+        _write(path.with_name(name + EXPLANATION), explanation.encode())
         return path
 
     def __iter__(self) -> Iterator[Kept]:
@@ -85,18 +95,18 @@ def signature_of(error: BaseException, report: str) -> tuple[Signature, str]:
     return of_crash(report[-TEXT_LIMIT:]), report
 
 
-def _explain(target: FuzzTarget, data: bytes, signature: Signature, text: str) -> str:
+def _explain(target: FuzzTarget, signature: Signature, text: str, trace: Trace | None) -> str:
     """Say what was found: the signature, what was said, and the events that lead to it."""
     parts = [f"{target.name}: {signature}", f"signature {signature.key}", "", text[:_TEXT_KEPT]]
-    if isinstance(target, Traced):
-        parts += ["", "as a trace:", "", _trace(target, data)]
+    if trace is not None:
+        parts += ["", "as a trace:", "", _written(trace)]
     return "\n".join(parts) + "\n"
 
 
-def _trace(target: Traced, data: bytes) -> str:
+def _written(trace: Trace) -> str:
     out = io.StringIO()
     try:
-        write_text(out, *target.events(data))
+        write_text(out, *trace)
     except (DecodeError, HarnessError) as error:
         out.write(f"# the rest cannot be written: {error}\n")
     return out.getvalue()

@@ -28,8 +28,8 @@ _CLANGS: Final = ("clang++", *(f"clang++-{version}" for version in range(22, 13,
 _TIMEOUT: Final = 1800
 
 HOW_TO_INSTALL: Final = (
-    "fuzzing needs Atheris and clang: pip install 'dmarewind[fuzz]', and on Debian "
-    "apt-get install clang libclang-rt-14-dev llvm"
+    "fuzzing needs Atheris and clang: pip install -e '.[fuzz]' in a checkout, and on Debian "
+    "apt-get install clang libclang-rt-dev llvm"
 )
 
 
@@ -77,9 +77,9 @@ def build(targets: tuple[str, ...] = ("_core",), *options: str) -> Path:
     """
     if not (SOURCES / "CMakeLists.txt").is_file():
         raise HarnessError("fuzzing needs a checkout: an installed package lacks the core's source")
-    cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
+    cmake, ninja = _program("cmake"), _program("ninja")
     if cmake is None:
-        raise HarnessError("there is no cmake; pip install cmake ninja")
+        raise HarnessError(f"there is no cmake; {HOW_TO_INSTALL}")
     with _alone():
         started = newest_source()
         if not (BUILD / "CMakeCache.txt").is_file() or options:
@@ -88,7 +88,7 @@ def build(targets: tuple[str, ...] = ("_core",), *options: str) -> Path:
                 *(cmake, "-S", str(SOURCES), "-B", str(BUILD), "-DDMAREWIND_FUZZ=ON"),
                 *(f"-DCMAKE_CXX_COMPILER={clang}", f"-DCMAKE_C_COMPILER={_for_c(clang)}"),
                 *(f"-DPython_EXECUTABLE={sys.executable}", *options),
-                *(("-G", "Ninja") if shutil.which("ninja") else ()),
+                *(("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}") if ninja else ()),
             )
         _do(cmake, "--build", str(BUILD), "--target", *targets)
         built = module()
@@ -97,6 +97,11 @@ def build(targets: tuple[str, ...] = ("_core",), *options: str) -> Path:
         # What changed while it ran is built next time.
         os.utime(built, (started, started))
     return built
+
+
+def _program(name: str) -> str | None:
+    """Return a program's path; what pip has installed need not be on the search path."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
 def _for_c(compiler: str) -> str:

@@ -27,8 +27,9 @@ _ARTIFACT: Final = re.compile(r"^(?:crash|timeout|oom|leak)-")
 _REPORT_LIMIT: Final = 256 << 10
 _HANG_SECONDS: Final = 20
 _RSS_LIMIT: Final = 2048
-_GRACE: Final = 60.0
-"""Seconds behind the deadline until a worker is ended: it has to start, and a report takes long."""
+_GRACE: Final = 180.0
+"""Seconds behind the deadline until a worker is ended: it ends by itself, counting from when it has
+started, and looking up the names in a report takes long where the machine is busy."""
 
 _END_GRACE: Final = 15.0
 _SAME_CRASH_LIMIT: Final = 20

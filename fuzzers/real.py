@@ -9,7 +9,9 @@ import os
 from typing import Final
 
 from fuzzers.choices import ByteRandom
-from fuzzers.target import Found
+from fuzzers.target import Found, Trace
+from harness.deviations import known_crash as virtio_crash
+from harness.deviations_vtd import known_crash as vtd_crash
 from harness.differential.engine import Differential as VirtioDifferential
 from harness.differential.real import Qemu
 from harness.differential.vtd import Differential
@@ -53,11 +55,15 @@ class VtdJudge:
             divergences = differential.run(0, steps, generator.slot)
         except EndedError as error:
             self._qemu.restart()
-            raise _ended(error) from error
+            if vtd_crash(str(error), self._qemu.version) is None:
+                raise _ended(error, (differential.header, differential.events)) from error
+            return
         for one in divergences:
             if differential.deviation(one) is None:
                 event = one.events[one.finding.event] if one.finding.event >= 0 else None
-                raise Found(of_finding(one.finding, event), f"{one.finding}\n{one.facts}")
+                text = f"{one.finding}\n{one.facts}"
+                trace = differential.header, one.events
+                raise Found(of_finding(one.finding, event), text, trace)
 
 
 class VirtioJudge:
@@ -76,14 +82,17 @@ class VirtioJudge:
             divergence = self._differential.run(0, steps)
         except EndedError as error:
             self._unit.restart()
-            raise _ended(error) from error
+            if virtio_crash(str(error), self._unit.version) is None:
+                raise _ended(error, (self._unit.header, self._differential.events)) from error
+            return
         if divergence is not None:
             event = divergence.events[divergence.finding.event]
-            raise Found(of_finding(divergence.finding, event), str(divergence.finding))
+            trace = self._unit.header, divergence.events
+            raise Found(of_finding(divergence.finding, event), str(divergence.finding), trace)
 
 
-def _ended(error: EndedError) -> Found:
+def _ended(error: EndedError, trace: Trace) -> Found:
     signature = of_crash(str(error))
-    if signature.kind != CRASH:
-        return Found(signature, str(error))
-    return Found(Signature(CRASH, "QEMU", signature.subject, signature.outcome), str(error))
+    if signature.kind == CRASH:
+        signature = Signature(CRASH, "QEMU", signature.subject, signature.outcome)
+    return Found(signature, str(error), trace)

@@ -23,12 +23,18 @@ QEMU: Final = "qemu"
 AGAINST: Final = (NONE, MODEL, QEMU)
 
 
-class Found(Exception):  # noqa: N818 -- nothing went wrong
-    """Tell of a finding: its signature, and what it is about."""
+Trace = tuple[Header, Sequence[Event]]
 
-    def __init__(self, signature: Signature, text: str) -> None:
+
+class Found(Exception):  # noqa: N818 -- nothing went wrong
+    """Tell of a finding: its signature, and what it is about.
+
+    trace is what a unit went through, where the target's own `events` would not tell.
+    """
+
+    def __init__(self, signature: Signature, text: str, trace: Trace | None = None) -> None:
         super().__init__(text)
-        self.signature, self.text = signature, text
+        self.signature, self.text, self.trace = signature, text, trace
 
 
 Runner = Callable[[bytes], object]

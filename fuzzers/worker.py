@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fuzzers.findings import Findings, signature_of
-from fuzzers.target import NONE, FuzzTarget, Mutating, Runner, target_named
+from fuzzers.target import NONE, Found, FuzzTarget, Mutating, Runner, target_named
 from harness.errors import HarnessError
 from harness.native.loading import core
 
@@ -80,7 +80,8 @@ def _keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:
             runner(data)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is a finding
             signature, text = signature_of(error, traceback.format_exc())
-            kept = findings.add(target, data, signature, text)
+            trace = error.trace if isinstance(error, Found) else None
+            kept = findings.add(target, data, signature, text, trace)
             if kept is not None:
                 print(f"{FOUND}{kept.name}: {signature}", file=sys.stderr, flush=True)
 

@@ -9,8 +9,10 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha1
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,27 +79,50 @@ def test_without_the_cures_an_overrun_is_not_looked_for(built: Path, tmp_path: P
     assert "Done" not in report
 
 
-def test_an_overrun_is_found_and_kept(built: Path, tmp_path: Path) -> None:
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "seed").write_bytes(b"DMR")
+def fuzz(directory: Path, *words: str) -> tuple[int, list[dict[str, Any]], str]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "harness", "--json", "fuzz", "planted", "--against", "none"),
-            *("--minutes", "0.4", "--findings", "found", "--corpus", "corpus"),
-            *("--", "-max_len=8", "-timeout=2", "-seed=1"),
+            *("--findings", "found", "--corpus", "corpus", *words),
         ],
         env=os.environ | {"PYTHONPATH": str(instrumented.ROOT)},
-        capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=tmp_path,
+        capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=directory,
     )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 1, done.stderr
-    found = [line for line in lines if line["event"] == "finding"]
-    overrun = [line for line in found if "heap-buffer-overflow" in line["text"]]
-    assert overrun, found
-    assert Path(tmp_path / overrun[0]["finding"]).read_bytes()[:4] == b"DMRo"
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_an_overrun_is_found_and_kept(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    # One bit from the overrun, and too short for the other mistakes: however slow the machine is,
+    # the same few runs lead to the same finding, long before the minutes are over.
+    (tmp_path / "corpus" / "seed").write_bytes(b"DMRn")
+    code, lines, errors = fuzz(
+        tmp_path, "--minutes", "4", "--until-found", "--", "-max_len=4", "-seed=1"
+    )
+    assert code == 1, errors
+    (found,) = (line for line in lines if line["event"] == "finding")
+    assert "heap-buffer-overflow" in found["text"]
+    assert "dmarewind::planted" in found["text"]
+    kept = tmp_path / found["finding"]
+    assert kept.read_bytes() == b"DMRo"
+    assert "heap-buffer-overflow" in kept.with_name(f"{kept.name}.txt").read_text()
     (end,) = (line for line in lines if line["event"] == "end")
     assert end["executions"] > 0
     assert end["coverage"] > 0
+
+
+def test_an_input_that_crashes_does_not_end_a_job(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / sha1(b"DMRo").hexdigest()).write_bytes(b"DMRo")
+    words = ("--minutes", "4", "--", "-max_len=4", "-seed=1", "-runs=50")
+    code, lines, errors = fuzz(tmp_path, *words)
+    assert code == 1, errors
+    (end,) = (line for line in lines if line["event"] == "end")
+    assert (end["findings"], end["crashes"]) == (1, 1)
+    assert end["executions"] >= 50, "it was not started again"
+    code, lines, errors = fuzz(tmp_path, *words)
+    assert code == 0, errors
+    assert [line["event"] for line in lines if line["event"] != "status"] == ["end"]
 
 
 def test_merging_keeps_what_reaches_more(built: Path, tmp_path: Path) -> None:

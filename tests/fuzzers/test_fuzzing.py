@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris is not installed"),
 ]
 
-TIMEOUT = 300
+TIMEOUT = 900
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +47,19 @@ def work(environment: dict[str, str], directory: Path, *arguments: str) -> tuple
 
 
 @pytest.mark.parametrize(
-    ("mistake", "said"),
+    ("mistake", "said", "flags"),
     [
-        ("o", "AddressSanitizer: heap-buffer-overflow"),
-        ("uuu", "runtime error: signed integer overflow"),
-        ("hhh", "libFuzzer: timeout"),
+        ("o", "AddressSanitizer: heap-buffer-overflow", ()),
+        ("uuu", "runtime error: signed integer overflow", ()),
+        ("hhh", "libFuzzer: timeout", ("-timeout=3",)),
     ],
 )
-def test_a_planted_mistake_is_seen(built: Path, tmp_path: Path, mistake: str, said: str) -> None:
+def test_a_planted_mistake_is_seen(
+    built: Path, tmp_path: Path, mistake: str, said: str, flags: tuple[str, ...]
+) -> None:
     (tmp_path / "input").write_bytes(b"DMR" + mistake.encode())
-    code, report = work(
-        instrumented.environment(built), tmp_path, "-timeout=3", str(tmp_path / "input")
-    )
+    environment = instrumented.environment(built)
+    code, report = work(environment, tmp_path, *flags, str(tmp_path / "input"))
     assert code != 0
     assert said in report
     assert "dmarewind::planted" in report
@@ -97,7 +98,7 @@ def test_an_overrun_is_found_and_kept(built: Path, tmp_path: Path) -> None:
     # the same few runs lead to the same finding, long before the minutes are over.
     (tmp_path / "corpus" / "seed").write_bytes(b"DMRn")
     code, lines, errors = fuzz(
-        tmp_path, "--minutes", "4", "--until-found", "--", "-max_len=4", "-seed=1"
+        tmp_path, "--minutes", "10", "--until-found", "--", "-max_len=4", "-seed=1"
     )
     assert code == 1, errors
     (found,) = (line for line in lines if line["event"] == "finding")
@@ -114,7 +115,7 @@ def test_an_overrun_is_found_and_kept(built: Path, tmp_path: Path) -> None:
 def test_an_input_that_crashes_does_not_end_a_job(built: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / sha1(b"DMRo").hexdigest()).write_bytes(b"DMRo")
-    words = ("--minutes", "4", "--", "-max_len=4", "-seed=1", "-runs=50")
+    words = ("--minutes", "10", "--", "-max_len=4", "-seed=1", "-runs=50")
     code, lines, errors = fuzz(tmp_path, *words)
     assert code == 1, errors
     (end,) = (line for line in lines if line["event"] == "end")

@@ -7,8 +7,24 @@ defined so far, so a set bit there makes another, unknown type.
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from decoders.fields import Structure, quadwords
 from decoders.layout import layout
+
+
+class DescriptorType(IntEnum):
+    """Name the types of descriptors."""
+
+    CONTEXT_CACHE = 1
+    IOTLB = 2
+    DEVICE_TLB = 3
+    INTERRUPT_ENTRY_CACHE = 4
+    WAIT = 5
+    PASID_IOTLB = 6
+    PASID_CACHE = 7
+    PASID_DEVICE_TLB = 8
+    PAGE_GROUP_RESPONSE = 9
 
 
 class ContextCacheInvalidation(Structure):
@@ -28,6 +44,10 @@ class ContextCacheInvalidation(Structure):
         ],
         [("reserved", 64)],
     )
+
+
+IGNORED_FUNCTION_BITS = (0, 4, 6, 7)
+"""Bits of a source id that a context-cache invalidation does not compare, by FM."""
 
 
 class IotlbInvalidation(Structure):
@@ -188,19 +208,21 @@ class PageGroupResponse(Structure):
 
 
 DESCRIPTORS: dict[int, type[Structure]] = {
-    1: ContextCacheInvalidation,
-    2: IotlbInvalidation,
-    3: DeviceTlbInvalidation,
-    4: InterruptEntryCacheInvalidation,
-    5: InvalidationWait,
-    6: PasidIotlbInvalidation,
-    7: PasidCacheInvalidation,
-    8: PasidDeviceTlbInvalidation,
-    9: PageGroupResponse,
+    DescriptorType.CONTEXT_CACHE: ContextCacheInvalidation,
+    DescriptorType.IOTLB: IotlbInvalidation,
+    DescriptorType.DEVICE_TLB: DeviceTlbInvalidation,
+    DescriptorType.INTERRUPT_ENTRY_CACHE: InterruptEntryCacheInvalidation,
+    DescriptorType.WAIT: InvalidationWait,
+    DescriptorType.PASID_IOTLB: PasidIotlbInvalidation,
+    DescriptorType.PASID_CACHE: PasidCacheInvalidation,
+    DescriptorType.PASID_DEVICE_TLB: PasidDeviceTlbInvalidation,
+    DescriptorType.PAGE_GROUP_RESPONSE: PageGroupResponse,
 }
 """Descriptor types that are defined; any other is QueueError.TYPE."""
 
-WIDE_ONLY = frozenset({6, 7, 8})
+WIDE_ONLY = frozenset(
+    (DescriptorType.PASID_IOTLB, DescriptorType.PASID_CACHE, DescriptorType.PASID_DEVICE_TLB)
+)
 """Types that exist only in a queue of 256-bit descriptors."""
 
 DESCRIPTOR_SIZES = (16, 32)

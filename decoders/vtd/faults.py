@@ -132,25 +132,23 @@ class FaultReason:
     tag: str
     text: str
     qualified: bool
-
-    @property
-    def recoverable(self) -> bool:
-        """Say whether a translation request is answered nevertheless."""
-        return self.code in RECOVERABLE
+    recoverable: bool
 
 
 # Unqualified are the faults met before an entry with FPD has been read; 0x50 and 0x58 follow QEMU
 # (vtd_qualified_faults), which records them although the context entry is known by then. QEMU
 # leaves 0x0b out of its list, which makes it unqualified there: an oversight, not followed.
 # Interrupt faults have no tag in the specification; QEMU applies the FPD of the remapping entry.
-_N, _Q = False, True
-_REASONS: tuple[tuple[Reason, str, str, bool], ...] = (
+# Recoverable are those that answer a translation request with Success; 0x91 does so, too, but is
+# recorded.
+_N, _Q, _R = (False, False), (True, False), (True, True)
+_REASONS: tuple[tuple[Reason, str, str, tuple[bool, bool]], ...] = (
     (Reason.ROOT_NOT_PRESENT, "LRT.2", "root entry not present", _N),
     (Reason.CONTEXT_NOT_PRESENT, "LCT.2", "context entry not present", _Q),
     (Reason.CONTEXT_INVALID, "LCT.4", "context entry invalid", _Q),
-    (Reason.ADDRESS_BEYOND_WIDTH, "LGN.1", "address beyond the guest address width", _Q),
-    (Reason.NO_WRITE, "LGN.2", "no write permission", _Q),
-    (Reason.NO_READ, "LGN.3", "no read permission", _Q),
+    (Reason.ADDRESS_BEYOND_WIDTH, "LGN.1", "address beyond the guest address width", _R),
+    (Reason.NO_WRITE, "LGN.2", "no write permission", _R),
+    (Reason.NO_READ, "LGN.3", "no read permission", _R),
     (Reason.SECOND_STAGE_ACCESS, "LSS.1", "second-stage entry not readable", _Q),
     (Reason.ROOT_ACCESS, "LRT.1", "root entry not readable", _N),
     (Reason.CONTEXT_ACCESS, "LCT.1", "context entry not readable", _N),
@@ -188,68 +186,51 @@ _REASONS: tuple[tuple[Reason, str, str, bool], ...] = (
     (Reason.SM_PAGE_REQUEST_DISABLED, "SCT.8", "page request while PRE is clear", _Q),
     (Reason.SM_RID_PASID_BEYOND_DIRECTORY, "SCT.9", "RID_PASID beyond the directory", _Q),
     (Reason.PASID_DIRECTORY_ACCESS, "SPD.1", "PASID directory entry not readable", _N),
-    (Reason.PASID_DIRECTORY_NOT_PRESENT, "SPD.2", "PASID directory entry not present", _Q),
+    (Reason.PASID_DIRECTORY_NOT_PRESENT, "SPD.2", "PASID directory entry not present", _R),
     (Reason.PASID_DIRECTORY_RESERVED, "SPD.3", "reserved bits set in PASID directory entry", _Q),
     (Reason.PASID_ACCESS, "SPT.1", "PASID entry not readable", _N),
-    (Reason.PASID_NOT_PRESENT, "SPT.2", "PASID entry not present", _Q),
+    (Reason.PASID_NOT_PRESENT, "SPT.2", "PASID entry not present", _R),
     (Reason.PASID_RESERVED, "SPT.3", "reserved bits set in PASID entry", _Q),
     (Reason.PASID_INVALID, "SPT.4", "PASID entry invalid", _Q),
-    (Reason.PASID_EXECUTE_DISABLED, "SPT.5", "execute request while ERE is clear", _Q),
-    (Reason.PASID_SUPERVISOR_DISABLED, "SPT.6", "privileged request while SRE is clear", _Q),
-    (Reason.FS_ACCESS, "SFS.1", "first-stage entry not readable", _Q),
-    (Reason.FS_NOT_PRESENT, "SFS.2", "first-stage entry not present", _Q),
-    (Reason.FS_RESERVED, "SFS.3", "reserved bits set in first-stage entry", _Q),
-    (Reason.FS_ROOT_ACCESS, "SFS.4", "first-stage root table not readable", _Q),
+    (Reason.PASID_EXECUTE_DISABLED, "SPT.5", "execute request while ERE is clear", _R),
+    (Reason.PASID_SUPERVISOR_DISABLED, "SPT.6", "privileged request while SRE is clear", _R),
+    (Reason.FS_ACCESS, "SFS.1", "first-stage entry not readable", _R),
+    (Reason.FS_NOT_PRESENT, "SFS.2", "first-stage entry not present", _R),
+    (Reason.FS_RESERVED, "SFS.3", "reserved bits set in first-stage entry", _R),
+    (Reason.FS_ROOT_ACCESS, "SFS.4", "first-stage root table not readable", _R),
     (
         Reason.FS_TABLE_BEYOND_SECOND_STAGE,
         "SFS.5",
         "first-stage table beyond the second-stage range",
-        _Q,
+        _R,
     ),
-    (Reason.FS_ROOT_NO_READ, "SFS.6", "second stage: first-stage root not readable", _Q),
-    (Reason.FS_TABLE_NO_READ, "SFS.7", "second stage: first-stage table not readable", _Q),
-    (Reason.FS_TABLE_NO_WRITE, "SFS.8", "second stage: first-stage table not writable", _Q),
+    (Reason.FS_ROOT_NO_READ, "SFS.6", "second stage: first-stage root not readable", _R),
+    (Reason.FS_TABLE_NO_READ, "SFS.7", "second stage: first-stage table not readable", _R),
+    (Reason.FS_TABLE_NO_WRITE, "SFS.8", "second stage: first-stage table not writable", _R),
     (Reason.SM_SS_ACCESS, "SSS.1", "second-stage entry not readable", _Q),
-    (Reason.SM_SS_NOT_PRESENT, "SSS.2", "second-stage entry not present", _Q),
+    (Reason.SM_SS_NOT_PRESENT, "SSS.2", "second-stage entry not present", _R),
     (Reason.SM_SS_RESERVED, "SSS.3", "reserved bits set in second-stage entry", _Q),
     (Reason.SM_SS_ROOT_ACCESS, "SSS.4", "second-stage root table not readable", _Q),
     (Reason.SM_SS_NOT_SNOOPED, "SSS.5", "second-stage A/D update needs a snooped walk", _Q),
     (Reason.SM_SS_UPDATE_FAILED, "SSS.6", "second-stage A/D update failed", _Q),
-    (Reason.FS_NOT_CANONICAL, "SGN.1", "address not canonical", _Q),
-    (Reason.FS_USER, "SGN.2", "no user permission", _Q),
-    (Reason.SM_NO_EXECUTE, "SGN.3", "no execute permission", _Q),
-    (Reason.PASS_THROUGH_BEYOND_WIDTH, "SGN.4", "address beyond the host address width", _Q),
-    (Reason.SM_SS_BEYOND_WIDTH, "SGN.5", "second-stage input beyond the address width", _Q),
-    (Reason.SM_NO_WRITE, "SGN.6", "no write permission", _Q),
-    (Reason.SM_NO_READ, "SGN.7", "no read permission", _Q),
+    (Reason.FS_NOT_CANONICAL, "SGN.1", "address not canonical", _R),
+    (Reason.FS_USER, "SGN.2", "no user permission", _R),
+    (Reason.SM_NO_EXECUTE, "SGN.3", "no execute permission", _R),
+    (Reason.PASS_THROUGH_BEYOND_WIDTH, "SGN.4", "address beyond the host address width", _R),
+    (Reason.SM_SS_BEYOND_WIDTH, "SGN.5", "second-stage input beyond the address width", _R),
+    (Reason.SM_NO_WRITE, "SGN.6", "no write permission", _R),
+    (Reason.SM_NO_READ, "SGN.7", "no read permission", _R),
     (Reason.SM_INTERRUPT_RANGE, "SGN.8", "output in the interrupt range", _Q),
     (Reason.SM_GENERAL_9, "SGN.9", "condition unknown", _Q),
     (Reason.SM_GENERAL_10, "SGN.10", "condition unknown", _Q),
-    (Reason.FS_NOT_SNOOPED, "SFS.9", "first-stage A/D update needs a snooped walk", _Q),
+    (Reason.FS_NOT_SNOOPED, "SFS.9", "first-stage A/D update needs a snooped walk", _R),
     (Reason.FS_UPDATE_FAILED, "SFS.10", "first-stage A/D update failed", _Q),
 )
 
-FAULT_REASONS: dict[int, FaultReason] = {row[0].value: FaultReason(*row) for row in _REASONS}
+FAULT_REASONS: dict[int, FaultReason] = {
+    code.value: FaultReason(code, tag, text, *kind) for code, tag, text, kind in _REASONS
+}
 """Every fault reason by code."""
-
-
-RECOVERABLE = frozenset(
-    (
-        Reason.ADDRESS_BEYOND_WIDTH, Reason.NO_WRITE, Reason.NO_READ,
-        Reason.PASID_DIRECTORY_NOT_PRESENT, Reason.PASID_NOT_PRESENT,
-        Reason.PASID_EXECUTE_DISABLED, Reason.PASID_SUPERVISOR_DISABLED,
-        Reason.FS_ACCESS, Reason.FS_NOT_PRESENT, Reason.FS_RESERVED, Reason.FS_ROOT_ACCESS,
-        Reason.FS_TABLE_BEYOND_SECOND_STAGE, Reason.FS_ROOT_NO_READ, Reason.FS_TABLE_NO_READ,
-        Reason.FS_TABLE_NO_WRITE, Reason.FS_NOT_SNOOPED,
-        Reason.SM_SS_NOT_PRESENT, Reason.FS_NOT_CANONICAL, Reason.FS_USER, Reason.SM_NO_EXECUTE,
-        Reason.PASS_THROUGH_BEYOND_WIDTH, Reason.SM_SS_BEYOND_WIDTH,
-        Reason.SM_NO_WRITE, Reason.SM_NO_READ,
-    )
-)  # fmt: skip
-"""Faults that answer a translation request with Success (VT-d 5.1, table 30).
-
-0x91 does so, too, but is recorded; 0x82 is of revisions before 5.1.
-"""
 
 
 class QueueError(IntEnum):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from decoders.fields import Structure, doubleword, quadwords
 from decoders.layout import layout
 
+INTERRUPT_FIRST, INTERRUPT_LAST = 0xFEE0_0000, 0xFEEF_FFFF
+"""Addresses that are taken for interrupt requests (VT-d 3.15)."""
+
 
 class InterruptRemapEntry(Structure):
     """Describe one remapped interrupt, im = 0 (VT-d 9.10; Linux struct irte).

@@ -144,6 +144,7 @@ __all__ = [
     "VirtualCommandCapability",
     "VirtualResponseA",
     "VirtualResponseB",
+    "address_width",
     "fault_record_count",
     "fault_record_offset",
     "iotlb_offset",
@@ -237,6 +238,7 @@ def _register(
     return register
 
 
+_MGAW = layout(Capability)["mgaw"]
 _IM = layout(FaultEventControl)["im"].mask
 
 VER = _register("VER", 0x000, 4, Kind.RO, Version, reset=0x10)
@@ -380,6 +382,11 @@ def fault_record_offset(cap: int, index: int) -> int:
 def fault_record_count(cap: int) -> int:
     """Return how many fault recording registers CAP announces."""
     return _NFR.get((cap,)) + 1
+
+
+def address_width(cap: int) -> int:
+    """Return the width of the addresses that a unit takes (CAP.MGAW is one less)."""
+    return _MGAW.get((cap,)) + 1
 
 
 def register_map(cap: int, ecap: int, vccap: int = 0) -> dict[int, Register]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from decoders.layout import layout
 from decoders.vtd.descriptors import (
+    IGNORED_FUNCTION_BITS,
     ContextCacheInvalidation,
     DeviceTlbInvalidation,
     InterruptEntryCacheInvalidation,
@@ -34,8 +35,6 @@ KEYS = 1 << 17
 """Places that are remembered; one more and all are taken as covered just now."""
 NEVER = -1
 INDEX_BITS = 20
-IGNORED_FUNCTION_BITS = (0, 4, 6, 7)
-"""Bits of a source id that a context-cache invalidation does not compare, by FM."""
 NO_PASID = -1
 
 

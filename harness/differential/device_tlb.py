@@ -19,6 +19,7 @@ from decoders.events import (
 )
 from decoders.layout import layout
 from decoders.vtd.descriptors import (
+    DescriptorType,
     DeviceTlbInvalidation,
     PasidDeviceTlbInvalidation,
     descriptor_type,
@@ -40,11 +41,10 @@ OF_UPDATES: Final = ("update", "permission")
 _LARGEST_PAGE: Final = (1 << PAGE_SHIFT[3]) - 1
 _ADDRESS_BITS: Final = 64
 _OTHER: Final = {AccessKind.READ: AccessKind.WRITE, AccessKind.WRITE: AccessKind.READ}
-_WITH_PASID: Final = 8
 _PASID: Final = layout(PasidDeviceTlbInvalidation)
-_PHYSICAL_FUNCTION: Final = {
-    3: layout(DeviceTlbInvalidation).mask("pfsid_low", "pfsid_high"),
-    _WITH_PASID: _PASID.mask("pfsid_low", "pfsid_high"),
+_PHYSICAL_FUNCTION: Final[dict[int, int]] = {
+    DescriptorType.DEVICE_TLB: layout(DeviceTlbInvalidation).mask("pfsid_low", "pfsid_high"),
+    DescriptorType.PASID_DEVICE_TLB: _PASID.mask("pfsid_low", "pfsid_high"),
 }
 """Bits of PFSID by the type of the descriptor."""
 
@@ -187,7 +187,7 @@ def device_notes(
         kind = descriptor_type(words[0])
         if words[0] & _PHYSICAL_FUNCTION.get(kind, 0):
             found.add("device-TLB descriptor with PFSID")
-        if kind == _WITH_PASID and not _PASID["pasid"].get(words):
+        if kind == DescriptorType.PASID_DEVICE_TLB and not _PASID["pasid"].get(words):
             found.add("device-TLB descriptor with PASID 0")
     for message in finding.permitted:
         if isinstance(message, DeviceTlbMessage):

@@ -20,8 +20,8 @@ from decoders.events import (
 )
 from decoders.vtd import registers as vtd
 from harness.errors import HarnessError
-from harness.generate.vtd_interrupts import MsiChoice
 from harness.generate.vtd_steps import DmaChoice, Scene, Step
+from harness.message import Msi
 from harness.model.interrupts import INTERRUPT_PAGE
 from harness.qemu.dma import I82559
 from harness.qemu.vtd import MACHINES, VtdQemu
@@ -117,7 +117,7 @@ class _Reader:
             self._steps.append(self._now)
             self._now, self._looked = _EMPTY, False
 
-    def _act(self, dma: DmaChoice | None = None, msi: MsiChoice | None = None) -> None:
+    def _act(self, dma: DmaChoice | None = None, msi: Msi | None = None) -> None:
         self._begin(self._acted)
         self._now, self._looked = replace(self._now, dma=dma, msi=msi), True
 
@@ -160,7 +160,7 @@ class _Reader:
     def _tests_itself(self, index: int) -> bool:
         return isinstance(self._qemu.devices[index], I82559)
 
-    def _msi(self, number: int, event: InterruptRequest) -> MsiChoice:
+    def _msi(self, number: int, event: InterruptRequest) -> Msi:
         if event.sid not in self._scene.senders:
             raise HarnessError(f"event {number}: the machine has no sender {event.sid}")
-        return MsiChoice(self._scene.senders.index(event.sid), event.address, event.data)
+        return Msi(self._scene.senders.index(event.sid), event.address, event.data)

@@ -18,7 +18,7 @@ from decoders.layout import layout
 from decoders.vtd.faults import INTERRUPT_REASONS, FaultRecordRegister, Reason
 from decoders.vtd.interrupt import SUBHANDLE_MASK, message_index
 from harness.differential.teller import Teller
-from harness.generate.vtd_interrupts import MsiChoice
+from harness.message import Msi
 from harness.model.interrupts import INDEX_MASK, InterruptMessage
 from harness.targets.model import ModelReplay
 
@@ -30,7 +30,7 @@ WRITTEN: Final = (0xFFFF_FFFF, 0)
 
 
 def deliver(
-    msi: MsiChoice,
+    msi: Msi,
     sid: int | None,
     said: Sequence[Event],
     record: FaultRecord | None,
@@ -75,7 +75,7 @@ def written(
     record, hidden = recorded
     teller.tell(Access(sid, None, iova, AccessKind.READ, Translation(iova, 0)))
     for number, data in enumerate(WRITTEN):
-        msi = MsiChoice(0, iova + 4 * number, data)
+        msi = Msi(0, iova + 4 * number, data)
         own = record if record is not None and _is_about(record, msi) else None
         if named is not None:
             teller.history.written_by_dma.add(len(teller.events))
@@ -86,7 +86,7 @@ def written(
         teller.tell(record)
 
 
-def _is_about(record: FaultRecord, msi: MsiChoice) -> bool:
+def _is_about(record: FaultRecord, msi: Msi) -> bool:
     """Say whether a record names what a message named; bits of data that are reserved name 0."""
     words = (record.low, record.high)
     index = message_index(msi.address, msi.data)

@@ -20,7 +20,13 @@ from decoders.events import (
 )
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
-from decoders.vtd.descriptors import ContextCacheInvalidation, InvalidationWait, descriptor_type
+from decoders.vtd.descriptors import (
+    IGNORED_FUNCTION_BITS,
+    ContextCacheInvalidation,
+    DescriptorType,
+    InvalidationWait,
+    descriptor_type,
+)
 from harness.differential.deviation import NO_RECORD, Situation
 from harness.differential.device_tlb import device_notes
 from harness.findings import Finding, FindingKind
@@ -56,8 +62,6 @@ _WAIT: Final = layout(InvalidationWait)
 _FPD: Final = CONTEXT["fpd"].mask
 _ABOVE_PASID: Final = (Role.SCALABLE_CONTEXT, Role.PASID_DIRECTORY)
 _SSADE: Final = PASID["ssade"].mask
-_PASID_CACHE: Final = 7
-_CONTEXT_CACHE: Final = 1
 _CONTEXT_INVALIDATION: Final = layout(ContextCacheInvalidation)
 _CCMD: Final = layout(vtd.ContextCommand)
 _BY_DEVICE: Final = 3
@@ -78,7 +82,7 @@ def passing(guide: ModelReplay, sid: int) -> bool:
 
 def _same(sid: int, other: int, mask: int) -> bool:
     """Say whether a device-selective invalidation of another id is about a source, too."""
-    return not (sid ^ other) & ~(0, 4, 6, 7)[mask]
+    return not (sid ^ other) & ~IGNORED_FUNCTION_BITS[mask]
 
 
 class History:
@@ -106,7 +110,7 @@ class History:
                 self._passed.discard(sid)
                 if passing(guide, sid):
                     self._passed.add(sid)
-        if _PASID_CACHE in kinds:
+        if DescriptorType.PASID_CACHE in kinds:
             self._flushed |= self._passed
 
     @staticmethod
@@ -119,7 +123,7 @@ class History:
             device = _CCMD["cirg"].get(value) == _BY_DEVICE
             return not device or _same(sid, _CCMD["sid"].get(value), _CCMD["fm"].get(value))
         for words in queued if write.offset == vtd.IQT.offset else ():
-            if descriptor_type(words[0]) == _CONTEXT_CACHE:
+            if descriptor_type(words[0]) == DescriptorType.CONTEXT_CACHE:
                 device = _CONTEXT_INVALIDATION["g"].get(words) == _BY_DEVICE
                 function = _CONTEXT_INVALIDATION["sid"].get(words)
                 mask = _CONTEXT_INVALIDATION["fm"].get(words)
@@ -142,9 +146,10 @@ class History:
         found: set[str] = set()
         for words in self.queued:
             kind = descriptor_type(words[0])
-            if kind == _PASID_CACHE:
+            if kind == DescriptorType.PASID_CACHE:
                 found.add("PASID-cache descriptor")
-            if kind == 5 and not _WAIT["sw"].get(words) and not _WAIT["iflag"].get(words):
+            asks = _WAIT["sw"].get(words) or _WAIT["iflag"].get(words)
+            if kind == DescriptorType.WAIT and not asks:
                 fences = _WAIT["fn"].get(words)
                 found.add("wait that only fences" if fences else "wait that asks for nothing")
         if guide.unit.remapper.compatibility:

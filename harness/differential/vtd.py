@@ -56,7 +56,6 @@ from harness.model.dialects import Dialect
 from harness.model.interrupts import INTERRUPT_PAGE, NO_SOURCE
 from harness.native import available
 from harness.oracle import compatible
-from harness.qemu.msi import Msi
 from harness.qemu.process import LOST
 from harness.qemu.vtd import MEMORY, Dma, Seen, VtdQemu
 from harness.targets.model import ModelReplay
@@ -304,9 +303,7 @@ class Differential:
         return asked
 
     def _begin(self, step: Step) -> None:
-        msi = step.msi
-        message = None if msi is None else Msi(msi.sender, msi.address, msi.data)
-        self.qemu.begin(step.stores, step.writes, step.reads, self._dma(step), message)
+        self.qemu.begin(step.stores, step.writes, step.reads, self._dma(step), step.msi)
 
     def _dma(self, step: Step) -> Dma | None:
         choice = step.dma

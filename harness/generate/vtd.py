@@ -21,6 +21,7 @@ from decoders.vtd.descriptors import (
     PasidCacheInvalidation,
     PasidIotlbInvalidation,
 )
+from decoders.vtd.faults import FaultRecordRegister
 from decoders.vtd.registers import fault_record_offset, iotlb_offset, iva_offset
 from harness.generate.vtd_device_tlb import (
     device_tlb_invalidations,
@@ -42,16 +43,20 @@ from harness.generate.vtd_tables import (
     Tables,
     packed,
 )
+from harness.model.lookup import TTM_ABORT, TTM_SCALABLE
 
-_TE, _SRTP, _QIE, _IRE, _SIRTP, _CFI = 1 << 31, 1 << 30, 1 << 26, 1 << 25, 1 << 24, 1 << 23
-_WIDE_QUEUE: Final = 1 << 11
-_SCALABLE: Final = 1 << 10
+_TE, _SRTP, _QIE, _IRE, _SIRTP, _CFI = (
+    layout(vtd.GlobalCommand)[name].mask for name in ("te", "srtp", "qie", "ire", "sirtp", "cfi")
+)
+_WIDE_QUEUE: Final = layout(vtd.InvalidationQueueAddress)["dw"].mask
+(_SCALABLE,) = packed(layout(vtd.RootTableAddress), ttm=TTM_SCALABLE)
+(_ABORT,) = packed(layout(vtd.RootTableAddress), ttm=TTM_ABORT)
 _QUEUE_BYTES: Final = 4096
 _STATUS_WORDS: Final = 512
-_F: Final = 1 << 31
+_F: Final = layout(FaultRecordRegister)["f"].mask >> 32
 """F in the highest four bytes of a fault record."""
 
-_PFO, _IQE = 1, 1 << 4
+_PFO, _IQE = (layout(vtd.FaultStatus)[name].mask for name in ("pfo", "iqe"))
 _WAIT: Final = layout(InvalidationWait)
 _CONTEXT: Final = layout(ContextCacheInvalidation)
 _IOTLB: Final = layout(IotlbInvalidation)
@@ -227,7 +232,7 @@ class Generator:
         stores = moved_root(tables, self._now) if random.random() < 0.3 else []
         root = tables.root | (_SCALABLE if tables.scalable else 0)
         wrong = random.choice(
-            (root, root ^ _SCALABLE, root | 0xC00, tables.zeros, NOWHERE, root | 1 << 50)
+            (root, root ^ _SCALABLE, root | _ABORT, tables.zeros, NOWHERE, root | 1 << 50)
         )
         steps = []
         for value in (root,) if stores else (wrong, root):

@@ -7,6 +7,7 @@ from typing import Final
 
 from decoders.events import Role
 from decoders.layout import Layout, layout
+from decoders.vtd.interrupt import INTERRUPT_FIRST
 from decoders.vtd.tables import (
     ContextEntry,
     PasidDirectoryEntry,
@@ -24,7 +25,6 @@ _RAM_BITS: Final = 22
 
 _PAGE_BITS: Final = 12
 _ALL_ONES: Final = (1 << 64) - 1
-_INTERRUPTS: Final = 0xFEE0_0000
 _LOW_RIGHTS: Final = {
     Role.SECOND_STAGE: (0, 1, 2, 3, 4, 7),
     Role.FIRST_STAGE: (0, 1, 3, 5, 6, 7, 0x27, 0x67),
@@ -117,7 +117,7 @@ def _paging(spot: Spot, tables: Tables, random: Random) -> int:
     if draw < 0.55:
         return value & (1 << _PAGE_BITS) - 1 | NOWHERE if spot.level == 1 else _ALL_ONES
     if draw < 0.6 and spot.leaf and spot.level == 1:
-        return value & (1 << _PAGE_BITS) - 1 | _INTERRUPTS
+        return value & (1 << _PAGE_BITS) - 1 | INTERRUPT_FIRST
     if draw < 0.65 and not spot.leaf:
         return value & (1 << _PAGE_BITS) - 1 | tables.zeros
     # A large leaf's lower address bits are reserved; those of a pointer would lead to a table.

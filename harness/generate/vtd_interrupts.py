@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -13,6 +12,7 @@ from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import InterruptEntryCacheInvalidation
 from decoders.vtd.interrupt import InterruptRemapEntry, RemappableAddress
 from harness.generate.vtd_tables import packed
+from harness.message import Msi
 
 TABLES: Final = (0x20_0000, 0x30_0000)
 """Where tables are: one of up to 65536 entries, one of up to 32768."""
@@ -20,7 +20,7 @@ TABLES: Final = (0x20_0000, 0x30_0000)
 _ENTRY: Final = layout(InterruptRemapEntry)
 _ADDRESS: Final = layout(RemappableAddress)
 _INVALIDATION: Final = layout(InterruptEntryCacheInvalidation)
-_EIME: Final = 1 << 11
+_EIME: Final = layout(vtd.Irta)["eime"].mask
 _MOST: Final = 14
 """S of a table of 32768 entries."""
 
@@ -29,15 +29,6 @@ _XAPIC_SHIFT: Final = 8
 _SUBHANDLES: Final = (0, 1, 2, 3, 15, 255, 0x8000, 0xFFFF)
 
 Words = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MsiChoice:
-    """Ask the sender with this index for a message."""
-
-    sender: int
-    address: int
-    data: int
 
 
 class Interrupts:
@@ -104,13 +95,13 @@ class Interrupts:
             return [packed(_INVALIDATION, type=4, g=1, im=random.choice((16, 31)), iidx=index)]
         return []
 
-    def request(self, index: int | None = None) -> MsiChoice:
+    def request(self, index: int | None = None) -> Msi:
         """Return a message that names an entry: that one, another, none."""
         random = self._random
         sender, data = random.randrange(len(self._sids)), random.getrandbits(16)
         address = 0xFEE << 20
         if random.random() < 0.1:
-            return MsiChoice(sender, address | (random.getrandbits(20) & ~0x13), data)
+            return Msi(sender, address | (random.getrandbits(20) & ~0x13), data)
         if index is None:
             index = self._index() if random.random() < 0.9 else random.getrandbits(16)
         shv = 0
@@ -123,7 +114,7 @@ class Interrupts:
             _ADDRESS, fee=0xFEE, format=1, shv=shv, handle_high=index >> low,
             handle_low=index & (1 << low) - 1,
         )  # fmt: skip
-        return MsiChoice(sender, word, data)
+        return Msi(sender, word, data)
 
     # -- entries -----------------------------------------------------------------------------
 

@@ -33,19 +33,21 @@ from decoders.vtd.descriptors import (
 )
 from harness.generate.vtd import Generator, Words
 from harness.generate.vtd_devices import Devices
-from harness.generate.vtd_mixed_interrupts import Interrupts
+from harness.generate.vtd_mixed_interrupts import MixedInterrupts
 from harness.generate.vtd_spaces import PASIDS, MixedTables, NestedSpace
 from harness.generate.vtd_steps import DmaChoice, Scene, Step
 from harness.generate.vtd_tables import PAGE, Spot, packed
+from harness.model.lookup import TTM_ABORT, TTM_SCALABLE
 
 _WAIT: Final = layout(InvalidationWait)
 _CONTEXT: Final = layout(ContextCacheInvalidation)
 _IOTLB: Final = layout(IotlbInvalidation)
 _PASID: Final = layout(PasidCacheInvalidation)
 _PASID_IOTLB: Final = layout(PasidIotlbInvalidation)
-_IRE: Final = 1 << 25
-_SRTP: Final = 1 << 30
-_SCALABLE, _ABORT = 0x400, 0xC00
+_IRE: Final = layout(vtd.GlobalCommand)["ire"].mask
+_SRTP: Final = layout(vtd.GlobalCommand)["srtp"].mask
+(_SCALABLE,) = packed(layout(vtd.RootTableAddress), ttm=TTM_SCALABLE)
+(_ABORT,) = packed(layout(vtd.RootTableAddress), ttm=TTM_ABORT)
 _ODD_PLACES: Final = (0xFEE0_0040, 0xFEF0_0000, 1 << 47, 1 << 56, (1 << 64) - PAGE, 0, PAGE)
 _ATTRIBUTES: Final = tuple(sorted(ATTRIBUTES))
 _TYPES: Final = Attribute.TRANSLATION_REQUEST | Attribute.TRANSLATED
@@ -73,7 +75,7 @@ class MixedGenerator(Generator):
         super().__init__(scene, random)
         self._last: Request | None = None
         self._devices = Devices(scene, random)
-        self._messages = Interrupts(scene, random)
+        self._messages = MixedInterrupts(scene, random)
         config = scene.config
         for kind, weight in (
             (self._remap, 10 if config.ecap("ir") else 1),

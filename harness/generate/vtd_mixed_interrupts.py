@@ -31,7 +31,7 @@ _CONTROL: Final = 32
 """Byte of a posted descriptor at which its control quadword is."""
 
 
-class Interrupts:
+class MixedInterrupts:
     """Make up entries and messages for a scene."""
 
     def __init__(self, scene: Scene, random: Random) -> None:

@@ -9,8 +9,8 @@ from typing import Final
 
 from decoders.events import AccessKind, RegWrite, Store
 from decoders.vtd import registers as vtd
-from harness.generate.vtd_interrupts import MsiChoice
 from harness.generate.vtd_tables import PAGE
+from harness.message import Msi
 from harness.model.config import UnitConfig
 
 ALWAYS: Final = ((vtd.IQH.offset, 8),)
@@ -72,7 +72,7 @@ class Step:
     reads: tuple[tuple[int, int], ...] = ALWAYS
     dma: DmaChoice | None = None
     waits: tuple[tuple[int, int], ...] = ()
-    msi: MsiChoice | None = None
+    msi: Msi | None = None
 
 
 def scene_page(scene: Scene, random: Random) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from decoders.events import Outcome, Role
+from decoders.vtd.descriptors import IGNORED_FUNCTION_BITS
 from decoders.vtd.paging import LARGEST_LEAF, PAGE_BITS, PAGE_SHIFT
 from harness.model.lookup import Blocked, Entry
 from harness.model.stages import NESTED_STAGE, NO_PASID, Rights
@@ -245,7 +246,7 @@ class Caches:
         With a domain id only those that were cached in it; scalable ones carry none.
         """
         # FM 0 compares all function bits, 1 ignores bit 2, 2 bits 2:1, 3 bits 2:0.
-        ignored = (0, 4, 6, 7)[function_mask]
+        ignored = IGNORED_FUNCTION_BITS[function_mask]
         self.looked_at += len(self.contexts)
         for other, ways in list(self.contexts.items()):
             if (other ^ sid) & ~ignored == 0:

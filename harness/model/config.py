@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from decoders.layout import layout
-from decoders.vtd.registers import Capability, ExtendedCapability
+from decoders.vtd.registers import Capability, ExtendedCapability, address_width
 from harness.memory import DEFAULT_PAGE_BUDGET
 from harness.model.dialects import SPECIFICATION, Dialect
 
@@ -68,7 +68,7 @@ class UnitConfig:
     @property
     def guest_address_width(self) -> int:
         """Return MGAW in bits (CAP.MGAW is one less)."""
-        return self.cap("mgaw") + 1
+        return address_width(self.capability)
 
     @property
     def beyond_host(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
+from decoders.vtd.descriptors import DescriptorType
 from decoders.vtd.faults import Reason
 
 
@@ -182,7 +183,7 @@ _QEMU_10_0 = replace(
     _QEMU,
     name="qemu-10.0",
     honours_rid_pasid=True,
-    untraced_descriptors=frozenset({7}),
+    untraced_descriptors=frozenset({DescriptorType.PASID_CACHE}),
     fault_record_ignored=1 << 31 | 0xFFFFF << 40,
 )
 

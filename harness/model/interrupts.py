@@ -9,6 +9,7 @@ from decoders.events import Delivery, Fault, Interrupt, Message, Posted, Role
 from decoders.layout import layout
 from decoders.vtd.faults import Reason
 from decoders.vtd.interrupt import (
+    INTERRUPT_FIRST,
     SUBHANDLE_MASK,
     InterruptRemapEntry,
     PostedInterruptDescriptor,
@@ -28,7 +29,7 @@ DESCRIPTOR = layout(PostedInterruptDescriptor)
 ADDRESS = layout(RemappableAddress)
 IRTA = layout(Irta)
 
-INTERRUPT_PAGE = 0xFEE
+INTERRUPT_PAGE = INTERRUPT_FIRST >> 20
 """What bits 63:20 of the address of an interrupt are."""
 IGNORED_FUNCTION = (0, 0b100, 0b110, 0b111)
 """Bits of the source id that do not count, by SQ."""

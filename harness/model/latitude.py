@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from decoders.events import Role, Translation
+from decoders.vtd.descriptors import DescriptorType
 from harness.model.caches import CachedTranslation, CachedWords
 from harness.model.lookup import TTM_LEGACY, Blocked
 from harness.model.stages import ALL_RIGHTS, NO_PASID
 from harness.model.translate import Candidate
 from harness.model.unit import VtdUnit
 
-LOOKING_AGAIN: Final = frozenset((1, 7))
+LOOKING_AGAIN: Final = frozenset((DescriptorType.CONTEXT_CACHE, DescriptorType.PASID_CACHE))
 """Types of descriptors that make a unit look at context or PASID entries again."""
 
 

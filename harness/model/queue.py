@@ -13,6 +13,7 @@ from decoders.vtd.descriptors import (
     DESCRIPTORS,
     WIDE_ONLY,
     ContextCacheInvalidation,
+    DescriptorType,
     InterruptEntryCacheInvalidation,
     InvalidationWait,
     IotlbInvalidation,
@@ -102,15 +103,15 @@ class InvalidationQueue:
             registers, emit, vtd.IECTL, vtd.IEDATA, vtd.IEADDR, vtd.IEUADDR
         )
         self._execute: dict[int, Callable[[Words], QueueError]] = {
-            1: self._context_cache,
-            2: self._iotlb,
-            3: self._device_tlb,
-            4: self._interrupt_entries,
-            5: self._wait,
-            6: self._pasid_iotlb,
-            7: self._pasid_cache,
-            8: self._pasid_device_tlb,
-            9: self._page_response,
+            DescriptorType.CONTEXT_CACHE: self._context_cache,
+            DescriptorType.IOTLB: self._iotlb,
+            DescriptorType.DEVICE_TLB: self._device_tlb,
+            DescriptorType.INTERRUPT_ENTRY_CACHE: self._interrupt_entries,
+            DescriptorType.WAIT: self._wait,
+            DescriptorType.PASID_IOTLB: self._pasid_iotlb,
+            DescriptorType.PASID_CACHE: self._pasid_cache,
+            DescriptorType.PASID_DEVICE_TLB: self._pasid_device_tlb,
+            DescriptorType.PAGE_GROUP_RESPONSE: self._page_response,
         }
 
     def reset(self) -> None:

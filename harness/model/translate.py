@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from decoders.events import NO_ATTRIBUTES, AccessKind, Attribute, Fault, Outcome, Role, Translation
 from decoders.vtd.faults import Reason
+from decoders.vtd.interrupt import INTERRUPT_FIRST, INTERRUPT_LAST
 from decoders.vtd.paging import PAGE_SHIFT
 from harness.memory import Memory
 from harness.model.caches import (
@@ -33,8 +34,6 @@ from harness.model.stages import (
     stage_of,
 )
 from harness.model.walk import (
-    INTERRUPT_FIRST,
-    INTERRUPT_LAST,
     Below,
     NonLeaf,
     Step,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from decoders.events import AccessKind, Fault, Outcome, Role, Translation
 from decoders.vtd.faults import Reason
+from decoders.vtd.interrupt import INTERRUPT_FIRST, INTERRUPT_LAST
 from decoders.vtd.paging import ENTRY_SIZE, LARGEST_LEAF, entry_index, page_mask
 from harness.memory import Memory
 from harness.model.config import UnitConfig
@@ -25,7 +26,6 @@ from harness.model.stages import (
     stage_of,
 )
 
-INTERRUPT_FIRST, INTERRUPT_LAST = 0xFEE00000, 0xFEEFFFFF
 ALL_ONES = (1 << 64) - 1
 
 

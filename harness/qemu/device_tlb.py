@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from decoders.events import AccessKind
+from decoders.vtd.interrupt import INTERRUPT_FIRST, INTERRUPT_LAST
 from harness.errors import HarnessError
 from harness.qemu.dma import Operation
 from harness.qemu.pc import Pc
@@ -28,7 +29,7 @@ DEVICES: Final = (
 
 IDS: Final = (0x1AF4, 0x1044)
 PAGE: Final = 4096
-INTERRUPTS: Final = (0xFEE0_0000, 0xFEEF_FFFF)
+INTERRUPTS: Final = (INTERRUPT_FIRST, INTERRUPT_LAST)
 """Addresses that no invalidation reaches: QEMU cuts them out of what it translates."""
 
 _ACCESS_PLATFORM: Final = 1 << 33

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from harness.qemu import qtest
@@ -17,15 +16,6 @@ _CONTROL, _ADDRESS, _UPPER, _DATA = 2, 4, 8, 12
 """Offsets in a capability with 64-bit addresses (PCI 3.0, 6.8.1)."""
 
 _ENABLE: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Msi:
-    """Ask the sender with this index for a message: data has 16 bits, address is aligned."""
-
-    sender: int
-    address: int
-    data: int
 
 
 class Edu:

@@ -20,13 +20,15 @@ from decoders.vtd.registers import (
     FRCD_LOW,
     FSTS,
     VER,
+    address_width,
     fault_record_offset,
 )
+from harness.message import Msi
 from harness.qemu import device_tlb, qtest
 from harness.qemu.device_tlb import Asked, AtsDevice, DeviceTlb
 from harness.qemu.dma import DmaDevice, dma_devices, prepare
 from harness.qemu.landing import PAGE, Pool
-from harness.qemu.msi import Msi, senders
+from harness.qemu.msi import senders
 from harness.qemu.pc import PROGRAM, RAM_SIZE, RAM_START, Pc
 from harness.qemu.qtest import BATCH, Machine
 from harness.qemu.trace_lines import TraceLines
@@ -201,7 +203,7 @@ class VtdQemu:
     @property
     def width(self) -> int:
         """Return the host address width, which is that of guest addresses, too."""
-        return (self.capability >> 16 & 0x3F) + 1
+        return address_width(self.capability)
 
     def _devices(self) -> list[DmaDevice]:
         more = self.device_tlb.devices() if self.device_tlb is not None else []

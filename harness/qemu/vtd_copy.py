@@ -22,6 +22,7 @@ from decoders.vtd.registers import (
     FSTS,
     IQH,
     VER,
+    address_width,
     fault_record_offset,
 )
 from harness.errors import HarnessError
@@ -179,7 +180,7 @@ class VtdCopy:
     @property
     def width(self) -> int:
         """Return the host address width, which is that of guest addresses, too."""
-        return (self.capability >> 16 & 0x3F) + 1
+        return address_width(self.capability)
 
     def restart(self) -> None:
         """Start a QEMU that has ended, or does not answer, anew; RAM keeps its content."""

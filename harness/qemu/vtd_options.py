@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from decoders.layout import layout
-from decoders.vtd.registers import Capability, ExtendedCapability
+from decoders.vtd.registers import Capability, ExtendedCapability, address_width
 from harness.errors import HarnessError
 
 _CAP: Final = layout(Capability)
@@ -59,7 +59,7 @@ def spelled(program: str, wanted: Mapping[str, str]) -> str:
 
 def options_for(capability: int, extended_capability: int) -> dict[str, str]:
     """Return the options that come closest to a unit with these CAP and ECAP."""
-    found = {"aw-bits": str(_CAP["mgaw"].get((capability,)) + 1)}
+    found = {"aw-bits": str(address_width(capability))}
     for option, name in _OF_CAP.items():
         found[option] = "on" if _CAP[name].get((capability,)) else "off"
     for option, name in _OF_ECAP.items():

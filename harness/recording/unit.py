@@ -10,7 +10,6 @@ from typing import Any
 from decoders.bytewise import build
 from decoders.capture.qemu_log import QemuLogDecoder
 from decoders.events import Endpoint
-from decoders.layout import layout
 from decoders.virtio_iommu.config import encode_config
 from decoders.virtio_iommu.structures import Config
 from decoders.vtd import registers
@@ -19,7 +18,6 @@ from harness.model.virtio.config import PROBE_SIZE
 from harness.qemu.qmp import Qmp
 from harness.trace import VIRTIO, UnitInfo
 
-_MGAW = layout(registers.Capability)["mgaw"]
 _GRANULES = {"4k": 4096, "8k": 8192, "16k": 16384, "64k": 65536}
 
 
@@ -35,7 +33,7 @@ def vtd_unit(qmp: Qmp, base: int) -> UnitInfo:
         capability=capability,
         extended_capability=extended_capability,
         # QEMU's unit takes as many bits out as it takes in.
-        host_address_width=_MGAW.get((capability,)) + 1,
+        host_address_width=registers.address_width(capability),
     )
 
 

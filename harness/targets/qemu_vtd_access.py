@@ -15,11 +15,11 @@ from decoders.events import (
 )
 from decoders.layout import layout
 from decoders.vtd.faults import FaultRecordRegister
+from decoders.vtd.interrupt import INTERRUPT_FIRST, INTERRUPT_LAST
 from decoders.vtd.registers import FaultStatus
 from harness.memory import PAGE_SIZE
 from harness.model.translate import Candidate, Request
 from harness.model.unit import VtdUnit
-from harness.model.walk import INTERRUPT_FIRST, INTERRUPT_LAST
 from harness.qemu.vtd_copy import State, VtdCopy
 
 _RECORD: Final = layout(FaultRecordRegister)

@@ -24,11 +24,10 @@ from harness.differential.interrupts import deliver, written
 from harness.differential.machine import unit_config
 from harness.differential.teller import Teller
 from harness.findings import FindingKind
-from harness.generate.vtd_interrupts import MsiChoice
 from harness.generate.vtd_tables import packed
+from harness.message import Msi
 from harness.model.dialects import SPECIFICATION, dialect_named
 from harness.model.interrupts import NO_SOURCE
-from harness.qemu.msi import Msi
 from harness.qemu.vtd import Dma, Seen, VtdQemu
 from harness.targets.model import ModelReplay
 
@@ -139,9 +138,8 @@ def judged(unit: VtdQemu, done: list[Store | RegWrite], msi: Msi) -> tuple[objec
     teller = Teller([judge], (), 16)
     teller.tell(*done)
     seen = unit.step((), (), (), None, msi)
-    choice = MsiChoice(msi.sender, msi.address, msi.data)
     sid = unit.senders[msi.sender].function.requester
-    deliver(choice, sid, seen.said, None, True, judge, teller)
+    deliver(msi, sid, seen.said, None, True, judge, teller)
     found = [one for one in judge.findings() if one.kind is FindingKind.DIVERGENCE]
     (request,) = [event for event in teller.events if isinstance(event, InterruptRequest)]
     return request.outcome, {outcome for one in found for outcome in one.permitted}

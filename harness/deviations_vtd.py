@@ -373,6 +373,13 @@ DEVIATIONS: Final = (
         "vtd_process_inv_iec_desc",
         members=("handle_mask_checked",),
     ),
+    VtdDeviation(
+        "upper-event-address",
+        "11.4",
+        "FEUADDR and IEUADDR stay 0 in a unit with extended interrupt mode, too",
+        "vtd_init (vtd_define_long with a write mask of 0)",
+        members=("upper_event_addresses",),
+    ),
     *DEVICE_TLB,
 )
 

@@ -255,7 +255,7 @@ FSTS = _register("FSTS", 0x034, 4, Kind.RW1C, FaultStatus, w1c="pfo afo apf iqe 
 FECTL = _register("FECTL", 0x038, 4, Kind.RW, FaultEventControl, writable="im", reset=_IM)
 FEDATA = _register("FEDATA", 0x03C, 4, Kind.RW, EventData, writable="imd")
 FEADDR = _register("FEADDR", 0x040, 4, Kind.RW, EventAddress)
-# Without extended interrupt mode a unit may have no upper halves of addresses; QEMU has none.
+# Without extended interrupt mode a unit may have no upper halves of addresses.
 FEUADDR = _register("FEUADDR", 0x044, 4, Kind.RW, ecap="eim")
 AFLOG = _register("AFLOG", 0x058, 8, Kind.RW, AdvancedFaultLog, cap="afl")
 PMEN = _register("PMEN", 0x064, 4, Kind.RW, ProtectedMemoryEnable, writable="epm", cap="plmr phmr")

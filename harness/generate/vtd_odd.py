@@ -42,8 +42,11 @@ _WRITTEN: Final = (
 _HALVES: Final = (vtd.FECTL.offset, vtd.IECTL.offset, vtd.IEADDR.offset)
 """Registers of 32 bits at multiples of 8 with another behind them."""
 
-_WITH_DATA: Final = (vtd.FECTL.offset, vtd.IECTL.offset)
-"""Those of them where that is the data of a message."""
+_IN_PAIRS: Final = (*_HALVES, vtd.FEADDR.offset)
+"""Registers whose neighbour is the data of a message, or the upper half of its address."""
+
+_READ_WHOLE: Final = (vtd.RTADDR.offset, vtd.FEADDR.offset, vtd.IEADDR.offset)
+"""Registers that are read as widely as they were written."""
 
 _FSTS_VALUES: Final = (0, 1, 0xFF)
 
@@ -89,12 +92,9 @@ def register_writes(
     value = random.getrandbits(8 * size) | random.getrandbits(1) << 31
     if offset == vtd.FSTS.offset:
         value = random.choice(_FSTS_VALUES)
-    if offset in (vtd.FEADDR.offset, vtd.IEADDR.offset):
-        # The upper half is there with extended interrupt mode only.
-        value &= 0xFFFF_FFFC
     writes = [RegWrite(offset, size, value)]
     # Of two registers that one write reaches, the upper may or may not be written (11.2).
-    if offset in _WITH_DATA and size == 8:
+    if offset in _IN_PAIRS and size == 8:
         writes.insert(0, RegWrite(offset + 4, 4, value >> 32))
-    whole = offset == vtd.RTADDR.offset
+    whole = offset in _READ_WHOLE
     return writes, (offset, size if whole else 4)

@@ -130,6 +130,8 @@ class Dialect:
     """PGTT 3 is invalid (0x5b) whatever ECAP.NEST says."""
     device_selective_ignores_domain: bool = False
     """Invalidating the context entry of a device takes no notice of the domain id given."""
+    upper_event_addresses: bool = True
+    """FEUADDR and IEUADDR are there with ECAP.EIM; else they are not there at all."""
     device_requests_unchecked: bool = False
     """Translation requests are taken for DMA, and translated requests let through unseen."""
     device_messages_traced: bool = True
@@ -171,6 +173,7 @@ _QEMU = Dialect(
     handle_mask_checked=False,
     nested_unsupported=True,
     device_selective_ignores_domain=True,
+    upper_event_addresses=False,
     device_requests_unchecked=True,
     device_messages_traced=False,
     resumes_after_queue_error=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from decoders.layout import Field
 from decoders.vtd import registers as vtd
@@ -16,8 +16,17 @@ ACCESS_SIZES = (4, 8)
 class RegisterFile:
     """Hold the registers of one unit; software sees read and write, the unit load and poke."""
 
-    def __init__(self, version: int, capability: int, extended_capability: int, vccap: int = 0):
-        self.map = register_map(capability, extended_capability, vccap)
+    def __init__(
+        self,
+        version: int,
+        capability: int,
+        extended_capability: int,
+        vccap: int = 0,
+        absent: Collection[Register] = (),
+    ):
+        missing = {register.offset for register in absent}
+        known = register_map(capability, extended_capability, vccap)
+        self.map = {offset: one for offset, one in known.items() if offset not in missing}
         self._fixed = {
             vtd.VER.offset: version,
             vtd.CAP.offset: capability,

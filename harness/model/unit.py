@@ -96,7 +96,11 @@ class VtdUnit:
         self.event = 0
         self.memory = Memory(config.memory, config.page_budget)
         self.registers = RegisterFile(
-            config.version, config.capability, config.extended_capability, config.virtual_commands
+            config.version,
+            config.capability,
+            config.extended_capability,
+            config.virtual_commands,
+            () if config.dialect.upper_event_addresses else (vtd.FEUADDR, vtd.IEUADDR),
         )
         self.virtual_commands = VirtualCommands(config, self.registers)
         self.translator = Translator(config, self.memory)

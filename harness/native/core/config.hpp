@@ -59,6 +59,7 @@ struct Dialect {
     bool handle_mask_checked = true;
     bool nested_unsupported = false;
     bool device_selective_ignores_domain = false;
+    bool upper_event_addresses = true;
     bool device_requests_unchecked = false;
     bool device_messages_traced = true;
     bool resumes_after_queue_error = true;

@@ -32,7 +32,10 @@ RegisterFile::RegisterFile(const UnitConfig &config)
       fro_(static_cast<u32>(config.cap(layout::Capability::fro) * 16)),
       fault_records_(static_cast<u32>(config.cap(layout::Capability::nfr)) + 1), bytes_(page_bytes),
       writable_(page_bytes), clear_(page_bytes), hidden_(page_bytes) {
+    const bool upper = config.dialect.upper_event_addresses;
     each([&](const Register &which, u32 at) {
+        if (!upper && (at == reg::feuaddr.offset || at == reg::ieuaddr.offset))
+            return;
         put(writable_, at, which.size, which.writable);
         put(clear_, at, which.size, which.w1c);
         put(hidden_, at, which.size, which.write_only);

@@ -1,5 +1,7 @@
 #include "caches.hpp"
 
+#include <cassert>
+
 namespace dmarewind {
 namespace {
 
@@ -215,7 +217,11 @@ void Caches::tables_at(u64 page,
     for (const auto &[packed, key] : std::span(order.begin(), end)) {
         const CacheTag tag = CacheTag::unpack(packed);
         // A user is forgotten with its last entry that leads to the page: there is one.
-        const Ways &ways = *find(tag)->structures.find(key);
+        const Store *store = find(tag);
+        assert(store != nullptr);
+        const Ways *found = store->structures.find(key);
+        assert(found != nullptr);
+        const Ways &ways = *found;
         for (u32 i = 0; i < ways.count; ++i) {
             const CachedStructure &way = structures_[ways.entry[i]];
             if (way.nonleaf.child == page)

@@ -52,7 +52,7 @@ from harness.errors import HarnessError
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd import Generator
 from harness.generate.vtd_steps import DmaChoice, Step
-from harness.model.dialects import Dialect
+from harness.model.dialects import Dialect, switches_of
 from harness.model.interrupts import INTERRUPT_PAGE, NO_SOURCE
 from harness.native import available
 from harness.oracle import compatible
@@ -144,7 +144,8 @@ class Differential:
         )
         version = ".".join(map(str, qemu.version))
         self.header = Header(
-            dialect=own.name, units=(info,), memory=MEMORY,
+            dialect=dialect.name, units=(info,), memory=MEMORY,
+            switches=switches_of((self._strict or self.config).dialect),
             source={"qemu": version, "machine": qemu.name, "device": qemu.option},
         )  # fmt: skip
 

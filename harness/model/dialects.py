@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from decoders.vtd.descriptors import DescriptorType
 from decoders.vtd.faults import Reason
@@ -210,19 +211,31 @@ SWITCHES = frozenset(one.name for one in fields(Dialect) if isinstance(one.defau
 """Members of a dialect that are true or false."""
 
 
-def switched(name: str, switches: Mapping[str, bool]) -> Dialect:
-    """Return the dialect of a name with some switches set otherwise; KeyError: there is none."""
-    for one in switches:
-        if one not in SWITCHES:
+MASKS = ("fault_record_ignored", "untraced_descriptors")
+"""Members that a header holds as masks of 64 bits."""
+
+
+def switched(name: str, switches: Mapping[str, int]) -> Dialect:
+    """Return the dialect of a name with some members set otherwise; KeyError: there is none."""
+    for one, value in switches.items():
+        if one not in MASKS and not (one in SWITCHES and isinstance(value, bool)):
             raise KeyError(one)
-    return replace(dialect_named(name), **switches)  # type: ignore[arg-type]
+    changes: dict[str, Any] = dict(switches)
+    if "untraced_descriptors" in changes:
+        mask = int(changes["untraced_descriptors"])
+        kinds = frozenset(kind for kind in range(64) if mask >> kind & 1)
+        changes["untraced_descriptors"] = kinds
+    return replace(dialect_named(name), **changes)
 
 
-def switches_of(dialect: Dialect) -> dict[str, bool]:
-    """Return the switches that a dialect has otherwise than the one of its name."""
+def switches_of(dialect: Dialect) -> dict[str, int]:
+    """Return the members that a dialect has otherwise than the one of its name."""
     plain = dialect_named(dialect.name)
-    return {
+    found = {
         name: getattr(dialect, name)
-        for name in sorted(SWITCHES)
+        for name in sorted((*SWITCHES, *MASKS))
         if getattr(dialect, name) != getattr(plain, name)
     }
+    if "untraced_descriptors" in found:
+        found["untraced_descriptors"] = sum(1 << kind for kind in dialect.untraced_descriptors)
+    return found

@@ -74,7 +74,8 @@ class Header:
     """Describe a recording.
 
     dialect names whose reading of the specification the unit follows ("qemu-10.0", "spec"), and
-    switches holds what it does otherwise, by the members of the dialect that are true or false.
+    switches holds what it does otherwise, by the members of the dialect that are true or false,
+    or masks.
     memory lists the machine's RAM as (start, length), ascending and apart; empty means that all
     of memory can be read. source is free: tool, tool_version, qemu, kernel, command... as
     strings, numbers, lists and maps. created is an ISO 8601 time, or empty.
@@ -86,7 +87,7 @@ class Header:
     memory: tuple[tuple[int, int], ...] = ()
     source: dict[str, Any] = field(default_factory=dict, hash=False)
     created: str = ""
-    switches: dict[str, bool] = field(default_factory=dict, hash=False)
+    switches: dict[str, int] = field(default_factory=dict, hash=False)
 
     def to_map(self) -> dict[str, Any]:
         """Return the header as a map of plain values, ready for msgpack or JSON.
@@ -376,15 +377,16 @@ def _check_text(value: str, path: str) -> None:
         raise DecodeError(path, f"is not text: {error.reason}") from error
 
 
-def _switches(value: object, path: str) -> dict[str, bool]:
+def _switches(value: object, path: str) -> dict[str, int]:
     if not isinstance(value, dict):
         raise DecodeError(path, "is not a map")
     if len(value) > SWITCHES_LIMIT:
         raise DecodeError(path, f"has {len(value)} members, the limit is {SWITCHES_LIMIT}")
     for name, on in value.items():
         _name(name, path)
-        if type(on) is not bool:
-            raise DecodeError(f"{path}.{name}", f"is {on!r:.40}, not true or false")
+        if type(on) is not bool and type(on) is not int:
+            raise DecodeError(f"{path}.{name}", f"is {on!r:.40}, not true or false, nor a mask")
+        _number(int(on), U64, f"{path}.{name}")
     return value
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +16,18 @@ from decoders.events import RegWrite, Store
 from decoders.vtd import registers as vtd
 from harness.deviations_vtd import DEVIATIONS, explanation, known_crash
 from harness.differential.deviation import Situation
+from harness.differential.follow import judged
 from harness.differential.shrink import relocated, shrunk
-from harness.differential.vtd import Differential
+from harness.differential.vtd import JUDGED, Differential
 from harness.generate.vtd_steps import Step
 from harness.generate.vtd_tables import QUEUE
+from harness.model.config import UnitConfig
 from harness.model.dialects import SPECIFICATION, dialect_named
-from harness.qemu.process import EndedError
+from harness.native import available
+from harness.qemu.process import EndedError, HungError
 from harness.qemu.vtd import VtdQemu
+from harness.replay import unit_config
+from harness.trace import open_events, write_text
 
 qemu_only = pytest.mark.qemu
 STEPS = 60
@@ -65,6 +72,73 @@ def test_the_specification_alone_is_not_what_qemu_does(machine: VtdQemu) -> None
         assert None not in rows, f"seed {seed}: {[one.facts for one in found]}"
         met |= {row.id for row in rows if row is not None}
     assert len(met) >= 3, met
+
+
+@qemu_only
+@pytest.mark.parametrize("specification", [False, True])
+def test_a_trace_says_who_judged(machine: VtdQemu, specification: bool, tmp_path: Path) -> None:
+    differential = held_to(machine, specification)
+    path = tmp_path / "kept.txt"
+    compared = 0
+    for seed in range(40, 46):
+        try:
+            found = differential.run(seed)
+        except EndedError:
+            machine.restart()
+            continue
+        # What memory holds at the end is in no event.
+        one = next((one for one in found if not isinstance(one.finding.observed, bytes)), None)
+        if one is None:
+            continue
+        write_text(path, differential.header, one.events)
+        with open_events(path) as source:
+            config = unit_config(source.header)
+            read = list(source)
+        assert isinstance(config, UnitConfig)
+        for name in ("model", "native") if available() else ("model",):
+            again = [each for each in judged(name, read, config) if each.kind in JUDGED]
+            places = [(each.event, each.subject) for each in again[:1]]
+            expected = [(one.finding.event, one.finding.subject)]
+            assert places == expected, f"{name}, seed {seed}: {again[:3]}"
+            compared += 1
+    assert compared or not specification
+
+
+@qemu_only
+def test_what_a_unit_did_not_survive_is_kept(machine: VtdQemu) -> None:
+    differential = held_to(machine)
+    last = RegWrite(vtd.IECTL.offset, 8, 1)
+    try:
+        differential.run(0, [Step("register", ()), Step("register", (), (last,))], 16)
+    except EndedError:
+        machine.restart()
+    else:
+        assert machine.version >= (11,), "an 8-byte write to IECTL aborts up to 10.0"
+        return
+    assert differential.events[-1] == last
+
+
+@qemu_only
+def test_a_unit_that_hangs_is_started_anew(
+    machine: VtdQemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.qemu.qtest.TIMEOUT", 1.0)
+    machine.restart()
+    differential = held_to(machine)
+    last = RegWrite(vtd.FECTL.offset, 4, 0)
+    begin = machine.begin
+
+    def stopped(*arguments: Any) -> None:
+        machine.machine.process.send_signal(signal.SIGSTOP)
+        begin(*arguments)
+
+    monkeypatch.setattr(machine, "begin", stopped)
+    with pytest.raises(HungError, match="does not answer"):
+        differential.run(0, [Step("register", (), (last,))], 16)
+    assert differential.events[-1] == last
+    monkeypatch.undo()
+    machine.restart()
+    assert differential.run(0, [Step("register", (), (last,))], 16) == []
 
 
 @qemu_only

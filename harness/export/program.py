@@ -62,14 +62,15 @@ class Program:
         """Count something that no command can do."""
         self.left_out[what] = self.left_out.get(what, 0) + 1
 
-    def reach(self, address: int, size: int) -> None:
-        """Let the machine have RAM there, if it can have any."""
+    def reach(self, address: int, size: int) -> bool:
+        """Let the machine have RAM there; say whether it can have any."""
         end = address + size
         if end > MOST_RAM:
             self.leave_out(f"memory above {MOST_RAM:#x}")
-            return
+            return False
         while self.ram < end:
             self.ram *= 2
+        return True
 
     def window(self) -> int:
         """Return addresses for the registers of one more device."""

@@ -26,6 +26,7 @@ from decoders.events import (
 )
 from decoders.virtio_iommu.constants import REQUEST_QUEUE, Status
 from decoders.virtio_iommu.requests import TAIL_SIZE, field_of, status_of
+from harness.errors import HarnessError
 from harness.export.program import MARK, Program
 from harness.findings import Finding
 from harness.memory import PAGE_SIZE
@@ -61,7 +62,7 @@ _BUFFER: Final = 0x8000
 """Bytes for one request and its answer; a trace's requests are cut there."""
 _DESCRIPTOR: Final = struct.Struct("<QIHH")
 _NEXT, _WRITE = 1, 2
-_OWN_SLOTS: Final = (0x03, 0x1E, 0x1D)
+_OWN_SLOTS: Final = (0x03, *range(0x1E, 0x03, -1), 0x02, 0x01)
 _DMA_BAR: Final = 1
 
 
@@ -79,7 +80,9 @@ class _Writer:
         made.reach(_BUFFERS, 2 * _BUFFER)
         sids = dict.fromkeys(_endpoints(trace))
         taken = {sid >> 3 for sid in sids}
-        slot = next(one for one in _OWN_SLOTS if one not in taken)
+        slot = next((one for one in _OWN_SLOTS if one not in taken), None)
+        if slot is None:
+            raise HarnessError("the trace leaves no slot of bus 0 for the virtio-iommu itself")
         made.devices.append(f"virtio-iommu-pci,addr={slot:#x}")
         self._devices: dict[int, Rtl8139] = {}
         for sid in sids:
@@ -210,19 +213,21 @@ class _Writer:
             made.leave_out("DMA at the end of the address space")
             return
         place: int | None = None
-        if isinstance(event.outcome, Translation):
-            made.reach(event.outcome.address, PAGE_SIZE)
+        recorded = event.outcome
+        lands = isinstance(recorded, Translation) and made.reach(recorded.address, PAGE_SIZE)
         permitted = self._permitted(number)
         if isinstance(permitted, Translation) and kind is AccessKind.WRITE:
             place = permitted.address | iova & permitted.mask
-            made.reach(place, PAGE_SIZE)
-            made.add(qtest.store(place, 8, MARK), "mark where the write should lead")
+            if made.reach(place & -PAGE_SIZE, PAGE_SIZE):
+                made.add(qtest.store(place, 8, MARK), "mark where the write should lead")
+            else:
+                place = None
         for index, line in enumerate(operation.lines):
             made.add(line, "" if index else f"DMA: {format_event(event)}")
         if place is not None:
             made.expect(qtest.load(place, 8), 0, (1 << 64) - 1, "the mark is overwritten")
-        elif isinstance(event.outcome, Translation) and kind is AccessKind.WRITE:
-            led = event.outcome.address | iova & event.outcome.mask
+        elif isinstance(recorded, Translation) and lands and kind is AccessKind.WRITE:
+            led = recorded.address | iova & recorded.mask
             made.add(qtest.load(led, 8), "where the recorded unit wrote")
 
 

@@ -27,7 +27,6 @@ from decoders.vtd.registers import (
     FSTS,
     IRTA,
     FaultStatus,
-    fault_record_offset,
 )
 from harness.errors import HarnessError
 from harness.export.program import MARK, MOST_RAM, Program
@@ -38,6 +37,7 @@ from harness.model.config import UnitConfig
 from harness.qemu import qtest
 from harness.qemu.dma import Rtl8139
 from harness.qemu.pci import Function
+from harness.qemu.vtd import REGISTERS
 from harness.replay import unit_config
 from harness.trace.lines import format_event, format_sid
 
@@ -47,6 +47,8 @@ _PORT_SLOTS: Final = range(0x1E, 0x0F, -1)
 _BAR: Final = 1
 _PPF: Final = layout(FaultStatus)["ppf"].mask
 _HIGH: Final = layout(FaultRecordRegister)["fr"]
+_FAULT_RECORD, _REGISTERS_END = 0x220, 0x230
+"""Where QEMU's unit has its fault record, and where its registers end (DMAR_REG_SIZE, 10.0)."""
 _PIECES: Final = 64
 """Quadwords of a page up to which each is a command of its own."""
 
@@ -67,7 +69,6 @@ class _Writer:
         if not isinstance(config, UnitConfig):
             raise HarnessError("the trace is not about a VT-d unit")
         self._config, self._finding = config, finding
-        self._base = next(unit.base for unit in trace.header.units if unit.capability)
         self.made = Program()
         self.made.devices.append(device_option(config, any(map(_about_interrupts, trace.events))))
         self._devices: dict[int, Rtl8139] = {}
@@ -106,17 +107,17 @@ class _Writer:
     def _one(self, number: int, event: Event) -> None:
         made = self.made
         match event:
-            case Store(address, size, value):
-                made.reach(address, size)
+            case Store(address, size, value) if made.reach(address, size):
                 self._known.add(address & -PAGE_SIZE)
                 made.add(qtest.store(address, size, value))
-            case Snapshot(address, _, _, data):
-                made.reach(address, PAGE_SIZE)
+            case Snapshot(address, _, _, data) if made.reach(address, PAGE_SIZE):
                 self._page(address, data)
+            case RegWrite(offset, size) | RegRead(offset, size) if offset + size > _REGISTERS_END:
+                made.leave_out("registers that QEMU's unit does not have")
             case RegWrite(offset, size, value):
-                made.add(qtest.store(self._base + offset, size, value), format_event(event))
+                made.add(qtest.store(REGISTERS + offset, size, value), format_event(event))
             case RegRead(offset, size, _):
-                line = qtest.load(self._base + offset, size)
+                line = qtest.load(REGISTERS + offset, size)
                 wanted = self._permitted(number)
                 if isinstance(wanted, int):
                     made.expect(line, wanted, (1 << 8 * size) - 1, format_event(event))
@@ -166,10 +167,7 @@ class _Writer:
             return
         permitted = self._permitted(number)
         places = [_place(one, iova) for one in (event.outcome, permitted)]
-        for place in places:
-            if place is not None:
-                made.reach(place, PAGE_SIZE)
-        led, right = places
+        led, right = (one if one is not None and made.reach(one, 8) else None for one in places)
         marked = right if kind is AccessKind.WRITE else None
         if marked is not None:
             made.add(qtest.store(marked, 8, MARK), "mark where the write should lead")
@@ -183,8 +181,8 @@ class _Writer:
 
     def _evidence(self, permitted: object) -> None:
         """Read what shows a fault, and compare with what is permitted."""
-        record = self._base + fault_record_offset(self._config.capability, 0)
-        status = qtest.load(self._base + FSTS.offset, FSTS.size)
+        record = REGISTERS + _FAULT_RECORD
+        status = qtest.load(REGISTERS + FSTS.offset, FSTS.size)
         made, high = self.made, qtest.load(record + FRCD_HIGH.offset, FRCD_HIGH.size)
         if isinstance(permitted, Translation):
             made.expect(status, 0, _PPF, "FSTS: nothing is pending")

@@ -8,14 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from decoders.events import Access, AccessKind, RegRead, RegWrite, Store
 from harness.cli import main
 from harness.minimise.engine import Options, minimise
 from harness.minimise.judges import ReplayJudge
-from harness.minimise.trace import Trace
+from harness.minimise.trace import Trace, read
 from harness.trace import write_text
 from tools.bench.reproducers import shipped, virtio_status, wrong_status
 
@@ -227,3 +230,42 @@ def test_the_bits_that_count_are_named(vtd: Path, tmp_path: Path) -> None:
     text = export(path, "qtest", script)
     assert re.search("expected: readq 0xfed90228 & 0xff00000000 = 0x[56]00000000 ", text), text
     assert "& 0xff00000000ULL, ==," in export(path, "qtest-c", tmp_path / "a.c")
+
+
+def test_a_unit_somewhere_else_is_at_the_place_of_qemus(vtd: Path, tmp_path: Path) -> None:
+    trace = read(vtd)
+    (unit,) = trace.header.units
+    moved = replace(trace.header, units=(replace(unit, base=(1 << 64) - 1),))
+    write_text(tmp_path / "moved.txt", moved, trace.events)
+    assert export(tmp_path / "moved.txt", "qtest", tmp_path / "moved") == export(
+        vtd, "qtest", tmp_path / "as-it-was"
+    )
+
+
+def test_what_qemu_does_not_have_is_left_out_not_written(vtd: Path, tmp_path: Path) -> None:
+    trace = read(vtd)
+    more = (
+        Store(0xFED9_0018, 4, 1),
+        Store(1 << 40, 8, 1),
+        RegWrite(0x230, 4, 1),
+        RegRead(0xFF0, 4, None),
+    )
+    write_text(tmp_path / "more.txt", trace.header, [*more, *trace.events])
+    text = export(tmp_path / "more.txt", "qtest", tmp_path / "more")
+    assert "left out: memory above 0x80000000 (2)" in text
+    assert "left out: registers that QEMU's unit does not have (2)" in text
+    for place in ("0xfed90018 0x1", "0x10000000000", "0xfed90230", "0xfed90ff0"):
+        assert place not in text
+
+
+@pytest.mark.parametrize(("slots", "status"), [((0x03, 0x1E, 0x1D), 0), (range(1, 0x1F), 2)])
+def test_a_virtio_iommu_finds_a_slot_or_says_that_there_is_none(
+    virtio: Path, tmp_path: Path, slots: Sequence[int], status: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    trace = read(virtio)
+    more = [Access(slot << 3, None, 0x1000, AccessKind.READ, None) for slot in slots]
+    write_text(tmp_path / "full.txt", trace.header, [*trace.events, *more])
+    words = ["export", str(tmp_path / "full.txt"), "--as", "qtest", "-o", str(tmp_path / "out")]
+    assert main(words) == status
+    assert ("leaves no slot" in capsys.readouterr().err) == bool(status)

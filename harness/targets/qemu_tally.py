@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.findings import Compared, Finding, FindingKind, Kept
+from harness.findings import Compared, Finding, FindingKind, Kept, StepTuple
 from harness.targets.base import Counters
 
 
@@ -25,14 +26,16 @@ class Tally:
         self.counters.unjudged += 1
 
     def found(
-        self, subject: str, recorded: Compared | None, *now: Compared, event: int | None = None
-    ) -> None:
+        self, subject: str, recorded: Compared | None, *now: Compared, event: int | None = None,
+        steps: Sequence[StepTuple] = (),
+    ) -> None:  # fmt: skip
         """Report that something recorded, or expected, is not what the unit does now.
 
-        event is the number of what caused it, if not that of the current one.
+        event is the number of what caused it, if not that of the current one, steps the walk.
         """
         if self.lost:
             return
         self.counters.divergences += 1
         number = self.counters.events if event is None else event
-        self.kept.add(Finding(number, FindingKind.DIVERGENCE, subject, recorded, now))
+        walk = tuple((int(role), level, address, value) for role, level, address, value in steps)
+        self.kept.add(Finding(number, FindingKind.DIVERGENCE, subject, recorded, now, walk))

@@ -11,7 +11,7 @@ What is not done, or does not show, is not judged: docs/limits.md lists it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -41,7 +41,7 @@ from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import DESCRIPTORS
 from decoders.vtd.faults import FaultRecordRegister
-from harness.findings import Finding
+from harness.findings import Finding, StepTuple
 from harness.memory import PAGE_SIZE
 from harness.model.config import UnitConfig
 from harness.model.dialects import dialect_named
@@ -108,6 +108,8 @@ class VtdReplay:
         )
         self._others = OtherFaults(vtd.fault_record_offset(copy.capability, 0))
         self._shown: FaultRecord | None = None
+        self._steps: Sequence[StepTuple] = ()
+        """The walk of the last access, as the tables are."""
         self._raised: list[Interrupt] = []
         self._due = False
         """The last access left its fault record, or none, for all to see."""
@@ -312,6 +314,7 @@ class VtdReplay:
             self._not_done(isinstance(recorded, Fault))
             return
         self._changed = True
+        self._steps = way.permitted[0].steps
         shown = carried_out(event, way, self._state, self._copy)
         self._state = shown.state
         self._raised.extend(shown.state.interrupts)
@@ -339,10 +342,11 @@ class VtdReplay:
         expected = [one for one in self._guide.emitted() if isinstance(one, FaultRecord)]
         for one in expected:
             if report and (shown is None or not self._same_record(one, shown)):
-                self._tally.found("fault-record", one, *(() if shown is None else (shown,)))
+                now = () if shown is None else (shown,)
+                self._tally.found("fault-record", one, *now, steps=self._steps)
         if shown is not None and not expected:
             if report:
-                self._tally.found("fault-record", None, shown)
+                self._tally.found("fault-record", None, shown, steps=self._steps)
             self._guide.adopt(shown)
         if report and self._guide.registers.load(vtd.FSTS) != self._state.status:
             expected_now = self._guide.registers.load(vtd.FSTS)
@@ -365,7 +369,8 @@ class VtdReplay:
         elif seen is not None and way.permits(seen, iova):
             return True
         expected = way.permitted[0].outcome if recorded is None else recorded
-        self._tally.found("access", expected, *(() if seen is None else (seen,)))
+        now = () if seen is None else (seen,)
+        self._tally.found("access", expected, *now, steps=self._steps)
         return False
 
     def _fault_record(self, event: FaultRecord) -> None:
@@ -377,7 +382,8 @@ class VtdReplay:
             self._tally.agreed()
             self._others.same_record()
         else:
-            self._tally.found("fault-record", event, *(() if shown is None else (shown,)))
+            now = () if shown is None else (shown,)
+            self._tally.found("fault-record", event, *now, steps=self._steps)
         self._due = False
 
     def _same_record(self, left: FaultRecord, right: FaultRecord) -> bool:

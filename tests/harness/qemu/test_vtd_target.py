@@ -155,6 +155,13 @@ def test_what_the_recording_lacks_is_found(runner: QemuRunner, left_out: int, su
     assert (finding.subject, finding.observed) == (subject, None)
 
 
+def test_a_finding_about_an_access_has_its_walk(runner: QemuRunner) -> None:
+    lie = Access(DEVICE, None, IOVA, READ, Fault(Reason.NO_READ))
+    _, (finding,) = replay(runner, *STORY[:ACCESS], lie)
+    assert [Role(step[0]) for step in finding.steps][-1] == Role.SECOND_STAGE
+    assert finding.steps[-1][1] == 1
+
+
 def test_a_stale_use_need_not_be_repeated(runner: QemuRunner) -> None:
     """Without the invalidation both places are permitted, whichever QEMU takes."""
     before = STORY[: STORY.index(Store(LEVEL_1 + 4 * 8, 8, MORE_DATA | RW)) + 1]

@@ -119,10 +119,7 @@ class FaultRecorder:
         base = fault_record_offset(self._config.capability, index)
         self._registers.poke(vtd.FRCD_LOW, words[0], base)
         self._registers.poke(vtd.FRCD_HIGH, words[1], base + vtd.FRCD_HIGH.offset)
-        if not FSTS["ppf"].get((before,)):
-            self._registers.put(vtd.FSTS, FSTS["fri"], index)
-            self._registers.put(vtd.FSTS, FSTS["ppf"], 1)
-            self.raise_event(before)
+        self._report(index, before)
 
     def adopt(self, seen: FaultRecord) -> None:
         """Take over a record that the recorded unit made and this one did not."""
@@ -134,7 +131,7 @@ class FaultRecorder:
         self._registers.poke(vtd.FRCD_LOW, words[0], base)
         self._registers.poke(vtd.FRCD_HIGH, words[1], base + vtd.FRCD_HIGH.offset)
         self._next = (seen.index + 1) % self._count
-        self._registers.put(vtd.FSTS, FSTS["ppf"], 1)
+        self._report(seen.index, self._registers.load(vtd.FSTS))
 
     def undefined(self, offset: int, size: int) -> int:
         """Return the bits of a register read whose content the dialect leaves open."""
@@ -165,6 +162,13 @@ class FaultRecorder:
                 self.event.withdraw()
         if touches(offset, size, vtd.FECTL.offset):
             self.event.send_if_unmasked()
+
+    def _report(self, index: int, before: int) -> None:
+        """Say in FSTS that a register was filled, and raise the event unless one was before."""
+        if not FSTS["ppf"].get((before,)):
+            self._registers.put(vtd.FSTS, FSTS["fri"], index)
+            self._registers.put(vtd.FSTS, FSTS["ppf"], 1)
+            self.raise_event(before)
 
     def _device_finds(self, request: Request, reason: int) -> bool:
         known = FAULT_REASONS.get(reason)

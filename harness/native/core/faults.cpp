@@ -120,18 +120,23 @@ void FaultRecorder::record(const Request &request, u64 reason, bool fault_disabl
     compose(request, reason, page_request, !unchecked, words);
     emitted_.push_back(Observation::fault_record(index, words[0], words[1]));
     fill(index, words);
-    if (Status::ppf.of(before) == 0) {
-        registers_.put(reg::fsts, Status::fri, index);
-        registers_.put(reg::fsts, Status::ppf, 1);
-        raise_event(before);
-    }
+    report(index, before);
 }
 
 void FaultRecorder::adopt(const Observation &seen) {
     if (seen.address >= count_)
         return;
     fill(seen.address, seen.word);
+    report(seen.address, registers_.load(reg::fsts));
+}
+
+// Says in FSTS that a register was filled, and raises the event unless one was before.
+void FaultRecorder::report(u64 index, u64 before) {
+    if (Status::ppf.of(before) != 0)
+        return;
+    registers_.put(reg::fsts, Status::fri, index);
     registers_.put(reg::fsts, Status::ppf, 1);
+    raise_event(before);
 }
 
 u64 FaultRecorder::undefined(u32 offset, u32 size) const {

@@ -59,6 +59,7 @@ class FaultRecorder {
     bool pending(u64 index) const;
     bool pending_from(u64 index, u32 sid) const;
     void fill(u64 index, const u64 *words);
+    void report(u64 index, u64 before);
 
     const UnitConfig &config_;
     RegisterFile &registers_;

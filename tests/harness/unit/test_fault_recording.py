@@ -295,6 +295,21 @@ def test_a_record_taken_over_is_shown(faulty: Platform) -> None:
     assert [seen.index for seen in records(faulty)] == [3]
 
 
+def test_a_record_taken_over_raises_the_event_once(faulty: Platform) -> None:
+    faulty.unit.adopt(FaultRecord(1, 0x5000, DEVICE | Reason.NO_READ << 32))
+    assert faulty.field(vtd.FSTS, "fri") == 1
+    assert interrupts(faulty) == 1
+    faulty.unit.adopt(FaultRecord(2, 0x6000, DEVICE + 1 | Reason.NO_READ << 32))
+    assert faulty.field(vtd.FSTS, "fri") == 1
+    assert interrupts(faulty) == 0
+
+
+def test_a_record_taken_over_leaves_a_masked_event_pending(faulty: Platform) -> None:
+    faulty.program(vtd.FECTL, IM)
+    faulty.unit.adopt(FaultRecord(0, 0x5000, DEVICE | Reason.NO_READ << 32))
+    assert faulty.register(vtd.FECTL) == IM | IP
+
+
 def test_a_record_beyond_the_last_is_not_taken_over(faulty: Platform) -> None:
     faulty.unit.adopt(FaultRecord(4, 0x5000, DEVICE))
     assert (pending(faulty), faulty.register(vtd.FSTS)) == ([], 0)

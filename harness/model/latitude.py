@@ -8,7 +8,7 @@ from decoders.events import Role, Translation
 from decoders.vtd.descriptors import DescriptorType
 from harness.model.caches import CachedTranslation, CachedWords
 from harness.model.lookup import TTM_LEGACY, Blocked
-from harness.model.stages import ALL_RIGHTS, NO_PASID
+from harness.model.stages import NO_PASID
 from harness.model.translate import Candidate
 from harness.model.unit import VtdUnit
 
@@ -23,7 +23,7 @@ def keep(unit: VtdUnit, sid: int, iova: int, way: Candidate) -> None:
         return
     pasid = NO_PASID if last.role == Role.SECOND_STAGE else _pasid_of(unit, sid)
     tag = (way.domain, pasid, int(last.role))
-    leaf = CachedTranslation(given, ALL_RIGHTS, way.steps, unit.event)
+    leaf = CachedTranslation(given, way.rights, way.steps, unit.event)
     unit.caches.add_translation(tag, given.mask.bit_length(), iova, leaf)
     unit.remember(sid, tag)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from decoders.events import NO_ATTRIBUTES, AccessKind, Attribute, Fault, Outcome, Role, Translation
 from decoders.vtd.faults import Reason
@@ -26,6 +26,7 @@ from harness.model.lookup import (
     Lookup,
 )
 from harness.model.stages import (
+    ALL_RIGHTS,
     IGNORED_WHEN_COMPARING,
     NO_PASID,
     PRESENT,
@@ -66,6 +67,7 @@ class Candidate:
 
     cache is "" for the fresh one, else the cache whose stale entry gives it; filled_by is the
     event that put that entry there and changed_by the store that made it differ from memory.
+    rights are those that its paging entries leave.
     """
 
     outcome: Outcome
@@ -75,6 +77,7 @@ class Candidate:
     domain: int = -1
     filled_by: int = -1
     changed_by: int = -1
+    rights: Rights = field(default=ALL_RIGHTS, compare=False)
 
 
 @dataclass(slots=True)
@@ -247,21 +250,24 @@ class Translator:
         result = walk(self.memory, self.config, root, request.iova, request.kind)
         if fresh:
             fresh.result = result
-        yield self._stamp(
-            Candidate(result.outcome, steps + result.steps, root.fault_disable, "", root.domain),
-            cache,
-            stale,
+        way = Candidate(
+            result.outcome,
+            steps + result.steps,
+            root.fault_disable,
+            domain=root.domain,
+            rights=result.rights,
         )
+        yield self._stamp(way, cache, stale)
         wanted = (AccessKind.READ, AccessKind.WRITE) if request.any_right else (request.kind,)
         for structure in self._stale_structures(root, request.iova, wanted, result):
             kept = structure.nonleaf
             resume = (kept.step.level - 1, kept.child, kept.rights)
             went = walk(self.memory, self.config, root, request.iova, request.kind, resume)
             trail = (*steps, kept.step, *went.steps)
-            yield self._kept(root, steps, structure, went.outcome, trail)
+            yield self._kept(root, steps, structure, went.outcome, trail, went.rights)
         for leaf in self._stale_leaves(root, request.iova, request.kind, wanted, result.outcome):
             outcome = self._outcome(leaf, root, request.kind)
-            yield self._kept(root, steps, leaf, outcome, leaf.steps)
+            yield self._kept(root, steps, leaf, outcome, leaf.steps, leaf.rights)
         for number, below in enumerate(result.below):
             yield from self._through_host(request, root, steps, number, below)
 
@@ -291,11 +297,13 @@ class Translator:
             resume = (kept.step.level - 1, kept.child, kept.rights)
             went = walk(self.memory, self.config, host, address, kind, resume)
             went = instead(replace(went, steps=(kept.step, *went.steps)))
-            yield self._kept(root, steps, structure, went.outcome, steps + went.steps)
+            trail = steps + went.steps
+            yield self._kept(root, steps, structure, went.outcome, trail, went.rights)
         for leaf in self._stale_leaves(host, address, kind, wanted, result.outcome):
             outcome = self._outcome(leaf, host, kind)
             went = instead(WalkResult(outcome, leaf.rights, leaf.steps))
-            yield self._kept(root, steps, leaf, went.outcome, steps + went.steps)
+            trail = steps + went.steps
+            yield self._kept(root, steps, leaf, went.outcome, trail, went.rights)
 
     def _kept(
         self,
@@ -304,6 +312,7 @@ class Translator:
         entry: CachedStructure | CachedTranslation,
         outcome: Outcome,
         trail: tuple[Step, ...],
+        rights: Rights,
     ) -> Candidate:
         """Return what a kept entry gives; steps are those to the paging root."""
         leaf = isinstance(entry, CachedTranslation)
@@ -316,6 +325,7 @@ class Translator:
             root.domain,
             entry.filled_by,
             self._changed_below(steps, own, entry.filled_by),
+            rights,
         )
 
     def _pass_through(
@@ -384,6 +394,7 @@ class Translator:
             candidate.domain,
             stale.filled_by,
             self.changed_by(stale.steps),
+            candidate.rights,
         )
 
     def changed_by(self, steps: tuple[Step, ...]) -> int:

@@ -29,16 +29,6 @@ DEVICE_TLB: Final = (
         notes=frozenset(("not translated",)),
     ),
     VtdDeviation(
-        "root-mode-unchecked",
-        "9.1",
-        "RTADDR with a reserved TTM, or one that the unit lacks, is taken: a device passes through "
-        "that should be blocked, and is told nothing",
-        "vtd_root_table_setup, vtd_update_scalable_state (hw/i386/intel_iommu.c)",
-        subject=("device-tlb",),
-        observed=("nothing",),
-        notes=frozenset(("no mode of translation",)),
-    ),
-    VtdDeviation(
         "physical-function-reserved",
         "6.5.2.5, 6.5.2.6",
         "PFSID of a device-TLB invalidation is reserved",

@@ -109,11 +109,9 @@ DEVIATIONS: Final = (
     VtdDeviation(
         "root-mode-unchecked",
         "9.1",
-        "RTADDR with a reserved TTM, one that the unit lacks, or address bits beyond the host "
-        "address width is taken",
-        "vtd_root_table_setup, vtd_update_scalable_state",
-        subject=("access", "fault-record", "FSTS"),
-        permitted=("fault 0x30",),
+        "RTADDR with a reserved TTM, or one that the unit lacks, is taken: bit 10 alone counts",
+        "vtd_update_scalable_state",
+        members=("root_mode_checked",),
     ),
     VtdDeviation(
         "root-bits-dropped",
@@ -230,7 +228,7 @@ DEVIATIONS: Final = (
         "FPD of PASID structures counts only once all of them have been found sound",
         "vtd_do_iommu_translate (vtd_dev_to_context_entry fails before vtd_ce_get_pasid_fpd)",
         subject=("fault-record", "FSTS"),
-        observed=("FaultRecord", "0x3"),
+        observed=("FaultRecord", "0x3", "0x13"),
         notes=_notes("FPD of a PASID structure"),
     ),
     VtdDeviation(

@@ -24,11 +24,9 @@ from decoders.vtd.descriptors import (
     PasidDeviceTlbInvalidation,
     descriptor_type,
 )
-from decoders.vtd.faults import Reason
 from decoders.vtd.paging import PAGE_BITS, PAGE_SHIFT
 from harness.errors import HarnessError
 from harness.findings import Finding, FindingKind
-from harness.model.lookup import Blocked
 from harness.model.translate import Request
 from harness.qemu.device_tlb import PAGE, DeviceTlb, Held, shown
 from harness.qemu.vhost_user import Permission, Told
@@ -194,7 +192,4 @@ def device_notes(
             translator = guide.unit.translator
             if not translator.enabled or message.sid in passed:
                 found.add("not translated")
-            context = translator.lookup.context(message.sid)
-            if isinstance(context, Blocked) and context.reason == Reason.ROOT_TABLE_ADDRESS:
-                found.add("no mode of translation")
     return found

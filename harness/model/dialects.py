@@ -105,6 +105,8 @@ class Dialect:
     """PASIDE, PDTS and the reserved and unsupported bits of PASID structures are checked."""
     root_pointer_checked: bool = True
     """RTADDR with a bit from the host address width up faults (0x30); else the bit is dropped."""
+    root_mode_checked: bool = True
+    """RTADDR.TTM is taken as it is; else bit 10 of it alone, and only with ECAP.SMTS."""
     pass_through_any_width: bool = False
     """A legacy pass-through entry may have any supported AW, not only the largest."""
     first_stage_rights_by_level: bool = False
@@ -162,6 +164,7 @@ _QEMU = Dialect(
     pasid_type_before_present=True,
     pasid_structures_checked=False,
     root_pointer_checked=False,
+    root_mode_checked=False,
     pass_through_any_width=True,
     first_stage_rights_by_level=True,
     all_ones_unreadable=True,

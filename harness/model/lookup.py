@@ -117,6 +117,13 @@ class Lookup:
             reasons, beyond_width=table, no_read=int(Reason.FS_TABLE_NO_READ)
         )
 
+    def latch(self, pointer: int, mode: int) -> None:
+        """Take over what RTADDR says."""
+        self.root_pointer = pointer
+        if not self._config.dialect.root_mode_checked:
+            mode = TTM_SCALABLE if mode & 1 and self._config.ecap("smts") else TTM_LEGACY
+        self.mode = mode
+
     @property
     def aborting(self) -> bool:
         """Say whether the unit aborts every request, and reports none (RTADDR.TTM 3)."""

@@ -364,8 +364,7 @@ class VtdUnit:
         self.registers.poke(vtd.GSTS, status)
         if GCMD["srtp"].get(words):
             root = (self.registers.load(vtd.RTADDR),)
-            self.translator.lookup.root_pointer = RTADDR["rta"].address(root)
-            self.translator.lookup.mode = RTADDR["ttm"].get(root)
+            self.translator.lookup.latch(RTADDR["rta"].address(root), RTADDR["ttm"].get(root))
             if self.config.cap("esrtps"):
                 self.caches.drop_all(self.event)
         if GCMD["sirtp"].get(words):

@@ -40,6 +40,7 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
         pasid_types_ |= 1U << 4;
     pasid_checked_ = config.dialect.pasid_structures_checked;
     device_requests_unchecked_ = config.dialect.device_requests_unchecked;
+    mode_checked_ = config.dialect.root_mode_checked;
     root_pointer_reserved_ = config.dialect.root_pointer_checked ? beyond_ : 0;
     if (pasid_checked_) {
         using Entry = layout::PasidEntry;

@@ -45,7 +45,7 @@ class Lookup {
     // What RTADDR said when it was last latched.
     void set_root(u64 pointer, u64 mode) {
         root_pointer_ = pointer;
-        mode_ = mode;
+        mode_ = mode_checked_ ? mode : scalable_ && (mode & 1) != 0 ? scalable_mode : legacy_mode;
     }
     u64 mode() const { return mode_; }
     u64 root_pointer() const { return root_pointer_; }
@@ -131,6 +131,7 @@ class Lookup {
     u64 context_reserved_[layout::ScalableContextEntry::words];
     u64 pasid_reserved_[layout::PasidEntry::words]; // and what is not supported
     bool scalable_;                                 // ECAP.SMTS
+    bool mode_checked_;
     bool pasid_checked_;
     bool device_requests_unchecked_;
     bool rid_pasid_;

@@ -251,6 +251,31 @@ def test_a_root_pointer_beyond_the_host_address_width_is_cut(make_platform: Make
     assert answers(make_platform, setup) == [fault(Reason.ROOT_TABLE_ADDRESS), page(0x7000)]
 
 
+@pytest.mark.parametrize("mode", [2, 3])
+def test_one_bit_of_the_mode_of_the_root_table_counts(
+    make_platform: MakePlatform, mode: int
+) -> None:
+    def setup(platform: Platform) -> Outcome:
+        if mode & 1:
+            platform.second_stage().map(0, 0x7000)
+        else:
+            platform.legacy().map(0, 0x7000)
+        platform.set_root(platform.root, mode)
+        return platform.read(0)
+
+    assert answers(make_platform, setup) == [fault(Reason.ROOT_TABLE_ADDRESS), page(0x7000)]
+
+
+def test_a_unit_without_scalable_mode_looks_at_no_mode(make_platform: MakePlatform) -> None:
+    def setup(platform: Platform) -> Outcome:
+        platform.legacy().map(0, 0x7000)
+        platform.set_root(platform.root, 1)
+        return platform.read(0)
+
+    found = answers(make_platform, setup, smts=0)
+    assert found == [fault(Reason.ROOT_TABLE_ADDRESS), page(0x7000)]
+
+
 def test_pass_through_takes_any_width(make_platform: MakePlatform) -> None:
     def setup(platform: Platform) -> Outcome:
         platform.context(tt=2, aw=AW[3])

@@ -403,6 +403,13 @@ CRASHES: Final = (
         "a wait descriptor that asks for a status write and an interrupt aborts (e8145dcd31)",
         re.compile(r"vtd_process_wait_desc: Assertion `!\(inv_desc->lo & VTD_INV_DESC_WAIT_IF\)'"),
     ),
+    Crash(
+        "level-assertion",
+        (11, 1),
+        "DMA through a PASID entry with more levels than there are aborts while FPD above it is "
+        "set and the context entry is cached (docs/findings/vtd-level-assertion.md)",
+        re.compile(r"vtd_[a-z]+_nonzero_rsvd: Assertion `level < VTD_[SF]PTE_RSVD_LEN'"),
+    ),
 )
 
 

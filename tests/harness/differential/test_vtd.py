@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from harness.trace import open_events, write_text
 
 qemu_only = pytest.mark.qemu
 STEPS = 60
+FINDINGS = Path(__file__).parents[3] / "docs" / "findings"
 
 
 @pytest.fixture(scope="module", params=["legacy", "second-stage", "first-stage", "extended"])
@@ -158,6 +160,19 @@ def test_a_kept_case_is_small_and_is_seen_again_by_plain_qemu(tmp_path: Path) ->
         assert len(trace.read_text().splitlines()) < 200, f"{trace.name} is not small"
         script = trace.with_suffix(".sh").read_text()
         assert script.startswith("#!/bin/sh\n") and "-qtest stdio" in script
+
+
+@qemu_only
+def test_a_level_that_there_is_not_ends_qemu() -> None:
+    with VtdQemu("second-stage") as machine:
+        version, option = machine.version, machine.option
+    scalable = "x-scalable-mode" if "x-scalable-mode" in option else "scalable-mode"
+    done = subprocess.run(
+        ["sh", str(FINDINGS / "vtd-level-assertion.sh")], capture_output=True, text=True,
+        env=os.environ | {"SCALABLE": scalable}, check=False,
+    )  # fmt: skip
+    known = known_crash(done.stderr, version)
+    assert known is not None and known.id == "level-assertion", done.stderr
 
 
 def test_every_deviation_says_what_it_is_and_how_it_is_known() -> None:

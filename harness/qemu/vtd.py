@@ -228,8 +228,12 @@ class VtdQemu:
         self._known.clear()
 
     def migrate(self) -> None:
-        """Let a new QEMU take over the state of this one."""
+        """Let a new QEMU take over this one's state; senders have none and are set up again."""
         self._pc.migrate()
+        if self.senders:
+            self.machine.commands(self._pc.config.again())
+        for sender in self.senders:
+            sender.reset()
 
     def reset(self) -> None:
         """Reset the whole system; RAM is zero but for the marks of the pool."""

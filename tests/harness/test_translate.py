@@ -145,7 +145,11 @@ LATCH = layout(GlobalCommand).mask("te", "srtp")
     ("writes", "reasons"),
     [
         ([(vtd.GCMD, 0)], set()),
-        ([(vtd.RTADDR, ABORT << 10), (vtd.GCMD, LATCH)], {Reason.ROOT_TABLE_ADDRESS}),
+        (
+            # In QEMU's dialect it is scalable or legacy mode, and there is no root table at 0.
+            [(vtd.RTADDR, ABORT << 10), (vtd.GCMD, LATCH)],
+            {Reason.ROOT_TABLE_ADDRESS, Reason.ROOT_NOT_PRESENT},
+        ),
         (
             [(vtd.RTADDR, 1 << 60), (vtd.GCMD, LATCH)],
             {Reason.ROOT_NOT_PRESENT, Reason.ROOT_TABLE_ADDRESS, Reason.LEGACY_MODE_PASID},

@@ -110,6 +110,19 @@ def test_what_is_refused_arrives_nowhere_and_is_recorded(
     assert requested(unit) == []
 
 
+def test_a_migration_changes_nothing_of_interrupt_remapping(unit: VtdQemu) -> None:
+    start(unit, p=1, vector=0x63)
+    # What IRTA says by now does not count before it is latched.
+    unit.step((), (RegWrite(vtd.IRTA.offset, 8, 0x28_0007),), (), None)
+    known = [(one.offset, one.size) for one in (vtd.IRTA, vtd.GSTS, vtd.FECTL, vtd.FSTS)]
+    before = unit.step((), (), known, None).reads
+    assert before[:2] == [0x28_0007, ENABLE | SET_TABLE]
+    unit.migrate()
+    assert unit.step((), (), known, None).reads == before
+    seen = send(unit, REMAPPABLE, 0x41)
+    assert requested(unit) == [0x63], seen.said
+
+
 def test_messages_of_a_device_behind_a_bridge_carry_the_id_of_the_bridge(unit: VtdQemu) -> None:
     bridge = next(s.function for s in unit.senders if s.function.requester != s.function.number)
     number = [sender.function for sender in unit.senders].index(bridge)

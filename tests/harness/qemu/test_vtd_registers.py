@@ -26,7 +26,10 @@ ROOT, CONTEXT, TOP, QUEUE, STATUS = (BASE + 0x1000 * n for n in range(5))
 TE, SRTP, QIE = 1 << 31, 1 << 30, 1 << 26
 
 
-@pytest.fixture(scope="module", params=["legacy", "second-stage", "first-stage", "extended"])
+MACHINES = ["legacy", "second-stage", "first-stage", "remapping", "extended"]
+
+
+@pytest.fixture(scope="module", params=MACHINES)
 def machine(request: pytest.FixtureRequest) -> Iterator[VtdQemu]:
     with VtdQemu(request.param) as found:
         yield found

@@ -17,6 +17,7 @@ from harness.minimise.explanation import paragraph
 from harness.minimise.judges import ReplayJudge, Shown
 from harness.minimise.trace import Trace, read
 from harness.report import Report
+from harness.signature import of_crash
 from harness.targets import REAL_TARGETS, target_names
 
 FOR_IOCTLS = {"c": "a C program", "syz": "a syzkaller program"}
@@ -43,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="native",
         help="whose findings are exported with it (default %(default)s)",
     )
+    parser.add_argument(
+        "--crash",
+        metavar="TEXT",
+        help="what QEMU said when it ended at this trace; comes before other findings",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,7 +67,11 @@ def run(args: argparse.Namespace) -> int:
             f"{args.trace}: {len(trace.events)} events, the most that are exported is"
             f" {MOST_EVENTS}; `dmarewind minimise` makes it smaller"
         )
+    if args.crash is not None and args.kind == "pytest":
+        raise HarnessError("--crash: a pytest file replays on model and native core, not on QEMU")
     shown = ReplayJudge(args.target)(trace)
+    if args.crash is not None:
+        shown.insert(0, Shown(of_crash(args.crash)))
     program = None if args.kind == "pytest" else program_of(trace, _finding(shown))
     text = _text(args, trace, shown, program)
     with replacing(args.output) as draft:

@@ -58,7 +58,7 @@ def markdown(trace: Trace, shown: Shown | None, program: Program | None, script:
         "recorded from": f"QEMU {header.source['qemu']}" if header.source.get("qemu") else "",
         "dialect": header.dialect,
         "judged by": f"dmarewind {_version()}, Python {platform.python_version()}",
-        "signature": f"`{shown.signature.key}`: {shown.signature}" if shown else "none",
+        "signature": _named(shown),
     }
     lines += [f"| {name} | {_cell(str(value))} |" for name, value in known.items() if value]
     if program is not None:
@@ -74,9 +74,15 @@ def markdown(trace: Trace, shown: Shown | None, program: Program | None, script:
     return "\n".join(lines) + "\n"
 
 
+def _named(shown: Shown | None) -> str:
+    if shown is None:
+        return "no findings in the recording; QEMU was not asked"
+    return f"`{shown.signature.key}`: {shown.signature}"
+
+
 def _title(trace: Trace, shown: Shown | None) -> str:
     kind = unit_of(trace.header).kind
-    return f"{kind}: {shown.signature}" if shown else f"{kind}: a trace without findings"
+    return f"{kind}: {shown.signature}" if shown else f"{kind}: a trace not judged on QEMU"
 
 
 def _event(trace: Trace, number: int) -> Event | None:

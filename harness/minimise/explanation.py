@@ -69,6 +69,10 @@ def _sentences(finding: Finding, trace: Trace, kind: str) -> list[str]:
         said.append(f"The unit does not give {about} back.")
     elif finding.kind == FindingKind.PAGE_REUSE:
         said.append(f"With {about} a page that was a table is written again.")
+    elif finding.subject == "access" and not finding.permitted:
+        # A model always permits something; a real unit may have done what nobody watches.
+        seen = word(finding.observed)
+        said.append(f"At {about} {seen} is expected; what the unit did instead did not show.")
     else:
         permitted = " or ".join(dict.fromkeys(word(one) for one in finding.permitted)) or "nothing"
         seen = word(finding.observed)

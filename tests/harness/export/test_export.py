@@ -269,3 +269,18 @@ def test_a_virtio_iommu_finds_a_slot_or_says_that_there_is_none(
     words = ["export", str(tmp_path / "full.txt"), "--as", "qtest", "-o", str(tmp_path / "out")]
     assert main(words) == status
     assert ("leaves no slot" in capsys.readouterr().err) == bool(status)
+
+
+def test_a_crash_is_told_and_what_qemu_was_not_asked_is_said(tmp_path: Path) -> None:
+    trace = shipped("legacy-strict", 3000)
+    sound = tmp_path / "sound.txt"
+    write_text(sound, trace.header, trace.events[:20])
+    assert "# vtd: a trace not judged on QEMU" in export(sound, "markdown", tmp_path / "plain.md")
+    text = "qemu-system-x86_64: a.c:7: walk: Assertion `level' failed."
+    words = ["export", str(sound), "--as", "markdown", "-o", str(tmp_path / "crash.md")]
+    assert main([*words, "--crash", text]) == 0
+    (title, *_) = (tmp_path / "crash.md").read_text().splitlines()
+    assert title.startswith("# vtd: crash")
+    assert "does not survive" in (tmp_path / "crash.md").read_text()
+    words[3] = "pytest"
+    assert main([*words, "--crash", text]) == 2

@@ -10,11 +10,13 @@ from decoders.events import Access, Event, Fault, RegWrite, StatusWrite, Store, 
 from decoders.vtd import registers as vtd
 from harness.differential.pair import Disagreement
 from harness.errors import HarnessError
+from harness.findings import Finding, FindingKind
 from harness.minimise import judges
 from harness.minimise.engine import Options, Result, minimise
 from harness.minimise.explanation import paragraph
-from harness.minimise.judges import DisagreementJudge, ReplayJudge
+from harness.minimise.judges import DisagreementJudge, ReplayJudge, Shown
 from harness.minimise.trace import Trace
+from harness.signature import of_finding
 from tools.bench.reproducers import (
     UNITS,
     lost,
@@ -170,3 +172,12 @@ def test_where_model_and_native_part_is_kept(monkeypatch: pytest.MonkeyPatch) ->
     assert "The model and the native core part at a RegWrite" in paragraph(
         result.shown, result.trace
     )
+
+
+def test_what_did_not_show_is_not_called_forbidden() -> None:
+    trace = wrong_answer("legacy", 0, 60)
+    number, access = next((n, e) for n, e in enumerate(trace.events) if isinstance(e, Access))
+    found = Finding(number, FindingKind.DIVERGENCE, "access", access.outcome, ())
+    said = paragraph(Shown(of_finding(found, access), found), trace)
+    assert "did not show" in said
+    assert "nothing is permitted" not in said

@@ -88,6 +88,18 @@ DEVIATIONS: Final = (
         notes=_notes("passed through before a PASID-cache invalidation"),
     ),
     VtdDeviation(
+        "pasid-cache-ignored",
+        "6.5.2.2",
+        "a PASID-cache invalidation is not looked at: what is wrong with it raises no fault event",
+        "vtd_process_inv_desc (VTD_INV_DESC_PC)",
+        fixed="c9cf33075a, 43b8c43397",
+        last=_FIXED_11,
+        subject=("interrupt",),
+        observed=("nothing",),
+        permitted=("Interrupt",),
+        notes=_notes("PASID-cache descriptor", "tail written"),
+    ),
+    VtdDeviation(
         "pass-through-kept",
         "6.5.2.2",
         "a device that passes through because its PASID entry was changed without an invalidation "

@@ -98,11 +98,14 @@ def _is_about(record: FaultRecord, msi: Msi) -> bool:
 
 
 def _refusal(guide: ModelReplay, request: InterruptRequest, hidden: bool) -> Fault:
-    """Return what a refusal without a record may have been: one that leaves none, if there is."""
+    """Return what a refusal without a record may have been: one that leaves none, if there is.
+
+    Where none would leave one, it is one that FPD does not suppress: that may have set PFO.
+    """
     message = InterruptMessage(request.sid, request.address, request.data)
     permitted, _, _ = guide.unit.remapper.permitted(message)
     faults = [one for one in permitted if isinstance(one.outcome, Fault)]
-    for one in sorted(faults, key=lambda one: not one.fault_disable):
+    for one in sorted(faults, key=lambda one: one.fault_disable is hidden):
         assert isinstance(one.outcome, Fault)
         if hidden or one.fault_disable:
             return one.outcome

@@ -181,12 +181,15 @@ def situation(
     subject = finding.subject
     if isinstance(event, RegRead) and subject == "register":
         subject = _NAMES.get(event.offset, "register")
+    by_queue = isinstance(event, RegWrite) and event.offset == vtd.IQT.offset
     by_dma = {"message written by DMA"} if at in history.written_by_dma else set()
     notes = (
         history.notes(guide, access)
         | by_dma
         | device_notes(finding, guide, history.queued, history.untranslated(guide))
     )
+    if by_queue:
+        notes.add("tail written")
     if access is not None:
         if _left(guide, access) or (
             finding.kind == FindingKind.STALE_AFTER_INVALIDATION and finding.covered_by < 0

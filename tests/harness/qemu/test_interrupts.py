@@ -13,6 +13,7 @@ from decoders.events import (
     Interrupt,
     InterruptRequest,
     Message,
+    RegRead,
     RegWrite,
     Store,
 )
@@ -22,6 +23,7 @@ from decoders.vtd.faults import FaultRecordRegister, Reason
 from decoders.vtd.interrupt import InterruptRemapEntry
 from harness.differential.interrupts import deliver, written
 from harness.differential.machine import unit_config
+from harness.differential.remains import record_of
 from harness.differential.teller import Teller
 from harness.findings import FindingKind
 from harness.generate.vtd_tables import packed
@@ -39,6 +41,9 @@ ENTRY = layout(InterruptRemapEntry)
 RECORD = layout(FaultRecordRegister)
 REMAPPABLE = 0xFEE0_0010
 """A message that names entry 0."""
+BEYOND = 0xFEEF_FFF0
+"""A message that names an entry behind the table."""
+PFO, PPF = 1, 2
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +218,29 @@ def test_a_record_belongs_to_the_doubleword_that_it_names(unit: VtdQemu) -> None
     reasons = [event.outcome for event in teller.events if isinstance(event, InterruptRequest)]
     assert reasons == [Fault(Reason.REMAP_NOT_PRESENT), Fault(Reason.REMAP_INDEX)]
     assert judge.findings() == []
+
+
+def test_an_overflow_is_put_down_to_a_fault_that_can_set_it(unit: VtdQemu) -> None:
+    """FPD of an entry that may be cached suppresses faults; that of the table does not any more."""
+    done = start(unit, p=1, fpd=1, svt=1, sid=0x1234)
+    judge = ModelReplay(unit_config(unit, dialect_named("qemu-{}.{}".format(*unit.version))))
+    teller = Teller([judge], (), 16)
+    teller.tell(*done)
+    cleared = [Store(TABLE, 8, 0)]
+    steps: list[tuple[list[Store], Msi]] = [
+        ([], Msi(0, REMAPPABLE, 0)),
+        (cleared, Msi(1, BEYOND, 0)),
+        ([], Msi(0, REMAPPABLE, 0)),
+    ]
+    statuses = []
+    for stores, msi in steps:
+        teller.tell(*stores)
+        seen = unit.step(stores, (), (), None, msi)
+        sid = unit.senders[msi.sender].function.requester
+        record, hidden = record_of(seen, sid)
+        deliver(msi, sid, seen.said, record, hidden, judge, teller)
+        teller.tell(RegRead(vtd.FSTS.offset, 4, seen.status))
+        statuses.append(seen.status)
+    judge.finish()
+    assert statuses == [0, PPF, PPF | PFO]
+    assert [one for one in judge.findings() if one.kind is FindingKind.DIVERGENCE] == []

@@ -15,7 +15,6 @@ from decoders.events import (
     RegRead,
     RegWrite,
     Role,
-    Store,
     Translation,
 )
 from decoders.layout import layout
@@ -30,7 +29,6 @@ from decoders.vtd.descriptors import (
 from harness.differential.deviation import NO_RECORD, Situation
 from harness.differential.device_tlb import device_notes
 from harness.findings import Finding, FindingKind
-from harness.generate.vtd_tables import QUEUE
 from harness.model.caches import CachedTranslation
 from harness.model.lookup import (
     CONTEXT,
@@ -97,15 +95,24 @@ class History:
         self.written_by_dma: set[int] = set()
         """Numbers of the interrupt requests that were."""
 
-    def written(self, guide: ModelReplay, write: RegWrite, queued: list[tuple[int, ...]]) -> None:
-        """Take note of a register write that was applied, and of the descriptors it set off."""
-        kinds = {descriptor_type(words[0]) for words in queued}
+    def written(
+        self,
+        guide: ModelReplay,
+        write: RegWrite,
+        queued: list[tuple[int, ...]],
+        done: list[tuple[int, ...]],
+    ) -> None:
+        """Take note of a register write that was applied, and of the descriptors it set off.
+
+        queued are those that were stored for it, done those that the queue did not stop at.
+        """
+        kinds = {descriptor_type(words[0]) for words in done}
         if write.offset == vtd.IQT.offset:
             self.queued = queued
         before, self._enabled = self._enabled, guide.unit.translator.enabled
         switched = self._enabled != before
         for sid in self._sids:
-            if switched or self._looked_at(sid, write, queued):
+            if switched or self._looked_at(sid, write, done):
                 self._flushed.discard(sid)
                 self._passed.discard(sid)
                 if passing(guide, sid):
@@ -114,7 +121,7 @@ class History:
             self._flushed |= self._passed
 
     @staticmethod
-    def _looked_at(sid: int, write: RegWrite, queued: list[tuple[int, ...]]) -> bool:
+    def _looked_at(sid: int, write: RegWrite, done: list[tuple[int, ...]]) -> bool:
         """Say whether a write makes the unit look at the context entry of a source anew."""
         if write.offset == vtd.GCMD.offset:
             return bool(write.value & _SRTP)
@@ -122,7 +129,7 @@ class History:
             value = (write.value,)
             device = _CCMD["cirg"].get(value) == _BY_DEVICE
             return not device or _same(sid, _CCMD["sid"].get(value), _CCMD["fm"].get(value))
-        for words in queued if write.offset == vtd.IQT.offset else ():
+        for words in done:
             if descriptor_type(words[0]) == DescriptorType.CONTEXT_CACHE:
                 device = _CONTEXT_INVALIDATION["g"].get(words) == _BY_DEVICE
                 function = _CONTEXT_INVALIDATION["sid"].get(words)
@@ -316,13 +323,3 @@ def _word(seen: object, access: Access | None) -> str:
             return "nothing"
         case _:
             return type(seen).__name__
-
-
-def descriptors(stores: Sequence[Store], slot: int) -> list[tuple[int, ...]]:
-    """Return the descriptors that stores put into the queue."""
-    words: dict[int, dict[int, int]] = {}
-    for store in stores:
-        if QUEUE <= store.address < QUEUE + 4096:
-            place = store.address - QUEUE
-            words.setdefault(place // slot, {})[place % slot // 8] = store.value
-    return [tuple(found.get(n, 0) for n in range(slot // 8)) for found in words.values()]

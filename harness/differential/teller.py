@@ -16,7 +16,8 @@ from decoders.events import (
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import descriptor_type
 from harness.differential.device_tlb import DeviceMessages
-from harness.differential.situation import LOST, History, descriptors
+from harness.differential.queued import descriptors, head, taken
+from harness.differential.situation import LOST, History
 from harness.findings import Finding
 from harness.model.latitude import LOOKING_AGAIN, fetch, keep
 from harness.model.translate import Candidate, Request
@@ -104,10 +105,15 @@ class Teller:
 
     def write(self, write: RegWrite) -> None:
         """Apply a register write and what comes with it."""
+        guide = self.models[0]
+        before = head(guide)
         self.tell(write)
         if self._messages is not None:
-            self._messages.miss(self.models[0].expected())
-        self.history.written(self.models[0], write, self._queued)
+            self._messages.miss(guide.expected())
+        # Other writes can set the head back.
+        moved = write.offset == vtd.IQT.offset
+        done = taken(guide, before, self._slot) if moved else []
+        self.history.written(guide, write, self._queued, done)
         if self._fetches(write):
             for model in self.models:
                 for sid in self._sids:

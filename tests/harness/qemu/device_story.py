@@ -22,6 +22,7 @@ TABLES = (0x11_0000, 0x11_1000, 0x11_2000, 0x11_3000)
 NEAR, GIGABYTE = 0x8000_0000, 0xC000_0000
 R, W, PS = 1, 2, 0x80
 TE, SRTP, QIE = 1 << 31, 1 << 30, 1 << 26
+IQE = 1 << 4
 TRANSLATES, DEVICE_TLB, PASSES = 0, 1, 2
 EVERYTHING = 52
 CONTEXT_FLUSH = packed(layout(ContextCacheInvalidation), type=1, g=1)
@@ -82,6 +83,11 @@ class Story:
             self._tail += 16
         write = RegWrite(vtd.IQT.offset, 8, self._tail)
         return self.machine.step(placed, [write], (), None)
+
+    def resume(self) -> None:
+        """Let the queue go on that stopped at the last descriptor, which the next one replaces."""
+        self._tail -= 16
+        self.machine.step((), [RegWrite(vtd.FSTS.offset, 4, IQE)], (), None)
 
     def forget(self, base: int, order: int, sid: int | None = None, **fields: int) -> list[Told]:
         """Invalidate 2^order pages of a device's TLB; return what it was told."""

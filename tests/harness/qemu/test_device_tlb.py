@@ -18,6 +18,7 @@ from tests.harness.qemu.device_story import (
     EVERYTHING,
     GIGABYTE,
     IOTLB_FLUSH,
+    IQE,
     NEAR,
     PASSES,
     TRANSLATES,
@@ -124,6 +125,16 @@ def test_a_device_that_passes_through_is_told_nothing(story: Story) -> None:
     assert story.forget(0, EVERYTHING) != []
 
 
+def test_a_refused_invalidation_lets_it_pass_through_as_before(story: Story) -> None:
+    story.queue(story.context(PASSES), CONTEXT_FLUSH, IOTLB_FLUSH)
+    refused = (CONTEXT_FLUSH[0], 1 << 15)
+    assert story.queue(story.context(DEVICE_TLB), refused).before & IQE, "bit 79 is reserved"
+    story.resume()
+    assert story.forget(0, EVERYTHING) == []
+    story.queue([], CONTEXT_FLUSH)
+    assert story.forget(0, EVERYTHING) != []
+
+
 def test_what_was_taken_away_while_it_passed_through_is_used_again(story: Story) -> None:
     story.ask(NEAR, keeps=True)
     story.queue(story.context(PASSES), CONTEXT_FLUSH, IOTLB_FLUSH)
@@ -146,4 +157,4 @@ def test_a_device_is_told_nothing_while_nothing_is_translated(story: Story) -> N
 
 def test_a_physical_function_stops_the_queue(story: Story) -> None:
     assert story.forget(NEAR, 0, pfsid_low=1) == []
-    assert story.ask(NEAR).before & 1 << 4, "no invalidation queue error"
+    assert story.ask(NEAR).before & IQE, "no invalidation queue error"

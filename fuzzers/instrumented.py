@@ -24,7 +24,9 @@ SOURCES: Final = ROOT / "harness/native"
 BUILD: Final = ROOT / "build/fuzz"
 _MODULE: Final = "bind/_core.*.so"
 _KINDS: Final = (".cpp", ".hpp", ".txt")
-_CLANGS: Final = ("clang++", *(f"clang++-{version}" for version in range(22, 13, -1)))
+_SUFFIXES: Final = ("", *(f"-{version}" for version in range(22, 13, -1)))
+_CLANGS: Final = tuple(f"clang++{suffix}" for suffix in _SUFFIXES)
+_SYMBOLIZERS: Final = tuple(f"llvm-symbolizer{suffix}" for suffix in _SUFFIXES)
 _TIMEOUT: Final = 1800
 
 HOW_TO_INSTALL: Final = (
@@ -135,15 +137,22 @@ def _alone() -> Iterator[None]:
 def environment(built: Path) -> dict[str, str]:
     """Return what a fuzzer has to run in."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return _plain() | {
-        # Without the preload ASan's runtime is there and intercepts nothing.
-        "LD_PRELOAD": str(atheris_runtime()),
-        # Python's own allocator hides overruns of objects below 512 bytes.
-        "PYTHONMALLOC": "malloc",
-        # A leak report at the end would be a crash without an input.
-        "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:malloc_context_size=6",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        CORE_VARIABLE: str(built),
-        "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONUNBUFFERED": "1",
-    }
+    # ASan looks for the name without a version only; what it cannot name are bare addresses.
+    symbolizer = next(filter(None, map(shutil.which, _SYMBOLIZERS)), None)
+    named = {"ASAN_SYMBOLIZER_PATH": symbolizer} if symbolizer else {}
+    return (
+        _plain()
+        | named
+        | {
+            # Without the preload ASan's runtime is there and intercepts nothing.
+            "LD_PRELOAD": str(atheris_runtime()),
+            # Python's own allocator hides overruns of objects below 512 bytes.
+            "PYTHONMALLOC": "malloc",
+            # A leak report at the end would be a crash without an input.
+            "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:malloc_context_size=6",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            CORE_VARIABLE: str(built),
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )

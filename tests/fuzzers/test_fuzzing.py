@@ -109,7 +109,6 @@ def test_an_overrun_is_found_and_kept(built: Path, tmp_path: Path) -> None:
     assert "heap-buffer-overflow" in kept.with_name(f"{kept.name}.txt").read_text()
     (end,) = (line for line in lines if line["event"] == "end")
     assert end["executions"] > 0
-    assert end["coverage"] > 0
 
 
 def test_an_input_that_crashes_does_not_end_a_job(built: Path, tmp_path: Path) -> None:

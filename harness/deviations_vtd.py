@@ -185,9 +185,7 @@ DEVIATIONS: Final = (
         "9.6",
         "SSADE of a PASID entry is no error in a unit without ECAP.SSADS",
         "vtd_get_pe_in_pasid_leaf_table",
-        subject=("access",),
-        permitted=("fault 0x5b",),
-        notes=_notes("SSADE"),
+        members=("dirty_tracking_checked",),
     ),
     VtdDeviation(
         "pasid-entry-unchecked",

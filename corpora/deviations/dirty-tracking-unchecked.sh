@@ -1,5 +1,4 @@
 #!/bin/sh
-# dirty-tracking-unchecked: SSADE of a PASID entry is no error in a unit without ECAP.SSADS
 # Seen on QEMU 10.0.2. Each line is a qtest command; QEMU is ended after 5 s.
 timeout 5 "${QEMU:-qemu-system-x86_64}" -nodefaults -display none -S -accel tcg -machine q35 -m 4M -qtest stdio -qtest-log /dev/null \
     -device intel-iommu,intremap=off,aw-bits=48,x-scalable-mode=on -device rtl8139,addr=4 -device i82559er,addr=5 -device pcie-root-port,id=port1,slot=1,addr=6 -device pcie-pci-bridge,id=bridge,bus=port1 -device rtl8139,bus=bridge,addr=3 -device i82559er,bus=bridge,addr=4 -device pcie-root-port,id=port2,slot=2,addr=7 -device rtl8139,bus=port2 <<'END'
@@ -125,11 +124,15 @@ writeq 0x106020 0x10d001
 writeq 0x10e000 0x10f001
 writeq 0x10d000 0x10e201
 writeq 0x10f000 0x101285
+writeq 0x101010 0x102003
+writeq 0x102000 0x103003
+writeq 0x103010 0x3c0003
 writeq 0xfed90020 0x106400
 writel 0xfed90018 0x40000000
 writel 0xfed90018 0x84000000
 readl 0xfed90034
-writel 0xe0201008 0x80002e41
+writel 0xe0200014 0x0
+writel 0xe0200010 0x80002e48
 readl 0xfed90034
 readq 0xfed90220
 readq 0xfed90228

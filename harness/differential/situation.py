@@ -59,7 +59,6 @@ _NAMES: Final = {
 _WAIT: Final = layout(InvalidationWait)
 _FPD: Final = CONTEXT["fpd"].mask
 _ABOVE_PASID: Final = (Role.SCALABLE_CONTEXT, Role.PASID_DIRECTORY)
-_SSADE: Final = PASID["ssade"].mask
 _CONTEXT_INVALIDATION: Final = layout(ContextCacheInvalidation)
 _CCMD: Final = layout(vtd.ContextCommand)
 _BY_DEVICE: Final = 3
@@ -250,8 +249,6 @@ def _entries(ways: Sequence[Candidate]) -> set[str]:
     for step in (step for way in ways for step in way.steps):
         if step.role in _ABOVE_PASID and step.value & _FPD and step.value & 1:
             found.add("FPD above the PASID entry")
-        if step.role == Role.PASID_TABLE and not step.address % 64 and step.value & _SSADE:
-            found.add("SSADE")
         # Tables may say something else by now than an entry that is cached.
         if _passes(step):
             found.add("passed through")

@@ -107,6 +107,8 @@ class Dialect:
     """RTADDR with a bit from the host address width up faults (0x30); else the bit is dropped."""
     root_mode_checked: bool = True
     """RTADDR.TTM is taken as it is; else bit 10 of it alone, and only with ECAP.SMTS."""
+    dirty_tracking_checked: bool = True
+    """SSADE of a PASID entry is an error (0x5b) without ECAP.SSADS; else it says nothing then."""
     pass_through_any_width: bool = False
     """A legacy pass-through entry may have any supported AW, not only the largest."""
     first_stage_rights_by_level: bool = False
@@ -165,6 +167,7 @@ _QEMU = Dialect(
     pasid_structures_checked=False,
     root_pointer_checked=False,
     root_mode_checked=False,
+    dirty_tracking_checked=False,
     pass_through_any_width=True,
     first_stage_rights_by_level=True,
     all_ones_unreadable=True,

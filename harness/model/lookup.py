@@ -338,6 +338,7 @@ class Lookup:
     def _second_stage_usable(self, words: tuple[int, ...]) -> bool:
         fields, config = PASID.fields, self._config
         dirty = not fields["ssade"].get(words) or bool(config.ecap("ssads"))
+        dirty = dirty or not config.dialect.dirty_tracking_checked
         return config.width_supported(fields["aw"].get(words)) and dirty
 
     def scalable_root(
@@ -365,7 +366,7 @@ class Lookup:
             disable,
             reasons,
             execute_enable=bool(fields["ssee"].get(words)),
-            accessed_dirty=bool(fields["ssade"].get(words)),
+            accessed_dirty=bool(fields["ssade"].get(words) and self._config.ecap("ssads")),
             updates=updates,
         )
         host = None

@@ -47,6 +47,7 @@ struct Dialect {
     bool pasid_structures_checked = true;
     bool root_pointer_checked = true;
     bool root_mode_checked = true;
+    bool dirty_tracking_checked = true;
     bool pass_through_any_width = false;
     bool first_stage_rights_by_level = false;
     bool all_ones_unreadable = false;

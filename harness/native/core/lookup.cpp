@@ -25,7 +25,7 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
         if (pass_through && (aw == config.widest() || config.dialect.pass_through_any_width))
             context_types_ |= 1U << (4 * aw + 2);
         second_stage_ |= 1U << (2 * aw);
-        if (config.ecap(Ecap::ssads) != 0)
+        if (config.ecap(Ecap::ssads) != 0 || !config.dialect.dirty_tracking_checked)
             second_stage_ |= 1U << (2 * aw + 1);
     }
     // PGTT 1 first stage, 2 second, 3 nested, 4 pass-through.
@@ -41,6 +41,7 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
     pasid_checked_ = config.dialect.pasid_structures_checked;
     device_requests_unchecked_ = config.dialect.device_requests_unchecked;
     mode_checked_ = config.dialect.root_mode_checked;
+    dirty_tracked_ = config.ecap(Ecap::ssads) != 0;
     root_pointer_reserved_ = config.dialect.root_pointer_checked ? beyond_ : 0;
     if (pasid_checked_) {
         using Entry = layout::PasidEntry;

@@ -131,6 +131,7 @@ class Lookup {
     u64 context_reserved_[layout::ScalableContextEntry::words];
     u64 pasid_reserved_[layout::PasidEntry::words]; // and what is not supported
     bool scalable_;                                 // ECAP.SMTS
+    bool dirty_tracked_;                            // ECAP.SSADS
     bool mode_checked_;
     bool pasid_checked_;
     bool device_requests_unchecked_;
@@ -377,7 +378,7 @@ inline PagingRoot Lookup::scalable_root(const u64 *entry, u32 pasid, bool fault_
     const bool snooped = updates_ == Updates::not_snooped && Entry::pwsnp.get(entry) != 0;
     root.updates = snooped ? Updates::done : updates_;
     const bool execute_enable = Entry::ssee.get(entry) != 0;
-    const bool accessed_dirty = Entry::ssade.get(entry) != 0;
+    const bool accessed_dirty = dirty_tracked_ && Entry::ssade.get(entry) != 0;
     const auto second_levels = static_cast<u8>(Entry::aw.get(entry) + 2);
     if (type == second_type) {
         root.rules = rules_->second_stage(execute_enable, accessed_dirty);

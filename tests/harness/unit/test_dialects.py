@@ -276,6 +276,22 @@ def test_a_unit_without_scalable_mode_looks_at_no_mode(make_platform: MakePlatfo
     assert found == [fault(Reason.ROOT_TABLE_ADDRESS), page(0x7000)]
 
 
+def test_dirty_tracking_that_there_is_not_is_ignored(make_platform: MakePlatform) -> None:
+    found = []
+
+    def setup(platform: Platform) -> Outcome:
+        space = platform.second_stage(ssade=1)
+        space.map(0, 0x7000)
+        before = platform.load(space.entry(0, 1))
+        outcome = platform.write_to(0)
+        found.append(platform.load(space.entry(0, 1)) == before)
+        return outcome
+
+    expected = [fault(Reason.PASID_INVALID), page(0x7000)]
+    assert answers(make_platform, setup, ssads=0) == expected
+    assert found == [True, True], "A and D of the leaf"
+
+
 def test_pass_through_takes_any_width(make_platform: MakePlatform) -> None:
     def setup(platform: Platform) -> Outcome:
         platform.context(tt=2, aw=AW[3])

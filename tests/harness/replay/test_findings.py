@@ -213,12 +213,13 @@ def test_a_changed_observation(target: str, line: str, other: str, subject: str)
     [
         ("descriptor 0x0000000000000014 0x0", "descriptor"),
         ("status 0x9100 0x7", "status-write"),
-        ("fault-record 3 0x3000 0x4000000600000020", "fault-record"),
+        ("fault-record 3 0x3000 0x4000000600000020\n" + INTERRUPT, "fault-record"),
         ("interrupt 0xfee01004 0x4022", "interrupt"),
     ],
 )
 def test_an_observation_too_many(target: str, line: str, subject: str) -> None:
-    story = script(USE, OTHER_PAGE).after(USE, line)
+    line, *consequences = line.splitlines()
+    story = script(USE, OTHER_PAGE).after(USE, line, *consequences)
     result = only(story, target, DIVERGENCE, subject, story.number(line))
     assert result.findings[0].permitted == ()
 
@@ -269,7 +270,7 @@ def test_a_status_too_many_is_written(target: str) -> None:
 
 def test_a_fault_record_too_many_occupies_its_register(target: str) -> None:
     record = "fault-record 0 0x3000 0x4000000600000020"
-    story = script(record, FAULTING, "fault-record 1 0x3000 0x4000000600000018")
+    story = script(record, INTERRUPT, FAULTING, "fault-record 1 0x3000 0x4000000600000018")
     only(story, target, DIVERGENCE, "fault-record", story.number(record))
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness import replay
 from harness.trace import TraceWriter, parse_text
 from harness.trace.codec import Encoder
-from tests.harness.replay.scripts import BELL, SETUP, STORY, TABLES, USE
+from tests.harness.replay.scripts import BELL, INTERRUPT, SETUP, STORY, TABLES, USE
 from tests.writers.replays import Script, replay_text
 from tests.writers.trace import block, preamble
 
@@ -120,5 +120,5 @@ def test_a_record_over_the_head_of_the_queue_stops_it(target: str) -> None:
     capability = config.capability & ~(0x3FF << 24) | 8 << 24
     head = STORY.lines[1].replace(str(config.capability), str(capability))
     story = STORY.replace(STORY.lines[1], head)
-    told = Script(story.lines[: story.find(BELL)]).append("fault-record 0 0xf 0x0", BELL)
+    told = Script(story.lines[: story.find(BELL)]).append("fault-record 0 0xf 0x0", INTERRUPT, BELL)
     assert len(replay_text(str(told), target).findings) == 1

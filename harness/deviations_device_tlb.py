@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.differential.deviation import VtdDeviation
+from decoders.vtd.faults import Reason
+from harness.differential.deviation import Condition, VtdDeviation
+
+_RIGHTS: Final = tuple(
+    f"fault {reason:#04x}"
+    for reason in (Reason.NO_WRITE, Reason.NO_READ, Reason.SM_NO_WRITE, Reason.SM_NO_READ)
+)
 
 DEVICE_TLB: Final = (
     VtdDeviation(
@@ -24,17 +30,21 @@ DEVICE_TLB: Final = (
         "a vhost device is not told to forget anything while translation is off or it passes "
         "through (docs/findings/vhost-told-nothing.md)",
         "vhost_iommu_region_del; vtd_switch_address_space (hw/i386/intel_iommu.c)",
-        subject=("device-tlb",),
-        observed=("nothing",),
-        notes=frozenset(("not translated",)),
+        shows=(Condition(("device-tlb",), observed=("nothing",), notes=("not translated",)),),
     ),
     VtdDeviation(
         "physical-function-reserved",
         "6.5.2.5, 6.5.2.6",
         "PFSID of a device-TLB invalidation is reserved",
         "vtd_process_device_iotlb_desc, vtd_process_device_piotlb_desc (hw/i386/intel_iommu.c)",
-        subject=("device-tlb", "IQH", "FSTS"),
-        notes=frozenset(("device-TLB descriptor with PFSID",)),
+        shows=(
+            Condition(
+                ("device-tlb",),
+                observed=("nothing",),
+                notes=("device-TLB descriptor with PFSID", "tail written"),
+            ),
+            Condition(("IQH",), notes=("stopped at a device-TLB descriptor with PFSID",)),
+        ),
     ),
     VtdDeviation(
         "pasid-zero-is-none",
@@ -42,9 +52,13 @@ DEVICE_TLB: Final = (
         "a PASID-based device-TLB invalidation of PASID 0 reaches a device without PASID",
         "observed on QEMU 11.1.3",
         since=(11,),
-        subject=("device-tlb",),
-        observed=("DeviceTlbMessage",),
-        notes=frozenset(("device-TLB descriptor with PASID 0",)),
+        shows=(
+            Condition(
+                ("device-tlb",),
+                observed=("DeviceTlbMessage",),
+                notes=("device-TLB descriptor with PASID 0",),
+            ),
+        ),
     ),
     VtdDeviation(
         "update-misses",
@@ -52,7 +66,9 @@ DEVICE_TLB: Final = (
         "the translation that a vhost device gets does not cover the address it asked for, where "
         "the page begins in another part of RAM (docs/findings/vhost-translation-misses.md)",
         "vhost_device_iotlb_miss",
-        subject=("update",),
+        shows=(
+            Condition(("update",), observed=("translation",), notes=("page begins elsewhere",)),
+        ),
     ),
     VtdDeviation(
         "update-permits-all",
@@ -60,6 +76,6 @@ DEVICE_TLB: Final = (
         "a vhost device that asks for one right to a page gets both, though the page has one only "
         "(docs/findings/vhost-permission.md)",
         "address_space_get_iotlb_entry (system/physmem.c)",
-        subject=("permission",),
+        shows=(Condition(("permission",), observed=("translation",), permitted=_RIGHTS),),
     ),
 )

@@ -1,9 +1,8 @@
 """What QEMU's intel-iommu does otherwise than the specification says, as data.
 
-A row stands for members of a dialect, or it is a condition on what was found: every fact that it
-names must be among those of a finding. Source, unless said: hw/i386/intel_iommu.c of QEMU 10.0.2,
-the function in brackets; sections are those of the VT-d specification 4.1. All were seen on the
-versions named.
+A row stands for members of a dialect, or for findings that one of its conditions fits. Source,
+unless said: hw/i386/intel_iommu.c of QEMU 10.0.2, the function in brackets; sections are those of
+the VT-d specification 4.1. All were seen on the versions named.
 """
 
 from __future__ import annotations
@@ -15,15 +14,11 @@ from typing import Final
 
 from harness.deviations import Crash
 from harness.deviations_device_tlb import DEVICE_TLB
-from harness.differential.deviation import NO_RECORD, Situation, VtdDeviation
+from harness.differential.deviation import NO_RECORD, Condition, Situation, VtdDeviation
 from harness.model.dialects import Dialect
 
 _FIXED_11: Final = (10, 0)
 """The last version measured that lacks what 11.1 has."""
-
-
-def _notes(*names: str) -> frozenset[str]:
-    return frozenset(names)
 
 
 DEVIATIONS: Final = (
@@ -52,8 +47,7 @@ DEVIATIONS: Final = (
         "vtd_process_wait_desc",
         fixed="57ac646a2e",
         last=_FIXED_11,
-        subject=("IQH", "FSTS"),
-        notes=_notes("wait that only fences"),
+        shows=(Condition(("IQH",), notes=("stopped at a wait that only fences",)),),
     ),
     VtdDeviation(
         "empty-wait",
@@ -61,8 +55,7 @@ DEVIATIONS: Final = (
         "a wait descriptor that asks for nothing at all is an error; the specification does not "
         "say that it is one",
         "vtd_process_wait_desc",
-        subject=("IQH", "FSTS"),
-        notes=_notes("wait that asks for nothing"),
+        shows=(Condition(("IQH",), notes=("stopped at a wait that asks for nothing",)),),
     ),
     VtdDeviation(
         "pasid-cache-ignored",
@@ -72,32 +65,20 @@ DEVIATIONS: Final = (
         "vtd_process_inv_desc (VTD_INV_DESC_PC)",
         fixed="c9cf33075a, 43b8c43397",
         last=_FIXED_11,
-        subject=("IQH", "FSTS", "IQT", "status-write"),
-        notes=_notes("PASID-cache descriptor"),
-    ),
-    VtdDeviation(
-        "pasid-cache-ignored",
-        "6.5.2.2",
-        "a PASID-cache invalidation is not looked at: its reserved bits are no error, and a device "
-        "keeps passing through that did when its context entry was invalidated",
-        "vtd_process_inv_desc (VTD_INV_DESC_PC)",
-        fixed="c9cf33075a, 43b8c43397",
-        last=_FIXED_11,
-        subject=("access",),
-        observed=("identity", NO_RECORD),
-        notes=_notes("passed through before a PASID-cache invalidation"),
-    ),
-    VtdDeviation(
-        "pasid-cache-ignored",
-        "6.5.2.2",
-        "a PASID-cache invalidation is not looked at: what is wrong with it raises no fault event",
-        "vtd_process_inv_desc (VTD_INV_DESC_PC)",
-        fixed="c9cf33075a, 43b8c43397",
-        last=_FIXED_11,
-        subject=("interrupt",),
-        observed=("nothing",),
-        permitted=("Interrupt",),
-        notes=_notes("PASID-cache descriptor", "tail written"),
+        shows=(
+            Condition(("IQH", "IQT", "status-write"), notes=("PASID-cache descriptor is wrong",)),
+            Condition(
+                ("access",),
+                observed=("identity", NO_RECORD),
+                notes=("passed through before a PASID-cache invalidation",),
+            ),
+            Condition(
+                ("interrupt",),
+                observed=("nothing",),
+                permitted=("Interrupt",),
+                notes=("PASID-cache descriptor is wrong", "tail written"),
+            ),
+        ),
     ),
     VtdDeviation(
         "pass-through-kept",
@@ -107,9 +88,13 @@ DEVIATIONS: Final = (
         "(docs/findings/vtd-pass-through-kept.md)",
         "observed on QEMU 11.1.3",
         since=(11,),
-        subject=("access",),
-        observed=("identity", NO_RECORD),
-        notes=_notes("passed through before a PASID-cache invalidation"),
+        shows=(
+            Condition(
+                ("access",),
+                observed=("identity", NO_RECORD),
+                notes=("passed through before a PASID-cache invalidation",),
+            ),
+        ),
     ),
     VtdDeviation(
         "scalable-reasons",
@@ -138,9 +123,7 @@ DEVIATIONS: Final = (
         "an access that meets a cached translation without the right it needs is refused without a "
         "fault record (docs/findings/vtd-cached-permission.md)",
         "vtd_do_iommu_translate (IOTLB hit)",
-        subject=("access",),
-        observed=(NO_RECORD,),
-        notes=_notes("cached without the right"),
+        shows=(Condition(("access",), observed=(NO_RECORD,), notes=("cached without the right",)),),
     ),
     VtdDeviation(
         "dirty-bit-lost",
@@ -148,18 +131,21 @@ DEVIATIONS: Final = (
         "D stays clear when a write uses a translation that a read has cached "
         "(docs/findings/vtd-dirty-bit.md)",
         "vtd_do_iommu_translate (IOTLB hit)",
-        subject=("table",),
-        observed=("D clear",),
+        shows=(Condition(("table",), notes=("D clear",)),),
     ),
     VtdDeviation(
         "pass-through-width-unchecked",
         "3.4",
         "an address beyond the host address width passes through",
         "vtd_do_iommu_translate (vtd_dev_pt_enabled)",
-        subject=("access",),
-        observed=(NO_RECORD, "identity"),
-        permitted=("fault 0x83", "fault 0x04"),
-        notes=_notes("passed through"),
+        shows=(
+            Condition(
+                ("access",),
+                observed=(NO_RECORD, "identity"),
+                permitted=("fault 0x83", "fault 0x04"),
+                notes=("passed through",),
+            ),
+        ),
     ),
     VtdDeviation(
         "iotlb-by-source",
@@ -167,8 +153,7 @@ DEVIATIONS: Final = (
         "cached translations are found by source id, not by domain id: a device that was moved to "
         "another domain keeps those of the old one until they are invalidated",
         "vtd_lookup_iotlb",
-        subject=("access",),
-        notes=_notes("tag left"),
+        shows=(Condition(("access",), observed=("translation",), notes=("tag left",)),),
     ),
     VtdDeviation(
         "interrupt-range-reason",
@@ -176,9 +161,7 @@ DEVIATIONS: Final = (
         "output in the interrupt range has the reason of scalable mode in legacy mode, too, where "
         "the unit has both",
         "vtd_do_iommu_translate (scalable_mode, not root_scalable)",
-        subject=("access",),
-        observed=("fault 0x87",),
-        permitted=("fault 0x0e",),
+        shows=(Condition(("access",), observed=("fault 0x87",), permitted=("fault 0x0e",)),),
     ),
     VtdDeviation(
         "dirty-tracking-unchecked",
@@ -193,9 +176,13 @@ DEVIATIONS: Final = (
         "while FPD of what leads to it is set, a PASID entry that cannot be used is used "
         "nevertheless (docs/findings/vtd-pasid-not-present.md)",
         "vtd_do_iommu_translate (is_fpd_set), vtd_get_iova_pgtbl_base",
-        subject=("access",),
-        permitted=("fault 0x50", "fault 0x51", "fault 0x58", "fault 0x59", "fault 0x5b"),
-        notes=_notes("FPD above the PASID entry"),
+        shows=(
+            Condition(
+                ("access",),
+                permitted=("fault 0x50", "fault 0x51", "fault 0x58", "fault 0x59", "fault 0x5b"),
+                notes=("FPD above the PASID entry",),
+            ),
+        ),
     ),
     VtdDeviation(
         "pasid-present-unchecked",
@@ -203,25 +190,20 @@ DEVIATIONS: Final = (
         "a PASID entry that is not present any more is used while the context entry is cached "
         "(docs/findings/vtd-pasid-not-present.md)",
         "vtd_do_iommu_translate (vtd_ce_get_pasid_fpd does not look at P)",
-        subject=("access",),
-        permitted=("fault 0x59",),
+        shows=(Condition(("access",), permitted=("fault 0x59",)),),
     ),
     VtdDeviation(
         "canonical-by-width",
         "3.6",
         "AW of a PASID entry, which is the second stage's, limits addresses of the first stage",
         "vtd_iova_fl_check_canonical (vtd_iova_limit)",
-        subject=("access",),
-        observed=("fault 0x80",),
-    ),
-    VtdDeviation(
-        "canonical-by-width",
-        "3.6",
-        "AW of a PASID entry, which is the second stage's, limits addresses of the first stage",
-        "vtd_iova_fl_check_canonical (vtd_iova_limit), while FPD is set",
-        subject=("access",),
-        observed=(NO_RECORD,),
-        notes=_notes("beyond AW of a first stage"),
+        shows=(
+            Condition(
+                ("access",),
+                observed=("fault 0x80", NO_RECORD),
+                notes=("beyond AW of a first stage",),
+            ),
+        ),
     ),
     VtdDeviation(
         "cached-fault-disable",
@@ -229,17 +211,24 @@ DEVIATIONS: Final = (
         "FPD is that of an entry that is cached; the specification allows it, the model does not "
         "follow it",
         "vtd_do_iommu_translate (context_cache_entry)",
-        subject=("fault-record", "access", "FSTS"),
-        notes=_notes("FPD of an entry that is cached"),
+        shows=(
+            Condition(
+                ("fault-record", "access", "FSTS"), notes=("FPD of an entry that is cached",)
+            ),
+        ),
     ),
     VtdDeviation(
         "pasid-fault-disable-unread",
         "7.3",
         "FPD of PASID structures counts only once all of them have been found sound",
         "vtd_do_iommu_translate (vtd_dev_to_context_entry fails before vtd_ce_get_pasid_fpd)",
-        subject=("fault-record", "FSTS"),
-        observed=("FaultRecord", "0x3", "0x13"),
-        notes=_notes("FPD of a PASID structure"),
+        shows=(
+            Condition(
+                ("fault-record", "FSTS"),
+                observed=("FaultRecord", "0x3", "0x13"),
+                notes=("FPD of a PASID structure",),
+            ),
+        ),
     ),
     VtdDeviation(
         "snoop-bit",
@@ -326,24 +315,26 @@ DEVIATIONS: Final = (
         "a message that is written by DMA has no source id: SID of its entry is not checked, and a "
         "fault record names ff:1f.7 (docs/findings/vtd-source-of-dma.md)",
         "vtd_mem_ir_write (MEMTXATTRS_UNSPECIFIED of pci_dma_write)",
-        subject=("interrupt-request", "fault-record", "FSTS", "interrupt"),
-        notes=_notes("message written by DMA"),
+        shows=(
+            Condition(
+                ("interrupt-request", "fault-record", "FSTS", "interrupt"),
+                notes=("message written by DMA",),
+            ),
+        ),
     ),
     VtdDeviation(
         "compatibility-format-status",
         "11.4.4",
         "GCMD.CFI is ignored: GSTS.CFIS stays 0",
         "vtd_handle_gcmd_write",
-        subject=("GSTS",),
-        notes=_notes("CFI"),
+        shows=(Condition(("GSTS",), notes=("CFIS alone",)),),
     ),
     VtdDeviation(
         "queue-error-unnamed",
         "11.4.9",
         "IQERCD says nothing of what is wrong with a descriptor: it reads as 0",
         "vtd_init",
-        subject=("IQERCD",),
-        observed=("0x0",),
+        shows=(Condition(("IQERCD",), observed=("0x0",)),),
     ),
     VtdDeviation(
         "subhandle-checked-last",
@@ -435,7 +426,7 @@ def known_crash(message: str, version: tuple[int, ...]) -> Crash | None:
 
 def explanation(found: Situation, version: tuple[int, ...]) -> VtdDeviation | None:
     """Return the deviation that a finding is, of those that are no part of a dialect."""
-    return next((row for row in DEVIATIONS if row.explains(found, version)), None)
+    return next((row for row in DEVIATIONS if row.condition(found, version) is not None), None)
 
 
 def without_each(dialect: Dialect) -> Iterator[tuple[VtdDeviation, Dialect]]:

@@ -26,13 +26,35 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """Describe the findings that are a deviation.
+
+    Its subject is one of these, what was seen and one of what was permitted are among those given,
+    where any are, and all notes are there.
+    """
+
+    subject: tuple[str, ...]
+    observed: tuple[str, ...] = ()
+    permitted: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def fits(self, found: Situation) -> bool:
+        """Say whether a finding is one of these."""
+        return (
+            found.subject in self.subject
+            and (not self.observed or found.observed in self.observed)
+            and (not self.permitted or bool(found.permitted.intersection(self.permitted)))
+            and found.notes.issuperset(self.notes)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class VtdDeviation:
     """Describe one deviation.
 
     since and last are the first and the last version that have it, () where all measured do.
 
-    It shows as members of a dialect, or where subject, observed, permitted (one of each, where any
-    are given) and notes (all) fit a finding.
+    It shows as members of a dialect, or as findings that one of the conditions fits.
     """
 
     id: str
@@ -43,26 +65,19 @@ class VtdDeviation:
     since: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
     members: tuple[str, ...] = ()
-    subject: tuple[str, ...] = ()
-    observed: tuple[str, ...] = ()
-    permitted: tuple[str, ...] = ()
-    notes: frozenset[str] = frozenset()
+    shows: tuple[Condition, ...] = ()
 
     def concerns(self, version: tuple[int, ...]) -> bool:
         """Say whether a version has it."""
         too_old = version[: len(self.since)] < self.since
         return not too_old and (not self.last or version[: len(self.last)] <= self.last)
 
-    def explains(self, found: Situation, version: tuple[int, ...]) -> bool:
-        """Say whether a finding about a version is this deviation."""
-        if self.members or not self.concerns(version):
-            return False
-        return (
-            found.subject in self.subject
-            and (not self.observed or found.observed in self.observed)
-            and (not self.permitted or bool(found.permitted.intersection(self.permitted)))
-            and self.notes <= found.notes
-        )
+    def condition(self, found: Situation, version: tuple[int, ...]) -> int | None:
+        """Return the number of the first condition that makes a finding this deviation."""
+        if not self.concerns(version):
+            return None
+        fitting = (number for number, one in enumerate(self.shows) if one.fits(found))
+        return next(fitting, None)
 
     def without(self, dialect: Dialect) -> Dialect:
         """Return a dialect that follows the specification in this."""

@@ -20,14 +20,14 @@ from decoders.events import (
 from decoders.layout import layout
 from decoders.vtd.descriptors import (
     DescriptorType,
-    DeviceTlbInvalidation,
     PasidDeviceTlbInvalidation,
     descriptor_type,
 )
 from decoders.vtd.paging import PAGE_BITS, PAGE_SHIFT
+from harness.differential.queued import has_physical_function
 from harness.errors import HarnessError
 from harness.findings import Finding, FindingKind
-from harness.model.translate import Request
+from harness.model.translate import Candidate, Request
 from harness.qemu.device_tlb import PAGE, DeviceTlb, Held, shown
 from harness.qemu.vhost_user import Permission, Told
 from harness.qemu.vtd import MEMORY, Dma
@@ -40,11 +40,6 @@ _LARGEST_PAGE: Final = (1 << PAGE_SHIFT[3]) - 1
 _ADDRESS_BITS: Final = 64
 _OTHER: Final = {AccessKind.READ: AccessKind.WRITE, AccessKind.WRITE: AccessKind.READ}
 _PASID: Final = layout(PasidDeviceTlbInvalidation)
-_PHYSICAL_FUNCTION: Final[dict[int, int]] = {
-    DescriptorType.DEVICE_TLB: layout(DeviceTlbInvalidation).mask("pfsid_low", "pfsid_high"),
-    DescriptorType.PASID_DEVICE_TLB: _PASID.mask("pfsid_low", "pfsid_high"),
-}
-"""Bits of PFSID by the type of the descriptor."""
 
 
 class DeviceMessages:
@@ -173,17 +168,31 @@ def answerable(outcome: Translation, iova: int) -> bool:
     )
 
 
+def _begins_elsewhere(outcome: Translation, iova: int) -> bool:
+    """Say whether the page that an address lies in begins in another part of RAM."""
+    place = outcome.address | iova & outcome.mask
+    return any(
+        start <= place < start + size and not start <= outcome.address < start + size
+        for start, size in MEMORY
+    )
+
+
 def device_notes(
     finding: Finding,
     guide: ModelReplay,
     queued: Sequence[tuple[int, ...]],
     passed: Collection[int],
+    access: Access | None,
+    ways: Sequence[Candidate],
 ) -> set[str]:
-    """Return the facts about messages to devices; passed are sources that pass through."""
+    """Return the facts about devices with a TLB, and messages to them.
+
+    passed are sources that pass through, ways those to the outcomes of an access.
+    """
     found: set[str] = set()
     for words in queued:
         kind = descriptor_type(words[0])
-        if words[0] & _PHYSICAL_FUNCTION.get(kind, 0):
+        if has_physical_function(words):
             found.add("device-TLB descriptor with PFSID")
         if kind == DescriptorType.PASID_DEVICE_TLB and not _PASID["pasid"].get(words):
             found.add("device-TLB descriptor with PASID 0")
@@ -192,4 +201,7 @@ def device_notes(
             translator = guide.unit.translator
             if not translator.enabled or message.sid in passed:
                 found.add("not translated")
+    outcomes = [way.outcome for way in ways if isinstance(way.outcome, Translation)]
+    if access is not None and any(_begins_elsewhere(one, access.iova) for one in outcomes):
+        found.add("page begins elsewhere")
     return found

@@ -21,7 +21,7 @@ from decoders.layout import layout
 from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
 from decoders.vtd.registers import FaultStatus
 from harness.differential.device_tlb import answerable
-from harness.differential.situation import LOST, cached
+from harness.differential.situation import ACCESSED, DIRTY, LOST, cached
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd_tables import TABLES_END, TABLES_START
 from harness.model.dialects import Dialect
@@ -33,7 +33,6 @@ _RECORD: Final = layout(FaultRecordRegister)
 _STATUS: Final = layout(FaultStatus)
 _F: Final = _RECORD["f"].mask
 _PPF, _PFO = _STATUS["ppf"].mask, _STATUS["pfo"].mask
-_ACCESSED, _DIRTY = 1 << 5, 1 << 6
 
 
 class Remains:
@@ -91,9 +90,9 @@ class Remains:
                 continue
             model = int.from_bytes(ours[at : at + 8], "little")
             real = int.from_bytes(theirs[at : at + 8], "little")
-            differ = (model ^ real) & ~(real & _ACCESSED)
+            differ = (model ^ real) & ~(real & ACCESSED)
             if stored[TABLES_START + at] > 1:
-                differ &= ~(_ACCESSED | _DIRTY)
+                differ &= ~(ACCESSED | DIRTY)
             if differ:
                 number = guide.counters().events - 1
                 address = (TABLES_START + at).to_bytes(8, "big")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from decoders.events import (
@@ -20,14 +20,15 @@ from decoders.events import (
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import (
+    DESCRIPTOR_SIZES,
     IGNORED_FUNCTION_BITS,
     ContextCacheInvalidation,
     DescriptorType,
-    InvalidationWait,
     descriptor_type,
 )
 from harness.differential.deviation import NO_RECORD, Situation
 from harness.differential.device_tlb import device_notes
+from harness.differential.queued import descriptor, oddity, refused
 from harness.findings import Finding, FindingKind
 from harness.model.caches import CachedTranslation
 from harness.model.lookup import (
@@ -47,6 +48,10 @@ from harness.targets.model import ModelReplay
 LOST: Final = (1 << 64) - 4096
 """Where an access is said to have led that landed nowhere and left no fault record."""
 
+ACCESSED: Final = 1 << 5
+DIRTY: Final = 1 << 6
+"""Bits of a first-stage entry."""
+
 _NAMES: Final = {
     register.offset: name
     for name, register in (
@@ -56,7 +61,7 @@ _NAMES: Final = {
         ("RTADDR", vtd.RTADDR), ("IQERCD", vtd.IQERCD), ("CCMD", vtd.CCMD), ("IOTLB", vtd.IOTLB),
     )
 }  # fmt: skip
-_WAIT: Final = layout(InvalidationWait)
+_CFIS: Final = layout(vtd.GlobalStatus)["cfis"].mask
 _FPD: Final = CONTEXT["fpd"].mask
 _ABOVE_PASID: Final = (Role.SCALABLE_CONTEXT, Role.PASID_DIRECTORY)
 _CONTEXT_INVALIDATION: Final = layout(ContextCacheInvalidation)
@@ -91,6 +96,8 @@ class History:
         self._flushed: set[int] = set()
         self._enabled = False
         self.queued: list[tuple[int, ...]] = []
+        self.slot = DESCRIPTOR_SIZES[0]
+        """Bytes of a descriptor."""
         self.written_by_dma: set[int] = set()
         """Numbers of the interrupt requests that were."""
 
@@ -108,6 +115,7 @@ class History:
         kinds = {descriptor_type(words[0]) for words in done}
         if write.offset == vtd.IQT.offset:
             self.queued = queued
+            self.slot = 8 * len(queued[0]) if queued else self.slot
         before, self._enabled = self._enabled, guide.unit.translator.enabled
         switched = self._enabled != before
         for sid in self._sids:
@@ -150,16 +158,9 @@ class History:
     def notes(self, guide: ModelReplay, access: Access | None) -> set[str]:
         """Return the facts that hold now."""
         found: set[str] = set()
-        for words in self.queued:
-            kind = descriptor_type(words[0])
-            if kind == DescriptorType.PASID_CACHE:
-                found.add("PASID-cache descriptor")
-            asks = _WAIT["sw"].get(words) or _WAIT["iflag"].get(words)
-            if kind == DescriptorType.WAIT and not asks:
-                fences = _WAIT["fn"].get(words)
-                found.add("wait that only fences" if fences else "wait that asks for nothing")
-        if guide.unit.remapper.compatibility:
-            found.add("CFI")
+        stopped = refused(guide, self.slot)
+        if stopped and descriptor_type(stopped[0]) == DescriptorType.PASID_CACHE:
+            found.add("PASID-cache descriptor is wrong")
         if access is None:
             return found
         if access.sid in self._passed:
@@ -192,10 +193,13 @@ def situation(
     notes = (
         history.notes(guide, access)
         | by_dma
-        | device_notes(finding, guide, history.queued, history.untranslated(guide))
+        | device_notes(
+            finding, guide, history.queued, history.untranslated(guide), access, ways.get(at, ())
+        )
     )
     if by_queue:
         notes.add("tail written")
+    notes |= set(_compared(finding, subject, guide, history))
     if access is not None:
         if _left(guide, access) or (
             finding.kind == FindingKind.STALE_AFTER_INVALIDATION and finding.covered_by < 0
@@ -209,6 +213,25 @@ def situation(
         notes.add("beyond AW of a first stage")
     permitted = frozenset(_word(one, access) for one in finding.permitted)
     return Situation(subject, _word(finding.observed, access), permitted, frozenset(notes))
+
+
+def _compared(
+    finding: Finding, subject: str, guide: ModelReplay, history: History
+) -> Iterator[str]:
+    """Say what is remarkable about what was seen beside what was permitted."""
+    seen = finding.observed
+    for right in finding.permitted:
+        if subject == "IQH" and isinstance(seen, int):
+            odd = oddity(descriptor(guide, seen, history.slot))
+            if odd:
+                yield f"stopped at a {odd}"
+        if isinstance(seen, int) and isinstance(right, int) and seen ^ right == _CFIS:
+            yield "CFIS alone"
+        # An entry is its address and its content.
+        if isinstance(seen, bytes) and isinstance(right, bytes):
+            differ = int.from_bytes(seen, "big") ^ int.from_bytes(right, "big")
+            if differ & ~ACCESSED == DIRTY and not seen[-1] & DIRTY:
+                yield "D clear"
 
 
 def cached(guide: ModelReplay, access: Access) -> list[CachedTranslation]:
@@ -313,7 +336,7 @@ def _word(seen: object, access: Access | None) -> str:
                 return "identity"
             return "translation"
         case bytes():
-            return "D clear" if seen[-1:] else "table"
+            return "entry"
         case int():
             return f"{seen:#x}"
         case None:

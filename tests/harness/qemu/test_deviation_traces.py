@@ -29,13 +29,14 @@ FOLDER: Final = Path(__file__).parents[3] / "corpora" / "deviations"
 MOST_EVENTS: Final = 32
 
 
-def name_of(row: VtdDeviation) -> str:
-    """Return a row's id; of several rows with one id the second has .2 behind it."""
-    before = [one for one in DEVIATIONS[: DEVIATIONS.index(row)] if one.id == row.id]
-    return f"{row.id}.{len(before) + 1}" if before else row.id
+def name_of(row: VtdDeviation, condition: int = 0) -> str:
+    """Return a row's id; the second of its conditions has .2 behind it."""
+    return f"{row.id}.{condition + 1}" if condition else row.id
 
 
-ROWS: Final = {name_of(row): row for row in DEVIATIONS}
+ROWS: Final = {
+    name_of(row, condition): row for row in DEVIATIONS for condition in range(len(row.shows) or 1)
+}
 KNOWN_CRASHES: Final = {crash.id: crash for crash in CRASHES}
 
 
@@ -97,8 +98,13 @@ class Machines:
         events = given.read(FOLDER / f"{name}.txt")
         steps = steps_of(events, differential.qemu, differential.scene)
         found = differential.run(0, steps, descriptor_bytes(events))
-        rows = [differential.deviation(one) for one in found]
-        return differential, {name_of(row) for row in rows if row in DEVIATIONS}
+        shown = set()
+        for one in found:
+            row = differential.deviation(one)
+            if row is not None and row in DEVIATIONS:
+                condition = row.condition(one.facts, differential.qemu.version)
+                shown.add(name_of(row, condition or 0))
+        return differential, shown
 
 
 @pytest.fixture(scope="module")

@@ -14,39 +14,19 @@ from typing import Final
 
 from harness.deviations import Crash
 from harness.deviations_device_tlb import DEVICE_TLB
-from harness.differential.deviation import NO_RECORD, Condition, Situation, VtdDeviation
+from harness.deviations_dialect import MEMBERS
+from harness.differential.deviation import FIXED_11, NO_RECORD, Condition, Situation, VtdDeviation
 from harness.model.dialects import Dialect
 
-_FIXED_11: Final = (10, 0)
-"""The last version measured that lacks what 11.1 has."""
-
-
 DEVIATIONS: Final = (
-    VtdDeviation(
-        "record-has-pasid",
-        "7.3",
-        "PP of a fault record is set for a request without PASID",
-        "vtd_do_iommu_translate (pasid is RID_PASID by then)",
-        fixed="dde3f966f0fe",
-        last=_FIXED_11,
-        members=("fault_record_ignored",),
-    ),
-    VtdDeviation(
-        "rid-pasid-honoured",
-        "9.4",
-        "RID_PASID of a context entry is used though ECAP.RPS is 0",
-        "vtd_ce_get_rid2pasid_entry",
-        fixed="c629b030a2",
-        last=_FIXED_11,
-        members=("honours_rid_pasid",),
-    ),
+    *MEMBERS,
     VtdDeviation(
         "fence-only-wait",
         "6.5.2.8",
         "a wait descriptor that asks for a fence only is an error",
         "vtd_process_wait_desc",
         fixed="57ac646a2e",
-        last=_FIXED_11,
+        last=FIXED_11,
         shows=(Condition(("IQH",), notes=("stopped at a wait that only fences",)),),
     ),
     VtdDeviation(
@@ -64,7 +44,7 @@ DEVIATIONS: Final = (
         "keeps passing through that did when its context entry was invalidated",
         "vtd_process_inv_desc (VTD_INV_DESC_PC)",
         fixed="c9cf33075a, 43b8c43397",
-        last=_FIXED_11,
+        last=FIXED_11,
         shows=(
             Condition(("IQH", "IQT", "status-write"), notes=("PASID-cache descriptor is wrong",)),
             Condition(
@@ -95,27 +75,6 @@ DEVIATIONS: Final = (
                 notes=("passed through before a PASID-cache invalidation",),
             ),
         ),
-    ),
-    VtdDeviation(
-        "scalable-reasons",
-        "7.1.3",
-        "faults in scalable mode carry the reasons of legacy mode",
-        "vtd_get_root_entry, vtd_iova_to_slpte",
-        members=("scalable_entries", "scalable_second_stage", "legacy_second_stage"),
-    ),
-    VtdDeviation(
-        "root-mode-unchecked",
-        "9.1",
-        "RTADDR with a reserved TTM, or one that the unit lacks, is taken: bit 10 alone counts",
-        "vtd_update_scalable_state",
-        members=("root_mode_checked",),
-    ),
-    VtdDeviation(
-        "root-bits-dropped",
-        "9.1",
-        "address bits of RTADDR beyond the host address width are dropped",
-        "vtd_root_table_setup",
-        members=("root_pointer_checked",),
     ),
     VtdDeviation(
         "refused-without-record",
@@ -164,13 +123,6 @@ DEVIATIONS: Final = (
         shows=(Condition(("access",), observed=("fault 0x87",), permitted=("fault 0x0e",)),),
     ),
     VtdDeviation(
-        "dirty-tracking-unchecked",
-        "9.6",
-        "SSADE of a PASID entry is no error in a unit without ECAP.SSADS",
-        "vtd_get_pe_in_pasid_leaf_table",
-        members=("dirty_tracking_checked",),
-    ),
-    VtdDeviation(
         "pasid-entry-unchecked",
         "7.3",
         "while FPD of what leads to it is set, a PASID entry that cannot be used is used "
@@ -190,7 +142,9 @@ DEVIATIONS: Final = (
         "a PASID entry that is not present any more is used while the context entry is cached "
         "(docs/findings/vtd-pasid-not-present.md)",
         "vtd_do_iommu_translate (vtd_ce_get_pasid_fpd does not look at P)",
-        shows=(Condition(("access",), permitted=("fault 0x59",)),),
+        shows=(
+            Condition(("access",), permitted=("fault 0x59",), notes=("context entry is cached",)),
+        ),
     ),
     VtdDeviation(
         "canonical-by-width",
@@ -231,85 +185,6 @@ DEVIATIONS: Final = (
         ),
     ),
     VtdDeviation(
-        "snoop-bit",
-        "9.8",
-        "SNP of a second-stage leaf is no reserved bit in a unit with scalable mode",
-        "vtd_init (vtd_spte_rsvd)",
-        members=("snoop_bit_in_scalable",),
-    ),
-    VtdDeviation(
-        "execute-disable-unchecked",
-        "9.7",
-        "XD of a first-stage entry is no reserved bit while NXE is 0",
-        "vtd_init (vtd_fpte_rsvd)",
-        members=("execute_disable_reserved",),
-    ),
-    VtdDeviation(
-        "interrupt-range-by-page",
-        "3.15",
-        "a page that overlaps the interrupt range is blocked as a whole",
-        "vtd_do_iommu_translate",
-        members=("interrupt_range_by_page",),
-    ),
-    VtdDeviation(
-        "pasid-type-first",
-        "7.1.3",
-        "the type of a PASID entry is looked at before it is known to be present",
-        "vtd_get_pe_in_pasid_leaf_table",
-        members=("pasid_type_before_present",),
-    ),
-    VtdDeviation(
-        "pasid-structures-unchecked",
-        "9.4 to 9.6",
-        "reserved bits and missing capabilities in PASID structures, PDTS and PASIDE are not "
-        "checked",
-        "vtd_get_pe_from_pasid_table",
-        members=("pasid_structures_checked",),
-    ),
-    VtdDeviation(
-        "pass-through-width",
-        "9.3",
-        "AW of a pass-through context entry may be any that is supported",
-        "vtd_dev_to_context_entry",
-        members=("pass_through_any_width",),
-    ),
-    VtdDeviation(
-        "rights-by-level",
-        "7.1.3",
-        "rights of first-stage entries are checked level by level",
-        "vtd_iova_to_flpte",
-        members=("first_stage_rights_by_level",),
-    ),
-    VtdDeviation(
-        "all-ones-unreadable",
-        "7.1.3",
-        "a paging entry of all ones is taken for one that cannot be read",
-        "vtd_iova_to_slpte, vtd_iova_to_flpte",
-        members=("all_ones_unreadable",),
-    ),
-    VtdDeviation(
-        "context-reserved-unqualified",
-        "7.1.3",
-        "FPD does not suppress the fault about reserved bits of a context entry",
-        "vtd_qualified_faults",
-        members=("context_reserved_unqualified",),
-    ),
-    VtdDeviation(
-        "queue-does-not-resume",
-        "6.5.2.10",
-        "the queue goes on with the next write of its tail, not once IQE is cleared",
-        "vtd_handle_fsts_write",
-        members=("resumes_after_queue_error",),
-    ),
-    VtdDeviation(
-        "compatibility-format-passes",
-        "5.1.4",
-        "messages of the compatibility format pass whatever GCMD.CFI and IRTA.EIME say "
-        "(docs/findings/vtd-compatibility-format.md)",
-        "vtd_interrupt_remap_msi",
-        members=("compatibility_format_passes",),
-    ),
-    VtdDeviation(
         "source-of-dma-unknown",
         "5.1.4, 9.10",
         "a message that is written by DMA has no source id: SID of its entry is not checked, and a "
@@ -317,8 +192,14 @@ DEVIATIONS: Final = (
         "vtd_mem_ir_write (MEMTXATTRS_UNSPECIFIED of pci_dma_write)",
         shows=(
             Condition(
-                ("interrupt-request", "fault-record", "FSTS", "interrupt"),
+                ("interrupt-request",),
+                permitted=("fault 0x26",),
                 notes=("message written by DMA",),
+            ),
+            Condition(
+                ("fault-record",),
+                observed=("FaultRecord",),
+                notes=("message written by DMA", "record without a source"),
             ),
         ),
     ),
@@ -336,49 +217,6 @@ DEVIATIONS: Final = (
         "vtd_init",
         shows=(Condition(("IQERCD",), observed=("0x0",)),),
     ),
-    VtdDeviation(
-        "subhandle-checked-last",
-        "5.1.4.1",
-        "reserved data bits of a message with a subhandle are looked at behind its entry, and "
-        "recorded without its index",
-        "vtd_interrupt_remap_msi",
-        members=("request_data_checked_last",),
-    ),
-    VtdDeviation(
-        "interrupt-index-wraps",
-        "5.1.3",
-        "the sum of handle and subhandle is cut to 16 bits",
-        "vtd_interrupt_remap_msi (uint16_t index)",
-        members=("interrupt_index_wraps",),
-    ),
-    VtdDeviation(
-        "interrupt-destination-unchecked",
-        "9.10",
-        "bits of a destination that an xAPIC id has no use for are not checked",
-        "vtd_irte_get",
-        members=("interrupt_destination_checked",),
-    ),
-    VtdDeviation(
-        "posted-entry-remaps",
-        "9.10",
-        "IM of an interrupt entry is not looked at: one that posts remaps, though CAP.PI is 0",
-        "vtd_irte_get",
-        members=("posted_taken_for_remapped",),
-    ),
-    VtdDeviation(
-        "handle-mask-unchecked",
-        "6.5.2.7",
-        "an interrupt-entry invalidation with IM above ECAP.MHMV is no error",
-        "vtd_process_inv_iec_desc",
-        members=("handle_mask_checked",),
-    ),
-    VtdDeviation(
-        "upper-event-address",
-        "11.4",
-        "FEUADDR and IEUADDR stay 0 in a unit with extended interrupt mode, too",
-        "vtd_init (vtd_define_long with a write mask of 0)",
-        members=("upper_event_addresses",),
-    ),
     *DEVICE_TLB,
 )
 
@@ -394,13 +232,13 @@ SEVERAL: Final = VtdDeviation(
 CRASHES: Final = (
     Crash(
         "wide-register-write",
-        _FIXED_11,
+        FIXED_11,
         "an 8-byte write to FECTL, IECTL or IEADDR aborts (a35c5755d942)",
         re.compile(r"vtd_mem_write: Assertion `size == 4'"),
     ),
     Crash(
         "wait-write-and-interrupt",
-        _FIXED_11,
+        FIXED_11,
         "a wait descriptor that asks for a status write and an interrupt aborts (e8145dcd31)",
         re.compile(r"vtd_process_wait_desc: Assertion `!\(inv_desc->lo & VTD_INV_DESC_WAIT_IF\)'"),
     ),

@@ -11,6 +11,10 @@ NO_RECORD: Final = "lost"
 """An access that lands nowhere and leaves no fault record, as `observed` of a condition."""
 
 
+FIXED_11: Final = (10, 0)
+"""The last version measured that lacks what 11.1 has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
     """Describe a finding by facts: words for its subject, what was seen and what was permitted.

@@ -202,6 +202,7 @@ def device_notes(
             if not translator.enabled or message.sid in passed:
                 found.add("not translated")
     outcomes = [way.outcome for way in ways if isinstance(way.outcome, Translation)]
-    if access is not None and any(_begins_elsewhere(one, access.iova) for one in outcomes):
-        found.add("page begins elsewhere")
+    if access is not None and finding.subject in OF_UPDATES:
+        if any(_begins_elsewhere(one, access.iova) for one in outcomes):
+            found.add("page begins elsewhere")
     return found

@@ -26,11 +26,13 @@ from decoders.vtd.descriptors import (
     DescriptorType,
     descriptor_type,
 )
+from decoders.vtd.faults import FaultRecordRegister
 from harness.differential.deviation import NO_RECORD, Situation
 from harness.differential.device_tlb import device_notes
 from harness.differential.queued import descriptor, oddity, refused
 from harness.findings import Finding, FindingKind
 from harness.model.caches import CachedTranslation
+from harness.model.interrupts import NO_SOURCE
 from harness.model.lookup import (
     CONTEXT,
     PASID,
@@ -61,6 +63,7 @@ _NAMES: Final = {
         ("RTADDR", vtd.RTADDR), ("IQERCD", vtd.IQERCD), ("CCMD", vtd.CCMD), ("IOTLB", vtd.IOTLB),
     )
 }  # fmt: skip
+_RECORD: Final = layout(FaultRecordRegister)
 _CFIS: Final = layout(vtd.GlobalStatus)["cfis"].mask
 _FPD: Final = CONTEXT["fpd"].mask
 _ABOVE_PASID: Final = (Role.SCALABLE_CONTEXT, Role.PASID_DIRECTORY)
@@ -190,6 +193,8 @@ def situation(
         subject = _NAMES.get(event.offset, "register")
     by_queue = isinstance(event, RegWrite) and event.offset == vtd.IQT.offset
     by_dma = {"message written by DMA"} if at in history.written_by_dma else set()
+    if isinstance(event, FaultRecord) and _RECORD["sid"].get((event.low, event.high)) == NO_SOURCE:
+        by_dma.add("record without a source")
     notes = (
         history.notes(guide, access)
         | by_dma
@@ -201,6 +206,8 @@ def situation(
         notes.add("tail written")
     notes |= set(_compared(finding, subject, guide, history))
     if access is not None:
+        if guide.unit.caches.contexts.get(access.sid):
+            notes.add("context entry is cached")
         if _left(guide, access) or (
             finding.kind == FindingKind.STALE_AFTER_INVALIDATION and finding.covered_by < 0
         ):

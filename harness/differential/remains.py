@@ -51,7 +51,7 @@ class Remains:
     ) -> Outcome:
         """Return what an access may have been that left neither data nor a fault record."""
         for candidate in ways:
-            if faulted and not isinstance(candidate.outcome, Fault):
+            if faulted and not self._overflows(candidate):
                 continue
             if self._leaves_nothing(candidate, access, hidden):
                 return candidate.outcome
@@ -61,6 +61,11 @@ class Remains:
             if isinstance(way.outcome, Translation) and self._leaves_nothing(left, access, hidden):
                 return way.outcome
         return Translation(LOST, 0)
+
+    def _overflows(self, candidate: Candidate) -> bool:
+        """Say whether a candidate would be recorded, if there were room."""
+        is_fault = isinstance(candidate.outcome, Fault)
+        return is_fault and not _suppressed(candidate, self._dialect)
 
     def _leaves_nothing(self, candidate: Candidate, access: Access, hidden: bool) -> bool:
         outcome = candidate.outcome

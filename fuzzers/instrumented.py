@@ -55,14 +55,14 @@ def compiler() -> str:
     raise HarnessError(f"there is no clang++; {HOW_TO_INSTALL}")
 
 
-def module() -> Path | None:
+def module(directory: Path = BUILD) -> Path | None:
     """Return the instrumented module, if there is one."""
-    return next(iter(sorted(BUILD.glob(_MODULE))), None)
+    return next(iter(sorted(directory.glob(_MODULE))), None)
 
 
-def stale() -> bool:
+def stale(directory: Path = BUILD) -> bool:
     """Say whether a source is newer than the module."""
-    built = module()
+    built = module(directory)
     return built is None or newest_source() > built.stat().st_mtime
 
 
@@ -72,7 +72,7 @@ def newest_source() -> float:
     return max((path.stat().st_mtime for path in sources), default=0.0)
 
 
-def build(targets: tuple[str, ...] = ("_core",), *options: str) -> Path:
+def build(targets: tuple[str, ...] = ("_core",), *options: str, directory: Path = BUILD) -> Path:
     """Bring the instrumented module up to date and return it.
 
     Errors: HarnessError, with what the compiler said.
@@ -82,20 +82,20 @@ def build(targets: tuple[str, ...] = ("_core",), *options: str) -> Path:
     cmake, ninja = _program("cmake"), _program("ninja")
     if cmake is None:
         raise HarnessError(f"there is no cmake; {HOW_TO_INSTALL}")
-    with _alone():
+    with _alone(directory):
         started = newest_source()
-        if not (BUILD / "CMakeCache.txt").is_file() or options:
+        if not (directory / "CMakeCache.txt").is_file() or options:
             clang = compiler()
             _do(
-                *(cmake, "-S", str(SOURCES), "-B", str(BUILD), "-DDMAREWIND_FUZZ=ON"),
+                *(cmake, "-S", str(SOURCES), "-B", str(directory), "-DDMAREWIND_FUZZ=ON"),
                 *(f"-DCMAKE_CXX_COMPILER={clang}", f"-DCMAKE_C_COMPILER={_for_c(clang)}"),
                 *(f"-DPython_EXECUTABLE={sys.executable}", *options),
                 *(("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}") if ninja else ()),
             )
-        _do(cmake, "--build", str(BUILD), "--target", *targets)
-        built = module()
+        _do(cmake, "--build", str(directory), "--target", *targets)
+        built = module(directory)
         if built is None:
-            raise HarnessError(f"{BUILD}: the build made no module")
+            raise HarnessError(f"{directory}: the build made no module")
         # What changed while it ran is built next time.
         os.utime(built, (started, started))
     return built
@@ -127,9 +127,9 @@ def _plain() -> dict[str, str]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with (BUILD / ".lock").open("w") as lock:
+def _alone(directory: Path) -> Iterator[None]:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -16,7 +16,7 @@ from fuzzers.findings import Findings
 from fuzzers.target import FuzzTarget
 from fuzzers.worker import UNFIT
 from harness.errors import HarnessError
-from harness.signature import of_crash
+from harness.signature import Signature, of_crash
 
 _PULSE: Final = re.compile(
     rb"^#(\d+)\s+\S+\s+cov: (\d+) ft: (\d+)(?: corp: (\d+))?.*?rss: (\d+)Mb", re.M
@@ -34,6 +34,13 @@ started, and looking up the names in a report takes long where the machine is bu
 _END_GRACE: Final = 15.0
 _SAME_CRASH_LIMIT: Final = 20
 """Crashes without anything new between them that end a job: it goes round in circles."""
+
+
+def crash_in(report: str) -> tuple[Signature, str]:
+    """Return the signature of what ended a process, and the part of its report that says it."""
+    start = max(0, report.find("=================="), report.find("ERROR: "))
+    # A frame without a name has an address, which is another one each time.
+    return of_crash(_NAMELESS.sub("", report[start:])), report[start:]
 
 
 class Job:
@@ -146,10 +153,8 @@ class Job:
             if not path.name.endswith(hashlib.sha1(data).hexdigest()):
                 continue
             self.crashes += 1
-            start = max(0, report.find("=================="), report.find("ERROR: "))
-            # A frame without a name has an address, which is another one each time.
-            signature = of_crash(_NAMELESS.sub("", report[start:]))
-            kept = self._findings.add(self._target, data, signature, report[start:])
+            signature, said = crash_in(report)
+            kept = self._findings.add(self._target, data, signature, said)
             # An input that crashes must not end each process at its beginning.
             (self._corpus / hashlib.sha1(data).hexdigest()).unlink(missing_ok=True)
             self._same = 0 if kept else self._same + 1

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,11 @@ UNFIT = 3
 """Exit code of a process in which fuzzing would find nothing."""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Fuzz until libFuzzer ends; return only when that cannot begin."""
+def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner: runner) -> int:
+    """Fuzz until libFuzzer ends; return only when that cannot begin.
+
+    around is given what runs an input, and returns what does so instead.
+    """
     name, against, directory, *flags = argv
     try:
         # It has no types, and is not there everywhere.
@@ -47,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
             runner = target.runner(against)
     else:
         runner = target.runner(against)
+    runner = around(runner)
     one = runner if against == NONE and not target.traced else _keeping(target, runner, findings)
     hooks = {}
     if isinstance(target, Mutating):

@@ -388,3 +388,9 @@ class VirtioScaffoldRuns:
 
 def planted(input: Buffer) -> None:  # noqa: A002
     """Make a mistake that fuzzers must find; an instrumented build has this only."""
+
+def plant(name: str) -> None:
+    """Make a defect from now on; a bench build has this only. Errors: ValueError."""
+
+def defects() -> list[tuple[str, str, str, str]]:
+    """Return name, fuzz targets, source and meaning of each defect; a bench build has this only."""

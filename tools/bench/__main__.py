@@ -1,4 +1,7 @@
-"""Run benchmarks: `python -m tools.bench [NAME ...]`, all of them by default."""
+"""Run benchmarks: `python -m tools.bench [NAME ...]`, all of them by default.
+
+`python -m tools.bench defects` is one of its own (docs/defects.md).
+"""
 
 from __future__ import annotations
 
@@ -41,4 +44,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["defects"]:
+        sys.exit(import_module("tools.bench.defects.command").main(sys.argv[2:]))
     sys.exit(main())

@@ -2,6 +2,7 @@
 #include "acpi.hpp"
 #include "buffer.hpp"
 #include "convert.hpp"
+#include "defects.hpp"
 #include "replay_binding.hpp"
 #include "scaffold.hpp"
 #include "unit_binding.hpp"
@@ -236,4 +237,5 @@ NB_MODULE(_core, m) {
     dmarewind::bind::bind_acpi(m);
     dmarewind::bind::bind_virtio(m);
     dmarewind::bind::bind_scaffold(m);
+    dmarewind::bind::bind_defects(m);
 }

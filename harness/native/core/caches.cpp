@@ -1,5 +1,7 @@
 #include "caches.hpp"
 
+#include "defects.hpp"
+
 #include <cassert>
 
 namespace dmarewind {
@@ -8,7 +10,7 @@ namespace {
 // Put entry behind the others; returns the one that had to go, or none.
 u32 push(Ways &ways, u32 entry, u32 none) {
     u32 oldest = none;
-    if (ways.count == max_ways) {
+    if (ways.count == max_ways && !defect(Defect::ways_never_full)) {
         oldest = ways.entry[0];
         std::copy(ways.entry + 1, ways.entry + max_ways, ways.entry);
         --ways.count;
@@ -51,7 +53,7 @@ void Caches::add_words(WordsCache &cache, u64 key, const WordsView &view) {
 }
 
 void Caches::add_context(u32 sid, const WordsView &entry) {
-    add_words(contexts_, sid, entry);
+    add_words(contexts_, context_key(sid), entry);
 }
 
 void Caches::add_pasid(u32 sid, u32 pasid, const WordsView &entry) {
@@ -298,7 +300,8 @@ void Caches::drop_contexts_of_device(u32 sid, u64 function_mask, std::optional<u
     const u64 ignored = ignored_bits[function_mask & 3];
     fast.drop_devices();
     drop_words_unless(contexts_, [&](u64 other, const CachedWords &entry) {
-        if (((other ^ sid) & ~ignored) != 0)
+        const u64 compared = defect(Defect::function_mask_not_inverted) ? ignored : ~ignored;
+        if (((other ^ sid) & compared) != 0)
             return true;
         return domain.has_value() && entry.domain >= 0 && entry.domain != *domain;
     });
@@ -369,7 +372,8 @@ void Caches::discard_if_empty(CacheTag tag, const Store &store) {
     stores_.release(*number);
     tags_.erase(tag.packed());
     first_stage_tags_ -= tag.of_first_stage();
-    last_store_ = nullptr;
+    if (!defect(Defect::store_pointer_stale))
+        last_store_ = nullptr;
 }
 
 void Caches::drop_pasid(u64 event, u32 domain, u32 pasid) {
@@ -386,7 +390,8 @@ void Caches::drop_all_of_tag(u64 event, CacheTag tag) {
     store->leaves.for_each([&](u64 key, Ways &) { keys_.push_back(key); });
     drop_leaves(*store, tag, keys_, event);
     keys_.clear();
-    store->structures.for_each([&](u64 key, Ways &) { keys_.push_back(key); });
+    if (!defect(Defect::domain_invalidation_keeps_tables))
+        store->structures.for_each([&](u64 key, Ways &) { keys_.push_back(key); });
     drop_structures(*store, keys_);
     discard_if_empty(tag, *store);
 }
@@ -476,9 +481,12 @@ void Caches::drop_range(u64 event, CacheTag tag, u64 address, u64 mask, bool lea
     const u64 last = first | low;
     fast.drop_pages(tag, first, last);
     Store *store = find(tag);
-    if (store == nullptr)
+    const bool skipped =
+        defect(Defect::page_invalidation_skips_regions) && mask >= layout::index_bits;
+    if (store == nullptr || skipped)
         return;
-    collect(store->leaves, first, last, store->of_leaf, 1, layout::largest_leaf);
+    const bool small = defect(Defect::page_invalidation_skips_large_pages);
+    collect(store->leaves, first, last, store->of_leaf, 1, small ? 1 : layout::largest_leaf);
     drop_leaves(*store, tag, keys_, event);
     if (!leaves_only) {
         collect(store->structures, first, last, store->of_level, 2, max_levels);

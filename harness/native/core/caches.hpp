@@ -137,7 +137,7 @@ class Caches {
 
     // Call function with each kept entry, oldest first.
     template <class Function> void contexts(u32 sid, Function function) const {
-        if (const Ways *ways = contexts_.keys.find(sid))
+        if (const Ways *ways = contexts_.keys.find(context_key(sid)))
             for (u32 i = 0; i < ways->count; ++i)
                 function(words_[ways->entry[i]]);
     }
@@ -256,7 +256,12 @@ class Caches {
     static u64 structure_key(unsigned level, u64 iova) { return leaf_key(level, iova); }
     static unsigned key_level(u64 key) { return static_cast<unsigned>(key >> level_shift); }
     static u64 key_page(u64 key) { return key & ((u64{1} << level_shift) - 1); }
-    static u64 pasid_key(u32 sid, u32 pasid) { return u64{sid} << 32 | pasid; }
+    static u64 pasid_key(u32 sid, u32 pasid) {
+        return u64{sid} << 32 | (defect(Defect::pasid_key_of_16_bits) ? pasid & 0xffff : pasid);
+    }
+    static u64 context_key(u32 sid) {
+        return defect(Defect::context_key_without_bus) ? sid & 0xff : sid;
+    }
 
     const Store *find(CacheTag tag) const { return const_cast<Caches *>(this)->find(tag); }
     Store *find(CacheTag tag) {

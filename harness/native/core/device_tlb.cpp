@@ -1,5 +1,7 @@
 #include "device_tlb.hpp"
 
+#include "defects.hpp"
+
 #include <bit>
 
 namespace dmarewind {
@@ -22,6 +24,8 @@ Observation range(u64 sid, u64 pasid, u64 address, bool large, bool every_pasid)
     if (large) {
         const u64 ones = address | page_mask;
         mask = ones ^ (ones + 1);
+        if (defect(Defect::device_tlb_range_of_32_bits))
+            mask = static_cast<u32>(mask);
     }
     return Observation::device_tlb(sid, pasid, address & ~mask, mask, every_pasid);
 }

@@ -1,5 +1,7 @@
 #include "faults.hpp"
 
+#include "defects.hpp"
+
 namespace dmarewind {
 
 namespace reg = layout::reg;
@@ -14,7 +16,7 @@ constexpr u64 any_pending = Status::pfo.mask() | Status::ppf.mask() | Status::iq
                             Status::ice.mask() | Status::ite.mask();
 
 void compose(const Request &request, u64 reason, bool page_request, bool has_type, u64 *words) {
-    words[0] = request.iova & ~(page_size - 1);
+    words[0] = request.iova & ~(defect(Defect::fault_address_not_page) ? 0 : page_size - 1);
     words[1] = 0;
     Record::sid.put(words, request.sid);
     Record::fr.put(words, reason);
@@ -31,7 +33,9 @@ void compose(const Request &request, u64 reason, bool page_request, bool has_typ
         Record::at.put(words, (request.attributes & is_translated) != 0            ? 2
                               : (request.attributes & is_translation_request) != 0 ? 1
                                                                                    : 0);
-    if (request.pasid != no_pasid) {
+    if (defect(Defect::fault_record_sign_extended) && request.pasid != no_pasid)
+        words[1] |= static_cast<u64>(static_cast<std::int32_t>(request.pasid << 12)) << 28;
+    if (request.pasid != no_pasid || defect(Defect::fault_pasid_present)) {
         Record::pp.put(words, 1);
         Record::pv.put(words, request.pasid);
     }
@@ -48,8 +52,11 @@ void EventMessage::request() {
 
 void EventMessage::send_if_unmasked() {
     const u64 control = registers_.load(control_);
-    if (Control::ip.of(control) == 0 || Control::im.of(control) != 0)
+    if (Control::ip.of(control) == 0 || Control::im.of(control) != 0) {
+        if (defect(Defect::masked_event_lost))
+            withdraw();
         return;
+    }
     const u64 address = registers_.load(address_) | registers_.load(upper_) << 32;
     emitted_.push_back(Observation::interrupt(address, registers_.load(data_)));
     registers_.put(control_, Control::ip, 0);

@@ -1,5 +1,7 @@
 #include "interrupts.hpp"
 
+#include "defects.hpp"
+
 namespace dmarewind {
 
 using Entry = layout::InterruptRemapEntry;
@@ -73,7 +75,8 @@ void EntryCache::drop(u64 event) {
 }
 
 void EntryCache::drop_range(u64 event, u32 index, u64 order) {
-    const u64 first = u64{index} >> order << order;
+    const u64 first =
+        defect(Defect::interrupt_range_not_aligned) ? index : u64{index} >> order << order;
     const u64 count = u64{1} << order;
     looked_at_ += std::min<u64>(count, kept_.size());
     const auto begin = kept_.lower_bound(static_cast<u32>(first));
@@ -173,7 +176,7 @@ std::optional<Remapping> Remapper::without_entry(const InterruptMessage &request
     }
     const bool beyond =
         config_.dialect.root_pointer_checked && (table_ & config_.beyond_host_pointer()) != 0;
-    if (!beyond && blocked.index < entries_)
+    if (!beyond && (blocked.index < entries_ || defect(Defect::interrupt_index_unbounded)))
         return std::nullopt;
     blocked.outcome = refused(Reason::remap_index);
     return blocked;

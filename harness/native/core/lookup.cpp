@@ -1,5 +1,7 @@
 #include "lookup.hpp"
 
+#include "defects.hpp"
+
 #include <algorithm>
 #include <utility>
 
@@ -69,7 +71,8 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
     rid_priv_ = config.ecap(Ecap::rprivs) != 0;
     updates_ = config.updates;
     scalable_ = config.ecap(Ecap::smts) != 0;
-    rid_pasid_ = config.ecap(Ecap::rps) != 0 || config.dialect.honours_rid_pasid;
+    rid_pasid_ = config.ecap(Ecap::rps) != 0 || config.dialect.honours_rid_pasid ||
+                 defect(Defect::rid_pasid_without_capability);
     type_before_present_ = config.dialect.pasid_type_before_present;
 }
 

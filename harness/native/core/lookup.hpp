@@ -4,6 +4,7 @@
 // reserved.
 #pragma once
 
+#include "defects.hpp"
 #include "walk.hpp"
 
 namespace dmarewind {
@@ -197,7 +198,7 @@ inline void Lookup::context(const Memory::View &view, u32 sid, EntryResult &out,
         present = (upper ? ScalableRootEntry::up : ScalableRootEntry::lp).get(root) != 0;
         table = (upper ? ScalableRootEntry::uctp : ScalableRootEntry::lctp).address(root);
         good = detail::reserved_clear<ScalableRootEntry, 0, 1>(root, beyond_);
-        function &= 0x7f;
+        function &= defect(Defect::upper_context_table_index) ? 0xff : 0x7f;
     } else {
         present = RootEntry::p.get(root) != 0;
         table = RootEntry::ctp.address(root);
@@ -288,7 +289,8 @@ inline bool Lookup::second_stage_usable(const u64 *words) const {
 
 inline u8 Lookup::pasid_fault(const u64 *words) const {
     using namespace layout;
-    if (PasidEntry::p.get(words) == 0) [[unlikely]]
+    if (PasidEntry::p.get(words) == 0 && !defect(Defect::pasid_entry_present_unchecked))
+        [[unlikely]]
         return code(type_before_present_ && !type_usable(words) ? Reason::pasid_invalid
                                                                 : Reason::pasid_not_present);
     if (pasid_checked_ && !detail::reserved_clear<PasidEntry, 0, 2>(words, beyond_)) [[unlikely]]
@@ -328,7 +330,8 @@ inline void Lookup::pasid(const Memory::View &view, const u64 *context, u32 pasi
         return;
     }
     out.fault_disable |= PasidDirectoryEntry::fpd.get(pointer) != 0;
-    if (PasidDirectoryEntry::p.get(pointer) == 0) [[unlikely]] {
+    if (PasidDirectoryEntry::p.get(pointer) == 0 &&
+        !defect(Defect::pasid_directory_present_unchecked)) [[unlikely]] {
         out.kept = true;
         out.reason = code(Reason::pasid_directory_not_present);
         return;

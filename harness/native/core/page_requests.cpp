@@ -1,5 +1,7 @@
 #include "page_requests.hpp"
 
+#include "defects.hpp"
+
 namespace dmarewind {
 
 namespace reg = layout::reg;
@@ -19,7 +21,8 @@ Observation record_of(const PageRequest &asked, u64 address) {
     u64 words[Record::words] = {};
     Record::type.put(words, layout::page_request_type);
     Record::rid.put(words, asked.sid);
-    Record::prgi.put(words, asked.group);
+    const bool short_group = defect(Defect::page_request_group_of_8_bits);
+    Record::prgi.put(words, short_group ? asked.group & 0xff : asked.group);
     Record::addr.put(words, asked.address >> layout::page_bits);
     if (asked.pasid != no_pasid) {
         Record::pp.put(words, 1);

@@ -1,5 +1,8 @@
 #include "queue.hpp"
 
+#include "defects.hpp"
+
+#include <cassert>
 #include <string>
 
 namespace dmarewind {
@@ -20,7 +23,15 @@ constexpr unsigned looked_at_shift = 10;
 
 u64 descriptor_type(u64 low) {
     using Any = layout::InvalidationWait;
+    if (defect(Defect::descriptor_type_of_four_bits))
+        return Any::type.of(low);
     return Any::type.of(low) | Any::type_high.of(low) << Any::type.width;
+}
+
+// Whether a wait does more than to hold up those behind it.
+bool has_effect(const u64 *words) {
+    using Wait = layout::InvalidationWait;
+    return Wait::sw.get(words) != 0 || Wait::iflag.get(words) != 0;
 }
 
 } // namespace
@@ -38,7 +49,7 @@ InvalidationQueue::InvalidationQueue(const UnitConfig &config, Memory &memory,
 void InvalidationQueue::reset() {
     enabled_ = false;
     base_ = size_ = 0;
-    step_ = narrow_step;
+    step_ = defect(Defect::queue_width_kept) ? step_ : narrow_step;
 }
 
 void InvalidationQueue::enable(bool on) {
@@ -47,7 +58,8 @@ void InvalidationQueue::enable(bool on) {
         const u64 address = registers_.load(reg::iqa);
         base_ = Address::iqa.address(&address);
         size_ = queue_unit << Address::qs.of(address);
-        step_ = Address::dw.of(address) != 0 ? wide_step : narrow_step;
+        const bool stays = defect(Defect::queue_width_kept) && step_ == wide_step;
+        step_ = Address::dw.of(address) != 0 || stays ? wide_step : narrow_step;
     }
     if (!on)
         registers_.poke(reg::iqh, 0);
@@ -64,7 +76,9 @@ void InvalidationQueue::run() {
     if (!enabled_ || stopped())
         return;
     const u64 written = registers_.load(reg::iqt);
-    const u64 tail = layout::InvalidationQueueTail::qt.address(&written);
+    u64 tail = layout::InvalidationQueueTail::qt.address(&written);
+    if (defect(Defect::queue_tail_bit_ignored))
+        tail -= tail % step_;
     if (tail >= size_)
         return fail(Error::tail);
     if (tail % step_ != 0)
@@ -96,7 +110,8 @@ void InvalidationQueue::charge() {
 }
 
 void InvalidationQueue::advance() {
-    const u64 head = registers_.load(reg::iqh) + step_;
+    const u64 step = defect(Defect::queue_head_shift) ? narrow_step : step_;
+    const u64 head = registers_.load(reg::iqh) + step;
     registers_.poke(reg::iqh, size_ == 0 ? 0 : head % size_);
 }
 
@@ -116,14 +131,19 @@ InvalidationQueue::Error InvalidationQueue::consume(const u64 *words, u32 count)
         return Error::type;
     if ((config_.dialect.untraced_descriptors >> type & 1) == 0)
         emitted_.push_back(Observation::descriptor(words, count));
-    if ((layout::wide_only >> type & 1) != 0 && step_ != wide_step)
+    if ((layout::wide_only >> type & 1) != 0 && step_ != wide_step &&
+        !defect(Defect::pasid_descriptors_in_narrow_queue))
         return Error::type;
     u64 reserved[4] = {layout::descriptor_reserved[type][0], layout::descriptor_reserved[type][1],
                        ~u64{0}, ~u64{0}};
     if (type == static_cast<u64>(DescriptorType::invalidation_wait) &&
         config_.ecap(layout::ExtendedCapability::pds) == 0)
         reserved[0] |= layout::InvalidationWait::pd.mask();
-    for (u32 i = 0; i < count; ++i)
+    const bool unchecked =
+        defect(Defect::interrupt_entry_descriptor_unchecked) &&
+        type == static_cast<u64>(DescriptorType::interrupt_entry_cache_invalidation);
+    const u32 checked = defect(Defect::queue_upper_half_unchecked) ? 2 : count;
+    for (u32 i = 0; i < checked && !unchecked; ++i)
         if ((words[i] & reserved[i]) != 0)
             return Error::reserved;
     return execute(type, words, true);
@@ -160,6 +180,8 @@ InvalidationQueue::Error InvalidationQueue::execute(u64 type, const u64 *words, 
         return interrupt_entries(words);
     case DescriptorType::invalidation_wait:
         // Page requests are stored as they come: there are none to drain (PD).
+        if (defect(Defect::wait_of_fence_refused) && !has_effect(words))
+            return Error::type;
         devices_.waited();
         if (waits)
             wait(words);
@@ -261,6 +283,8 @@ InvalidationQueue::Error InvalidationQueue::pasid_iotlb(const u64 *words) {
 
 InvalidationQueue::Error InvalidationQueue::pasid_cache(const u64 *words) {
     using Descriptor = layout::PasidCacheInvalidation;
+    if (defect(Defect::pasid_cache_invalidation_ignored))
+        return Error::none;
     const auto domain = static_cast<u32>(Descriptor::did.get(words));
     switch (Descriptor::g.get(words)) {
     case 0:
@@ -279,6 +303,8 @@ InvalidationQueue::Error InvalidationQueue::pasid_cache(const u64 *words) {
 
 void InvalidationQueue::wait(const u64 *words) {
     using Descriptor = layout::InvalidationWait;
+    assert(!defect(Defect::wait_with_status_and_interrupt) || Descriptor::sw.get(words) == 0 ||
+           Descriptor::iflag.get(words) == 0);
     if (Descriptor::sw.get(words) != 0) {
         const u64 address = Descriptor::staddr.address(words);
         const u64 data = Descriptor::stdata.get(words);

@@ -1,5 +1,7 @@
 #include "registers.hpp"
 
+#include "defects.hpp"
+
 namespace dmarewind {
 
 namespace reg = layout::reg;
@@ -97,7 +99,12 @@ bool RegisterFile::write(u32 offset, u32 size, u64 value) {
 u64 RegisterFile::read(u32 offset, u32 size) const {
     if (!takes(offset, size))
         return size >= 8 ? ~u64{0} : (u64{1} << (8 * size)) - 1;
-    return get(bytes_, offset, size) & ~get(hidden_, offset, size);
+    u64 hidden = get(hidden_, offset, size);
+    if (defect(Defect::queue_width_reads_zero) && offset == reg::iqa.offset)
+        hidden |= layout::InvalidationQueueAddress::dw.mask();
+    if (defect(Defect::root_mode_reads_zero) && offset == reg::rtaddr.offset)
+        hidden |= layout::RootTableAddress::ttm.mask();
+    return get(bytes_, offset, size) & ~hidden;
 }
 
 u64 RegisterFile::load(const Register &which, u32 at) const {

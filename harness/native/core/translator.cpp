@@ -1,5 +1,7 @@
 #include "translator.hpp"
 
+#include "defects.hpp"
+
 namespace dmarewind {
 namespace {
 
@@ -205,7 +207,9 @@ void Translator::through_pasid(const Request &request, const u64 *context, const
                                Permitted &out) {
     const u32 number = lookup_.effective_pasid(context, request.pasid);
     const bool privileged = lookup_.privileged(context, request.pasid, request.attributes);
-    const PagingRoot root = lookup_.scalable_root(entry, number, fault_disable, privileged);
+    PagingRoot root = lookup_.scalable_root(entry, number, fault_disable, privileged);
+    if (defect(Defect::pass_through_from_context) && layout::ContextEntry::tt.get(context) == 2)
+        root.rules = nullptr;
     if (const u8 reason = Lookup::pasid_refuses(entry, request.kind, privileged); reason != 0)
         return blocked(reason, root.fault_disable, trail, stale, out);
     through_root(request, root, trail, is_fresh, stale, out);

@@ -1,5 +1,9 @@
 #include "unit.hpp"
 
+#include "defects.hpp"
+
+#include <cassert>
+
 namespace dmarewind {
 
 namespace reg = layout::reg;
@@ -33,11 +37,13 @@ void Unit::reset() {
     queue_.reset();
     faults_.reset();
     translator_.caches().drop_all(event);
-    remapper_.reset(event);
+    if (!defect(Defect::reset_keeps_interrupt_remapping))
+        remapper_.reset(event);
     device_tlbs_.reset();
     virtual_commands_.reset();
     translator_.enabled = false;
-    translator_.lookup().set_root(0, legacy_mode);
+    if (!defect(Defect::reset_keeps_root))
+        translator_.lookup().set_root(0, legacy_mode);
     tags_.clear();
 }
 
@@ -215,7 +221,8 @@ RemappingResult Unit::interrupt(const InterruptMessage &request, const Outcome &
         if (const auto notification = remapper_.post(taken))
             emitted.push_back(*notification);
     // What has no recorded reason left no fault record.
-    if (taken.type != OutcomeType::fault || taken.reason == 0)
+    const bool silent = taken.reason == 0 || defect(Defect::interrupt_faults_unreported);
+    if (taken.type != OutcomeType::fault || silent)
         return result;
     const auto &permitted = result.permitted;
     const auto gave = std::find_if(permitted.begin(), permitted.end(),
@@ -259,6 +266,11 @@ void Unit::adopt(const Observation &seen) {
 // -- registers ------------------------------------------------------------------------------------
 
 void Unit::write_register(u32 offset, u32 size, u64 value) {
+    assert(!defect(Defect::wide_event_write_aborts) || size != 8 ||
+           (offset != reg::fectl.offset && offset != reg::iectl.offset &&
+            offset != reg::ieaddr.offset));
+    assert(!defect(Defect::wide_fault_address_write_aborts) || size != 8 ||
+           offset != reg::feaddr.offset);
     const bool was_stopped = queue_.stopped();
     if (!registers_.write(offset, size, value))
         return;

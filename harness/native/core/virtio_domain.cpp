@@ -1,5 +1,6 @@
 #include "virtio_domain.hpp"
 
+#include "defects.hpp"
 #include "layout.hpp"
 
 #include <iterator>
@@ -8,7 +9,7 @@ namespace dmarewind::virtio {
 
 u64 Mapping::block(u64 iova) const {
     const u64 shift = start ^ physical; // low bits that are equal on both sides are zero here
-    u64 mask = 0;
+    u64 mask = defect(Defect::virtio_block_not_power_of_two) ? end - start : 0;
     while (mask != top) {
         const u64 wider = mask << 1 | 1;
         if ((iova & ~wider) < start || (iova | wider) > end || (shift & wider) != 0)
@@ -37,7 +38,8 @@ Domain::Row Domain::overlapping(u64 start, u64 end) const {
 
 bool Domain::overlaps(u64 start, u64 end) const {
     const auto behind = mappings_.upper_bound(end);
-    return behind != mappings_.begin() && std::prev(behind)->second.end >= start;
+    const bool misses = defect(Defect::virtio_overlap_misses_last_byte);
+    return behind != mappings_.begin() && std::prev(behind)->second.end >= start + misses;
 }
 
 void Domain::doubt(u64 start, u64 end) {

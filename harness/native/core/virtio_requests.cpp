@@ -1,5 +1,9 @@
 #include "virtio_requests.hpp"
 
+#include "defects.hpp"
+
+#include <cassert>
+
 namespace dmarewind::virtio {
 
 using wire::RequestType;
@@ -99,6 +103,7 @@ bool read_regions(Bytes payload, std::vector<Region> *regions) {
 
 Conditions Handler::conditions(Bytes data, u64 room) const {
     Conditions found;
+    assert(!defect(Defect::virtio_short_request_asserts) || data.size() >= wire::RequestHead::size);
     if (data.size() < wire::RequestHead::size || room < wire::RequestTail::size) {
         found.add(Condition::no_head_or_tail);
         return found;
@@ -111,7 +116,7 @@ Conditions Handler::conditions(Bytes data, u64 room) const {
     const auto type = static_cast<RequestType>(data[0]);
     if (type == RequestType::probe && room < state_.parameters.probe_size + wire::RequestTail::size)
         found.add(Condition::probe_room);
-    if (data.size() < *size) {
+    if (data.size() < *size && !defect(Defect::virtio_body_unchecked)) {
         found.add(Condition::short_body);
         return found;
     }
@@ -268,7 +273,7 @@ std::optional<std::string> Handler::payload(Bytes data) const {
     if (regions == nullptr)
         return std::nullopt;
     std::string all(state_.parameters.probe_size, '\0');
-    if (regions->size() * Resv::size > all.size())
+    if (regions->size() * Resv::size > all.size() && !defect(Defect::virtio_probe_overrun))
         return all;
     u8 *place = reinterpret_cast<u8 *>(all.data());
     for (const Region &region : *regions) {

@@ -1,5 +1,7 @@
 #include "virtio_state.hpp"
 
+#include "defects.hpp"
+
 #include <string>
 
 namespace dmarewind::virtio {
@@ -82,7 +84,8 @@ bool State::in_domain_range(u32 domain) const {
 
 bool State::in_input_range(u64 start, u64 end) const {
     return !offers(wire::Feature::input_range) ||
-           (parameters.input_start <= start && end <= parameters.input_end);
+           (parameters.input_start <= start &&
+            (end <= parameters.input_end || defect(Defect::virtio_input_range_unchecked)));
 }
 
 bool State::meets_reserved_region(const Domain &domain, u64 start, u64 end) const {
@@ -147,9 +150,12 @@ void State::detach(u32 endpoint) {
     spend(!left_.contains(endpoint));
     left_[endpoint] = number;
     Domain &domain = domains_.at(number);
-    domain.endpoints.erase(endpoint);
+    if (!defect(Defect::virtio_endpoint_kept))
+        domain.endpoints.erase(endpoint);
     if (domain.endpoints.empty())
         end(number);
+    if (defect(Defect::virtio_domain_used_after_end))
+        domain.endpoints.erase(endpoint);
 }
 
 void State::end(u32 number) {

@@ -1,5 +1,6 @@
 #include "virtio_unit.hpp"
 
+#include "defects.hpp"
 #include "oracle.hpp"
 
 namespace dmarewind::virtio {
@@ -88,7 +89,7 @@ void Unit::write_register(u64 offset, u32 size, u64 value) {
 
 void Unit::set_bypass(u64 value) {
     state_.parameters.bypass = value;
-    if (space_.size() > bypass_offset)
+    if (space_.size() > bypass_offset && !defect(Defect::virtio_bypass_reads_old))
         space_[bypass_offset] = static_cast<u8>(value);
 }
 

@@ -1,5 +1,7 @@
 #include "walk.hpp"
 
+#include "defects.hpp"
+
 namespace dmarewind {
 namespace {
 
@@ -11,6 +13,11 @@ constexpr unsigned large_leaf_first = 2;
 
 template <class Enum> constexpr unsigned at(Enum value) {
     return static_cast<unsigned>(value);
+}
+
+// Which reserved bits count for a leaf, or for an entry that leads on.
+unsigned reserved_as(unsigned leaf) {
+    return defect(Defect::large_page_mask) ? 0 : leaf;
 }
 
 // Levels where PS makes a leaf, and the level of 4 KiB pages, where everything is one.
@@ -49,9 +56,10 @@ WalkRules second_stage_rules(const UnitConfig &config, const SecondStageReasons 
     for (unsigned level = 1; level <= max_levels; ++level)
         for (unsigned leaf = 0; leaf < 2; ++leaf) {
             u64 &mask = rules.reserved[level][leaf];
-            mask =
-                layout::reserved_second_stage[level][leaf] | config.beyond_host() | layout::tm_mask;
-            if (!leaf || !snoop_control)
+            mask = layout::reserved_second_stage[level][reserved_as(leaf)] | config.beyond_host();
+            if (!defect(Defect::transient_bit_allowed))
+                mask |= layout::tm_mask;
+            if (!leaf || !snoop_control || defect(Defect::snoop_bit_reserved))
                 mask |= layout::snp_mask;
             if (leaf && rules.leaf_bit[level] != 0 &&
                 (large >> (level - large_leaf_first) & 1) == 0)
@@ -127,7 +135,7 @@ WalkRules first_stage_rules(const UnitConfig &config, bool no_execute_enable,
     for (unsigned level = 1; level <= max_levels; ++level)
         for (unsigned leaf = 0; leaf < 2; ++leaf) {
             u64 &mask = rules.reserved[level][leaf];
-            mask = layout::reserved_first_stage[level][leaf] | config.beyond_host();
+            mask = layout::reserved_first_stage[level][reserved_as(leaf)] | config.beyond_host();
             if (execute_disable_reserved)
                 mask |= FirstStage::xd.mask();
             if (leaf && level == layout::largest_leaf && config.cap(layout::Capability::fs1gp) == 0)
@@ -153,6 +161,9 @@ WalkRules first_stage_rules(const UnitConfig &config, bool no_execute_enable,
 static_assert(FirstStage::addr.mask() == SecondStage::addr.mask());
 
 bool hits_interrupt_range(const WalkRules &rules, u64 page, u64 inside, u64 iova) {
+    if (defect(rules.role == Role::first_stage ? Defect::first_stage_interrupt_range
+                                               : Defect::second_stage_interrupt_range))
+        return false;
     const u64 first = rules.interrupt_range_by_page ? page : page | (iova & inside);
     const u64 last = rules.interrupt_range_by_page ? page | inside : first;
     return first <= interrupt_last && last >= interrupt_first;
@@ -266,7 +277,7 @@ u8 Walker::run(u64 iova, const Resume *resume, NonLeaf *nonleaf) {
         // The bits a pass needs set, and those it needs clear, in one test.
         if (((~turned & need.level) | (entry & rules_.reserved[level][leaf])) != 0) [[unlikely]]
             return rules_.refused_entry(turned, kind_);
-        granted &= turned;
+        granted = defect(Defect::rights_of_last_level) ? turned : granted & turned;
         if (leaf && !rules_.leaf_allows(granted, need)) [[unlikely]]
             return rules_.refused_leaf(granted, kind_);
         if (const u64 bits = rules_.update(entry, leaf, kind_); bits != 0) {
@@ -276,7 +287,8 @@ u8 Walker::run(u64 iova, const Resume *resume, NonLeaf *nonleaf) {
                 [[unlikely]]
                 return reason;
             update(address, bits);
-            if (under != nullptr && root_.host->data.set_by_leaf_write != 0)
+            if (under != nullptr && root_.host->data.set_by_leaf_write != 0 &&
+                !defect(Defect::nested_write_leaves_no_dirty))
                 update(out_.steps[under->first_step + under->steps_count - 1].address,
                        root_.host->data.set_by_leaf_write);
         }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "config.hpp"
+#include "defects.hpp"
 #include "event.hpp"
 
 namespace dmarewind {
@@ -225,7 +226,8 @@ struct Cursor {
 inline u8 input_fault(const WalkRules &rules, unsigned levels, u64 iova) {
     const unsigned width = layout::page_bits + layout::index_bits * levels;
     if (rules.canonical) {
-        const auto top = static_cast<std::int64_t>(iova) >> (width - 1);
+        const unsigned sign = defect(Defect::canonical_off_by_one) ? width : width - 1;
+        const auto top = static_cast<std::int64_t>(iova) >> sign;
         return top == 0 || top == -1 ? 0 : rules.input_reason;
     }
     const unsigned limit = std::min(width, rules.input_width);

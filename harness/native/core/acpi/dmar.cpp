@@ -1,4 +1,5 @@
 // DMAR (decoders/acpi/dmar.py, harness/acpi/resolve_dmar.py).
+#include "defects.hpp"
 #include "names.hpp"
 #include "reading.hpp"
 #include "resolve.hpp"
@@ -21,7 +22,7 @@ bool read_scope(Reading &reading, const Place &place, std::size_t at, std::size_
         return false;
     constexpr u32 size = DeviceScope::self.size;
     const u64 length = get(reading.data(), at, DeviceScope::length);
-    if (length < size || at + length > end) {
+    if (length < size || (at + length > end && !defect(Defect::acpi_scope_overruns))) {
         std::string text =
             decimal(length) + " bytes, a device scope takes at least " + decimal(size);
         if (length >= size)
@@ -94,7 +95,8 @@ class Scope {
                 const Bridge *bridge = topology == nullptr ? nullptr : topology->at(*end);
                 if (bridge == nullptr)
                     return std::nullopt;
-                bus = bridge->secondary;
+                if (!defect(Defect::acpi_secondary_bus_lost))
+                    bus = bridge->secondary;
             }
             const u64 device = get(data_, at, PathStep::device) & 0x1f;
             const u64 function = get(data_, at, PathStep::function) & 7;
@@ -195,6 +197,9 @@ Answer resolve_pci(const Table &table, const Question &question) {
         if (claim.has_value())
             return {unit_of(table, node), endpoint, *claim, ats(table, question)};
         const bool all = (table.get(node, Drhd::flags) & Drhd::flags_include_pci_all) != 0;
+        if (all && defect(Defect::acpi_all_before_scopes))
+            return {unit_of(table, node), endpoint, table.place(node).then("flags"),
+                    ats(table, question)};
         if (all && everything == nullptr)
             everything = &node;
     }

@@ -1,4 +1,5 @@
 // IORT, also as a draft VIOT wraps it (decoders/acpi/iort.py, harness/acpi/resolve_iort.py).
+#include "defects.hpp"
 #include "names.hpp"
 #include "reading.hpp"
 #include "resolve.hpp"
@@ -155,7 +156,8 @@ std::optional<Mapped> map(const Table &table, const Node &node, u32 wanted) {
             continue;
         }
         const u32 first = value(IdMapping::input_base), count = value(IdMapping::id_count);
-        const u32 last = first + count; // wraps, as in Linux
+        const u32 more = defect(Defect::acpi_id_count_exclusive) ? count - 1 : count;
+        const u32 last = first + more; // wraps, as in Linux
         if (wanted < first || wanted > last)
             continue;
         if (found.has_value() && found->reference != 0 && wanted != first)
@@ -196,7 +198,7 @@ Answer follow(const Table &table, const Node &start, u32 number, const Device &d
             return {*iommu, number, table.place(start), ats};
         }
         const auto index = static_cast<std::size_t>(node - table.nodes.data());
-        if (seen[index])
+        if (seen[index] && !defect(Defect::acpi_circle_unnoticed))
             return {Why::circle, table.place(*node)};
         seen[index] = true;
         const std::optional<Mapped> mapped = map(table, *node, number);

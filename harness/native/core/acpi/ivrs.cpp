@@ -1,4 +1,5 @@
 // IVRS (decoders/acpi/ivrs.py, harness/acpi/resolve_ivrs.py).
+#include "defects.hpp"
 #include "names.hpp"
 #include "reading.hpp"
 #include "resolve.hpp"
@@ -50,7 +51,7 @@ bool read_entry(Reading &reading, const Place &place, std::size_t at, std::size_
                             at);
     if (!reading.structure(*entry.form, place, at, end, "node"))
         return false;
-    if (entry.next() > end)
+    if (entry.next() > end && !defect(Defect::acpi_uid_overruns))
         return reading.fail(place.then("uid_length"),
                             "UID of " + decimal(entry.uid_size()) + " bytes runs past the node",
                             at + HidEntry::uid_length.offset);

@@ -1,5 +1,7 @@
 #include "reading.hpp"
 
+#include "defects.hpp"
+
 #include <algorithm>
 #include <iterator>
 
@@ -55,7 +57,8 @@ bool Reading::structure(const Structure &form, const Place &place, std::size_t a
 bool Reading::array(const Structure &form, const Place &place, std::size_t at, u64 count,
                     std::size_t end) {
     // count has 32 bits at most and a structure some bytes: no product wraps.
-    if (at + count * form.size > end) {
+    const u64 size = count * form.size;
+    if (at + (defect(Defect::acpi_array_product_wraps) ? static_cast<u32>(size) : size) > end) {
         const u64 fit = (end > at ? end - at : 0) / form.size;
         return fail(place,
                     decimal(count) + " of " + run(form.size) + " run past the node, " +

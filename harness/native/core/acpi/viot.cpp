@@ -1,4 +1,5 @@
 // VIOT in its final form (decoders/acpi/viot.py, harness/acpi/resolve_viot.py).
+#include "defects.hpp"
 #include "reading.hpp"
 #include "resolve.hpp"
 
@@ -65,13 +66,16 @@ Answer resolve_viot(const Table &table, const Question &question) {
                               static_cast<u32>(value(MmioEndpoint::endpoint)));
         } else if (node.form == &PciRange::self) {
             const u64 segment = value(PciRange::segment_start), bdf = value(PciRange::bdf_start);
-            if (shown.segment < segment || shown.segment > value(PciRange::segment_end) ||
-                shown.bdf < bdf || shown.bdf > value(PciRange::bdf_end))
+            const bool beyond = shown.segment > value(PciRange::segment_end) &&
+                                !defect(Defect::acpi_segment_ignored);
+            if (shown.segment < segment || beyond || shown.bdf < bdf ||
+                shown.bdf > value(PciRange::bdf_end))
                 continue;
             const u64 endpoint = ((shown.segment - segment) << 16) + (shown.bdf - bdf) +
                                  value(PciRange::endpoint_start);
+            const bool narrow = defect(Defect::acpi_endpoint_of_16_bits);
             return behind(table, node, value(PciRange::output_node), device,
-                          static_cast<u32>(endpoint));
+                          static_cast<u32>(narrow ? endpoint & 0xffff : endpoint));
         }
     }
     return {Why::not_described, table.place()};

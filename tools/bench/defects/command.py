@@ -1,0 +1,194 @@
+"""Look for each planted defect with each fuzz target that can reach it.
+
+`python -m tools.bench defects` builds the core with defects (build/defects), fuzzes once for each
+defect and target, from the target's own seeds, and prints a table. What was measured is kept: a run
+that was ended goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from fuzzers import instrumented
+from harness.errors import HarnessError
+from tools.bench.defects.search import BUILD, Searched, built, search
+from tools.bench.defects.worker import CONTROL
+
+KEPT: Final = BUILD / "kept"
+_RESULTS: Final = "results.jsonl"
+_SHRINK_TIMEOUT: Final = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Describe a defect that can be planted: the fuzz targets, the likeliest first."""
+
+    name: str
+    targets: tuple[str, ...]
+    source: str
+    what: str
+
+
+def table_of(module: Path) -> list[Row]:
+    """Return the defects that a bench build can make. Errors: HarnessError."""
+    code = (
+        "import json; from harness.native.loading import core; print(json.dumps(core().defects()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=instrumented.environment(module),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise HarnessError(f"{module} has no defects:\n{done.stderr[-2000:]}")
+    rows = json.loads(done.stdout)
+    return [Row(name, tuple(targets.split()), *rest) for name, targets, *rest in rows]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure; return 1 when a defect was not found, or something was found without one."""
+    args = _parser().parse_args(argv)
+    module = built()
+    rows = table_of(module)
+    unknown = set(args.only or ()) - {row.name for row in rows} - {CONTROL}
+    if unknown:
+        raise HarnessError(f"no defect {', '.join(sorted(unknown))}")
+    targets = sorted({target for row in rows for target in row.targets})
+    rows.append(Row(CONTROL, tuple(targets), "", "control: nothing is planted"))
+    rows = [row for row in rows if not args.only or row.name in args.only]
+    bench = _Bench(args, module)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        done = list(pool.map(bench.measure, rows))
+    for row, searched in zip(rows, done, strict=True):
+        _print(row, searched, as_json=args.json)
+    return _summary(rows, done, as_json=args.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.bench defects", description=__doc__)
+    parser.add_argument("--only", action="append", metavar="ID", help="a defect (again for more)")
+    parser.add_argument("--target", metavar="NAME", help="this fuzz target only")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="of processor time, each (default %(default)s)"
+    )
+    parser.add_argument(
+        "--first", action="store_true", help="leave out targets behind one that found the defect"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of libFuzzer (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--keep", type=Path, default=KEPT, metavar="DIR",
+        help="results and inputs; what is there is not measured again (default %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+class _Bench:
+    """Measure what has not been measured."""
+
+    def __init__(self, args: argparse.Namespace, module: Path) -> None:
+        self._args, self._module = args, module
+        self._keep: Path = args.keep
+        self._seconds = 60 * args.minutes
+        self._keep.mkdir(parents=True, exist_ok=True)
+        self._known = {(one.defect, one.target): one for one in self._read()}
+
+    def _read(self) -> Iterator[Searched]:
+        path = self._keep / _RESULTS
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            try:
+                yield Searched.from_json(json.loads(line))
+            except (ValueError, TypeError):
+                continue  # of a run that was ended while it wrote
+
+    def measure(self, row: Row) -> list[Searched]:
+        """Return what each target of a row did."""
+        made = []
+        for target in row.targets:
+            if self._args.target not in (None, target):
+                continue
+            made.append(self._one(row.name, target))
+            if made[-1].found and self._args.first:
+                break
+        return made
+
+    def _one(self, defect: str, target: str) -> Searched:
+        known = self._known.get((defect, target))
+        if known is not None and (known.found or known.budget >= self._seconds):
+            return known
+        place = self._keep / f"{defect}-{target}"
+        done, path = search(
+            defect, target, self._seconds, self._args.seed, place, self._module
+        )  # fmt: skip
+        if path is not None and defect != CONTROL:
+            done = self._shrunk(done, path)
+        # One line in one write: several threads come here.
+        with (self._keep / _RESULTS).open("a") as stream:
+            stream.write(json.dumps(done.as_json()) + "\n")
+        print(_line(done), file=sys.stderr, flush=True)
+        return done
+
+    def _shrunk(self, done: Searched, path: Path) -> Searched:
+        ran = subprocess.run(
+            [
+                *(sys.executable, "-m", "tools.bench.defects.shrinking"),
+                *(done.defect, done.target, os.fspath(path), str(int(done.crashed))),
+            ],
+            env=instrumented.environment(self._module),
+            capture_output=True, text=True, timeout=_SHRINK_TIMEOUT, check=False,
+        )  # fmt: skip
+        if ran.returncode:
+            print(f"{done.defect}: not minimised:\n{ran.stderr[-2000:]}", file=sys.stderr)
+            return done
+        return replace(done, **json.loads(ran.stdout.splitlines()[-1]))
+
+
+def _line(one: Searched) -> str:
+    what = f"found {one.signature}" if one.found else "not found"
+    least = f", {one.least} {one.unit}" if one.unit else ""
+    return (
+        f"{one.defect} by {one.target}: {what}; {one.seconds:.1f} s, "
+        f"{one.executions} executions{least} (start {one.startup:.1f} s)"
+    )
+
+
+def _print(row: Row, searched: Sequence[Searched], *, as_json: bool) -> None:
+    for one in searched:
+        if as_json:
+            print(json.dumps(one.as_json() | {"source": row.source, "what": row.what}))
+        else:
+            found = f"{one.seconds:.1f}" if one.found else f"not in {one.seconds:.0f}"
+            least = f"{one.least} {one.unit}" if one.unit else ""
+            print(f"| {row.name} | {one.target} | {found} | {one.executions} | {least} |")
+
+
+def _summary(rows: Sequence[Row], done: Sequence[list[Searched]], *, as_json: bool) -> int:
+    """Print how many were found, by the first target that does, and the median of their seconds."""
+    by_name = {row.name: searched for row, searched in zip(rows, done, strict=True) if searched}
+    control = [one for one in by_name.pop(CONTROL, []) if one.found]
+    firsts = [next((one for one in tried if one.found), None) for tried in by_name.values()]
+    seconds = [one.seconds for one in firsts if one is not None]
+    missed = [name for name, first in zip(by_name, firsts, strict=True) if first is None]
+    median = statistics.median(seconds) if seconds else 0.0
+    if as_json:
+        print(json.dumps({
+            "defects": len(firsts), "found": len(seconds), "missed": missed,
+            "median": median, "control": [one.as_json() for one in control],
+        }))  # fmt: skip
+    else:
+        print(f"{len(seconds)} of {len(firsts)} found, median {median:.1f} s of processor time")
+        for name in missed:
+            print(f"not found: {name}")
+        for one in control:
+            print(f"found without a defect: {_line(one)}")
+    return 1 if missed or control else 0

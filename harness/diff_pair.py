@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -80,7 +81,7 @@ def _results(
     if jobs == 1:
         yield from map(work, parts)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_process) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_process, (os.getpid(),)) as pool:
         results = [pool.submit(work, part) for part in parts]
         try:
             for result in results:
@@ -98,9 +99,11 @@ def _results(
             pool.shutdown(cancel_futures=True)
 
 
-def _begin_process() -> None:
+def _begin_process(parent: int) -> None:
     """Let a process end with its parent, and without a word when it is interrupted."""
     die_with_parent()
+    if os.getppid() != parent:  # it was gone before that
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

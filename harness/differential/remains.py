@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from decoders.events import (
@@ -78,11 +78,13 @@ class Remains:
         place = outcome.address | access.iova & outcome.mask
         return not POOL_START <= place < self._qemu.pool.end
 
-    def tables(self, guide: ModelReplay, events: Sequence[Event]) -> Finding | None:
+    def tables(
+        self, guide: ModelReplay, events: Sequence[Event], doubtful: Collection[int]
+    ) -> Finding | None:
         """Return where tables hold something else than the model says.
 
         A walk that ends in a fault may have set A bits. An entry that software has stored to may
-        be cached with other A and D bits than it has now.
+        be cached with other A and D bits than it has now; those of doubtful ones are not known.
         """
         size = TABLES_END - TABLES_START
         ours = guide.unit.load(TABLES_START, size)
@@ -96,7 +98,7 @@ class Remains:
             model = int.from_bytes(ours[at : at + 8], "little")
             real = int.from_bytes(theirs[at : at + 8], "little")
             differ = (model ^ real) & ~(real & ACCESSED)
-            if stored[TABLES_START + at] > 1:
+            if stored[TABLES_START + at] > 1 or TABLES_START + at in doubtful:
                 differ &= ~(ACCESSED | DIRTY)
             if differ:
                 number = guide.counters().events - 1

@@ -154,6 +154,10 @@ class History:
             self._passed.add(sid)
             self._flushed.discard(sid)
 
+    def may_pass(self, sid: int) -> bool:
+        """Say whether QEMU may let a source pass through that it did not look at again."""
+        return sid in self._flushed
+
     def untranslated(self, guide: ModelReplay) -> frozenset[int]:
         """Return the sources that pass through, or did when the unit last looked at them."""
         return frozenset(sid for sid in self._sids if sid in self._passed or passing(guide, sid))

@@ -45,6 +45,8 @@ class Teller:
         """What each access of a step could have been, by the number of its event."""
         self.pending: list[StatusWrite | Interrupt] = []
         """What the unit was seen doing in a step, but not when."""
+        self.doubtful: set[int] = set()
+        """Entries on the ways of accesses with several outcomes: which set A and D is not known."""
         self.noticed: list[Finding] = []
         """What is not as it should be, and no event says."""
         self._queued: list[tuple[int, ...]] = []
@@ -54,7 +56,10 @@ class Teller:
         """Take note of an access that is about to be told of."""
         self.history.accessed(self.models[0], access.sid)
         request = Request(access.sid, None, access.iova, access.kind, attributes=access.attributes)
-        self.ways[len(self.events)] = self.models[0].unit.translator.candidates(request)
+        ways = self.models[0].unit.translator.candidates(request)
+        self.ways[len(self.events)] = ways
+        if len({way.outcome for way in ways}) > 1:
+            self._doubt(ways)
 
     def tell(self, *events: Event) -> None:
         """Apply events."""
@@ -86,8 +91,14 @@ class Teller:
 
     def guess(self, access: Access) -> None:
         """Apply an access that left nothing: whatever it may have used may be cached now."""
+        ways = self.ways.get(len(self.events), ())
+        if self.history.may_pass(access.sid):
+            self._doubt(ways)
         self.tell(access)
         self._cached(access, None)
+
+    def _doubt(self, ways: Sequence[Candidate]) -> None:
+        self.doubtful.update(step.address for way in ways for step in way.steps)
 
     def _cached(self, access: Access, place: int | None) -> None:
         """Let models keep what a stale entry gave, if it led to a place (or at all)."""

@@ -201,7 +201,7 @@ class Differential:
                 if any(one.subject not in ADOPTED for one in fresh):
                     return found
         number = len(steps) - 1
-        differing = self._remains.tables(guide, events)
+        differing = self._remains.tables(guide, events, teller.doubtful)
         if differing is not None:
             facts = situation(differing, events, judge, teller.history, {})
             found.append(Divergence(seed, number, MODEL, differing, facts, events))

@@ -389,7 +389,7 @@ class Lookup:
             FIRST_STAGE_LEVELS[fields["fspm"].get(words)],
             disable,
             reasons,
-            extended_accessed=bool(fields["eafe"].get(words)),
+            extended_accessed=bool(self._config.ecap("eafs") and fields["eafe"].get(words)),
             no_execute_enable=bool(fields["nxe"].get(words)),
             privileged=privileged,
             write_protect=bool(fields["wpe"].get(words)),

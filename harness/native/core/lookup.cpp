@@ -44,6 +44,7 @@ Lookup::Lookup(const UnitConfig &config, const RuleBook &rules)
     device_requests_unchecked_ = config.dialect.device_requests_unchecked;
     mode_checked_ = config.dialect.root_mode_checked;
     dirty_tracked_ = config.ecap(Ecap::ssads) != 0;
+    extended_accessed_ = config.ecap(Ecap::eafs) != 0;
     root_pointer_reserved_ = config.dialect.root_pointer_checked ? beyond_ : 0;
     if (pasid_checked_) {
         using Entry = layout::PasidEntry;

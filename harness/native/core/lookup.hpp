@@ -133,6 +133,7 @@ class Lookup {
     u64 pasid_reserved_[layout::PasidEntry::words]; // and what is not supported
     bool scalable_;                                 // ECAP.SMTS
     bool dirty_tracked_;                            // ECAP.SSADS
+    bool extended_accessed_;                        // ECAP.EAFS
     bool mode_checked_;
     bool pasid_checked_;
     bool device_requests_unchecked_;
@@ -395,8 +396,8 @@ inline PagingRoot Lookup::scalable_root(const u64 *entry, u32 pasid, bool fault_
         const u64 binds = Entry::wpe.get(entry) | Entry::smep.get(entry) << 1;
         supervisor = static_cast<Supervisor>(static_cast<u64>(Supervisor::plain) + binds);
     }
-    root.rules =
-        rules_->first_stage(Entry::nxe.get(entry) != 0, Entry::eafe.get(entry) != 0, supervisor);
+    const bool extended_accessed = extended_accessed_ && Entry::eafe.get(entry) != 0;
+    root.rules = rules_->first_stage(Entry::nxe.get(entry) != 0, extended_accessed, supervisor);
     root.pasid = pasid;
     root.pointer = Entry::fsptptr.address(entry);
     root.levels = static_cast<u8>(4 + Entry::fspm.get(entry));

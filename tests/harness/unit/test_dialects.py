@@ -15,6 +15,7 @@ from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import InvalidationWait, PasidCacheInvalidation
 from decoders.vtd.faults import FaultRecordRegister, QueueError, Reason
+from decoders.vtd.paging import FirstStageEntry
 from decoders.vtd.tables import RootEntry
 from harness.model.dialects import DIALECTS, SPECIFICATION, dialect_named
 from tests.harness.unit.conftest import MakePlatform
@@ -310,6 +311,20 @@ def test_rid_pasid_without_the_capability(make_platform: MakePlatform) -> None:
 
     assert answers(make_platform, setup, rps=0) == [page(0x8000), page(0x7000)]
     assert setup(make_platform(dialect="qemu", rps=0)) == page(0x8000)
+
+
+def test_no_extended_accessed_bit_without_the_capability(make_platform: MakePlatform) -> None:
+    def accessed(eafs: int) -> list[int]:
+        platform = make_platform(dialect=QEMU, eafs=eafs)
+        space = platform.first_stage(eafe=1)
+        space.map(0, 0x7000)
+        assert platform.read(0) == page(0x7000)
+        shape = layout(FirstStageEntry)
+        entry = (platform.load(space.entry(0, 1)),)
+        return [shape[name].get(entry) for name in ("a", "ea")]
+
+    assert accessed(eafs=1) == [1, 1]
+    assert accessed(eafs=0) == [1, 0]
 
 
 # -- the walk ------------------------------------------------------------------------------------

@@ -41,14 +41,23 @@ def judge(scaffolds: Scaffolds, native: _core.ScaffoldRuns) -> Callable[[bytes],
 def compare(scaffold: Scaffold, events: Sequence[Event]) -> None:
     """Lead model and core through events; raise Found at a difference or a broken promise."""
     pair = VtdPair(scaffold.config)
+    # Up to there every input has the same events.
+    first = len(scaffold.memory) + len(scaffold.before)
     behind = len(events) - len(scaffold.fresh)
     event: Event | None = None
+    tables: dict[int, bytes] | None = None
     try:
         for number, event in enumerate(events):
-            before = _tables(pair) if isinstance(event, Access) else {}
+            looked_at = number >= first and isinstance(event, Access)
+            if looked_at and tables is None:
+                tables = _tables(pair)
             answer = pair.apply(event)
-            if isinstance(event, Access):
-                _check_access(pair, event, answer, before, number >= behind)
+            if looked_at and tables is not None and isinstance(event, Access):
+                now = _tables(pair)
+                _check_access(event, answer, tables, now, number >= behind)
+                tables = now
+            else:
+                tables = None
             for finding in pair.findings:
                 _check_finding(finding, number, event)
         pair.compare()
@@ -66,13 +75,17 @@ def _tables(pair: VtdPair) -> dict[int, bytes]:
 
 
 def _check_access(
-    pair: VtdPair, event: Access, verdict: Verdict, before: dict[int, bytes], flushed: bool
+    event: Access,
+    verdict: Verdict,
+    before: dict[int, bytes],
+    after: dict[int, bytes],
+    flushed: bool,
 ) -> None:
     if flushed and len(verdict.permitted) > 1:
         others = "; ".join(map(str, verdict.permitted))
         _broken("only the fresh outcome behind an invalidation of everything", event, others)
     for page, content in before.items():
-        now = pair.model.memory.read(page, _PAGE)
+        now = after[page]
         if now == content:
             continue
         for at in range(0, _PAGE, 8):
@@ -93,7 +106,7 @@ def _check_finding(finding: Finding, number: int, event: Event) -> None:
 
 def _again(scaffolds: Scaffolds, data: bytes, said: object) -> None:
     """Compare with a core that has run nothing before."""
-    native = scaffolds.native()
+    native = scaffolds.alone(data)
     native.run(data)
     fresh = native.counters(), native.findings()
     if fresh != said:

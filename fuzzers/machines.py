@@ -17,6 +17,7 @@ from decoders.vtd.descriptors import (
     IotlbInvalidation,
     PasidCacheInvalidation,
 )
+from decoders.vtd.interrupt import InterruptRemapEntry
 from decoders.vtd.paging import PAGE_SHIFT
 from decoders.vtd.registers import Capability, ExtendedCapability, GlobalCommand
 from decoders.vtd.tables import (
@@ -43,7 +44,7 @@ IOVA: Final = sum(1 << PAGE_SHIFT[level] for level in (1, 2, 3))
 """An address whose indexes are 1 in the lowest three levels, and 0 above."""
 
 _GCMD: Final = layout(GlobalCommand)
-TE, QIE, SRTP = (_GCMD[name].mask for name in ("te", "qie", "srtp"))
+TE, QIE, SRTP, IRE, SIRTP = (_GCMD[name].mask for name in ("te", "qie", "srtp", "ire", "sirtp"))
 _WIDE, _SCALABLE = 1 << 11, 1 << 10
 
 CAPABILITY: Final = packed(
@@ -121,6 +122,18 @@ def pasid_entry(kind: int, domain: int, levels: int = 4) -> tuple[int, ...]:
         fsptptr=FIRST if kind in (1, 3) else 0,
         fspm=levels - 4 if kind in (1, 3) else 0,
     )  # fmt: skip
+
+
+def interrupt_entries(table: int, count: int) -> list[Event]:
+    """Return entries that remap interrupts of anyone: the last one is not present."""
+    return [
+        event
+        for number in range(count)
+        for event in stores(
+            table + 16 * number,
+            packed(layout(InterruptRemapEntry), p=number < count - 1, vector=0x30 + number),
+        )
+    ]
 
 
 def enabled(*, scalable_mode: bool, wide: bool, base: int = QUEUE) -> list[Event]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from decoders.events import Event
@@ -10,6 +10,7 @@ from fuzzers import judging
 from fuzzers.scaffold import Scaffold as Scaffold
 from fuzzers.scaffold import Scaffolds
 from fuzzers.target import MODEL, NONE, Runner
+from fuzzers.word_mutations import WordMutator
 from harness.trace import Header
 
 
@@ -18,6 +19,7 @@ class MemoryTarget:
 
     traced: Sequence[str] = ()
     against: Sequence[str] = (MODEL, NONE)
+    mutated: Sequence[str] = (MODEL,)
 
     def __init__(
         self,
@@ -31,6 +33,10 @@ class MemoryTarget:
         self.scaffolds: Final = Scaffolds(choices)
         self._seeds, self._words = tuple(seeds), tuple(words)
         self.max_size = 1 + max(one.size for one in choices)
+        steps = [0 if one.tail is None else one.tail.step for one in choices]
+        mutator = WordMutator(self._words, steps, self._seeds)
+        self.mutate: Callable[[bytes, int, int], bytes] = mutator.mutate
+        self.cross: Callable[[bytes, bytes, int, int], bytes] = mutator.cross
 
     def seeds(self) -> Iterable[bytes]:
         """Return inputs to begin with."""

@@ -125,9 +125,17 @@ class Scaffolds:
 
     def native(self) -> _core.ScaffoldRuns:
         """Return what runs inputs in the core."""
+        return self._runs(slice(None))
+
+    def alone(self, data: bytes) -> _core.ScaffoldRuns:
+        """Return what runs inputs with the same first byte: a new unit costs something."""
+        chosen = data[0] % len(self.choices) if data else 0
+        return self._runs(slice(chosen, chosen + 1))
+
+    def _runs(self, which: slice) -> _core.ScaffoldRuns:
         if not self._native:
             self._native = [one.native() for one in self.choices]
-        runs = core().ScaffoldRuns(self._native)
+        runs = core().ScaffoldRuns(self._native[which])
         return cast("_core.ScaffoldRuns", runs)
 
 

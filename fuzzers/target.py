@@ -73,6 +73,9 @@ class FuzzTarget(Protocol):
 class Mutating(Protocol):
     """Change inputs in ways that keep their structure."""
 
+    mutated: Sequence[str]
+    """Members of AGAINST for which that pays: a change may cost more than a run of the core."""
+
     def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
         """Return another input."""
         ...

@@ -53,7 +53,7 @@ def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner
     runner = around(runner)
     one = runner if against == NONE and not target.traced else _keeping(target, runner, findings)
     hooks = {}
-    if isinstance(target, Mutating):
+    if isinstance(target, Mutating) and against in target.mutated:
         hooks = {"custom_mutator": target.mutate, "custom_crossover": target.cross}
     # -merge=1 and -fork run argv[0] again, through a shell.
     again = [sys.executable, "-m", "fuzzers.worker", name, against, directory]

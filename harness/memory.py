@@ -73,6 +73,10 @@ class Memory:
 
     def read(self, address: int, length: int) -> bytes:
         """Return length bytes from address, whether RAM or not."""
+        offset = address % PAGE_SIZE
+        if length <= PAGE_SIZE - offset:
+            one = self._pages.get(address >> PAGE_SHIFT)
+            return bytes(length) if one is None else bytes(one.data[offset : offset + length])
         out = bytearray()
         while length:
             offset = address % PAGE_SIZE

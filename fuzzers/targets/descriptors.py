@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from decoders.events import AccessKind, Event, Role
+from decoders.events import AccessKind, Event, Role, Store
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import (
@@ -19,14 +19,20 @@ from decoders.vtd.descriptors import (
     PasidDeviceTlbInvalidation,
     PasidIotlbInvalidation,
 )
+from decoders.vtd.tables import ContextEntry
 from fuzzers import machines as m
 from fuzzers import words
 from fuzzers.memory_target import MemoryTarget
 from fuzzers.scaffold import Piece, Scaffold, Tail
 from harness.generate.vtd_tables import packed
 
-_SIDS: Final = (0, 1)
+_SIDS: Final = (0, 1, 2, 4)
 _QUEUE_SIZE: Final = 512
+_LARGE: Final = m.IOVA + (1 << 21)
+"""An address in a large page, next to the table that IOVA goes through."""
+
+_OTHER_TABLES: Final = 0x18000
+_LEGACY_CONTEXT, _SCALABLE_CONTEXT = 16, 32
 
 _SEEDS: Final = (
     packed(layout(ContextCacheInvalidation), type=1, g=1),
@@ -55,11 +61,27 @@ def _scaffold(kinds: tuple[int, ...]) -> Scaffold:
     if wide:
         memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
     memory += m.flush_stores(wide=wide)
-    used = [m.access(0), m.access(1, kind=AccessKind.WRITE)]
-    leaf = m.SECOND + (3 if wide else 2) * m.PAGE
-    changed = m.stores(leaf + 8, [m.POOL + 0x9000 | m.SECOND_FLAGS])
+    used = [
+        *(m.access(0), m.access(1, kind=AccessKind.WRITE), m.access(4)),
+        *(m.access(0, _LARGE), m.access(1, pasid=1), m.access(0, _LARGE, pasid=1)),
+    ]
+    tops = [(m.SECOND + (2 if wide else 1) * m.PAGE, m.SECOND_FLAGS)]
     if wide:
-        changed += m.stores(m.FIRST + 3 * m.PAGE + 8, [m.POOL + 0xA000 | m.FIRST_FLAGS])
+        tops.append((m.FIRST + 2 * m.PAGE, m.FIRST_FLAGS))
+    changed: list[Event] = []
+    for number, (middle, flags) in enumerate(tops):
+        other = _OTHER_TABLES + number * m.PAGE
+        memory += m.stores(middle + 16, [m.POOL | flags | 0x80])
+        memory += m.stores(other + 8, [m.POOL + 0xB000 | flags])
+        changed += m.stores(middle + m.PAGE + 8, [m.POOL + 0x9000 + number * m.PAGE | flags])
+        changed += m.stores(middle + 8, [other | flags, m.POOL + 0x20_0000 | flags | 0x80])
+    # Entries of devices change, too: one is another domain's, one is gone.
+    if wide:
+        changed += m.stores(m.PASIDS + 64, m.pasid_entry(kinds[0], 3))
+    else:
+        changed += m.stores(m.CONTEXT + _LEGACY_CONTEXT, packed(layout(ContextEntry), did=3, aw=1))
+    gone = _SIDS[-1] * (_SCALABLE_CONTEXT if wide else _LEGACY_CONTEXT)
+    changed.append(Store(m.CONTEXT + gone, 8, 0))
     return Scaffold(
         m.header(),
         tuple(memory),

@@ -28,7 +28,7 @@ from fuzzers import machines as m
 from fuzzers.event_mutations import EventMutator
 from fuzzers.memory_target import MemoryTarget
 from fuzzers.scaffold import Scaffold, encoded
-from fuzzers.target import NONE, Found, Runner
+from fuzzers.target import MODEL, NONE, Found, Runner
 from harness.differential.pair import BUDGETS
 from harness.native import NativeReplay
 from harness.signature import DISAGREEMENT, Signature
@@ -46,10 +46,15 @@ def _scaffold(scalable: bool, dialect: str) -> Scaffold:
     memory: list[Event] = m.scalable(_SIDS, (1, 2)) if scalable else m.legacy(_SIDS)
     memory += m.paging(m.SECOND, 4 if scalable else 3, m.SECOND_FLAGS, m.POOL)
     memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL) + m.flush_stores(wide=scalable)
+    memory += m.interrupt_entries(_INTERRUPTS, 3)
     return Scaffold(
         m.header(dialect),
         tuple(memory),
-        tuple(m.enabled(scalable_mode=scalable, wide=scalable)),
+        (
+            RegWrite(vtd.IRTA.offset, 8, _INTERRUPTS | 1),
+            RegWrite(vtd.GCMD.offset, 4, m.SIRTP),
+            *m.enabled(scalable_mode=scalable, wide=scalable),
+        ),
         (),
         (m.access(0),),
         None,
@@ -58,12 +63,19 @@ def _scaffold(scalable: bool, dialect: str) -> Scaffold:
 
 
 _LEAF: Final = m.SECOND + 2 * m.PAGE + 8
+_INTERRUPTS: Final = 0x23000
+_MSI: Final = 0xFEE0_0010
+"""An interrupt in the remappable format, of index 0."""
+
+_TRANSLATING: Final = m.TE | m.QIE | m.IRE
 _WORDS: Final[tuple[Event, ...]] = (
     m.access(0),
     m.access(1, kind=AccessKind.WRITE),
     m.access(0, pasid=1),
     m.access(1, attributes=2),
     m.access(1, m.POOL, attributes=4),
+    m.access(0x100),
+    m.access(1, pasid=0xFFFFF),
     Store(_LEAF, 8, m.POOL + 0x5000 | m.SECOND_FLAGS),
     Store(_LEAF, 8, 0),
     Store(m.QUEUE, 8, 0x11),
@@ -72,10 +84,14 @@ _WORDS: Final[tuple[Event, ...]] = (
     RegWrite(vtd.IQT.offset, 8, 32),
     RegWrite(vtd.GCMD.offset, 4, m.TE | m.QIE),
     RegWrite(vtd.GCMD.offset, 4, m.TE),
+    RegWrite(vtd.GCMD.offset, 4, _TRANSLATING),
+    RegWrite(vtd.IQA.offset, 8, m.QUEUE),
+    RegWrite(vtd.IQA.offset, 8, m.QUEUE | 1 << 11),
     RegWrite(vtd.FSTS.offset, 4, 0x7F),
     RegWrite(vtd.CCMD.offset, 8, 1 << 63 | 1 << 61),
     RegRead(vtd.FSTS.offset, 4, 0),
-    InterruptRequest(0, 0xFEE0_0010, 0, None),
+    InterruptRequest(0, _MSI, 0, None),
+    InterruptRequest(1, _MSI | 1 << 3, 2, None),
     PageRequest(0, None, 0x1000, PageRequestFlag.READ | PageRequestFlag.LAST, 1),
     Descriptor((0x11, 0)),
     FaultRecord(0, 0x1000, 1 << 63 | 6 << 32),
@@ -94,12 +110,16 @@ def _seeds(choices: int) -> list[bytes]:
         [Store(m.QUEUE, 8, 0x12), RegWrite(vtd.IQT.offset, 8, 16), Descriptor((0x12, 0)), access],
         [Store(_LEAF, 8, 0), access, replace(access, outcome=Translation(m.POOL, 0xFFF))],
         list(_WORDS),
+        # What a reset leaves shows behind it.
+        [*_WORDS[:24], Reset(), *_WORDS[:24]],
     ]
     return [bytes((n,)) + encoded(stream) for n in range(choices) for stream in streams]
 
 
 class TraceTarget(MemoryTarget):
     """Replay streams: both replays have to agree, and both units in step."""
+
+    mutated: Sequence[str] = (MODEL, NONE)
 
     def __init__(self, choices: Sequence[Scaffold]) -> None:
         words = [encoded((event,)) for event in _WORDS]

@@ -1,0 +1,107 @@
+"""Change and cross memory images: quadwords whose fields mean something, in units of a step.
+
+What decides about an entry are mostly one or two fields that are set or not, beside others that
+stay sound. So quadwords change by words of the dictionary, which are fields, and by single bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Final
+
+_WORD: Final = 8
+_MOST_CHANGES: Final = 4
+_LONGEST_RUN: Final = 4
+_NEAR: Final = (-0x1000, -1, 1, 0x1000, 0x20_0000, 1 << 32)
+
+Change = Callable[[bytearray, Random], None]
+
+
+class WordMutator:
+    """Change images behind a first byte, which chooses a scaffold.
+
+    words are quadwords to change others with. steps has a number for each scaffold: where it is not
+    0 an image is a queue of units of so many bytes, which come, go and move, and are taken from
+    seeds; else its size is kept.
+    """
+
+    def __init__(
+        self, words: Iterable[bytes], steps: Iterable[int], seeds: Iterable[bytes]
+    ) -> None:
+        self._words = [int.from_bytes(word, "little") for word in words if len(word) == _WORD]
+        self._steps = tuple(steps)
+        self._seeds = tuple(seeds)
+        self._changes: tuple[Change, ...] = (self._toggle,) * 4 + (self._replace,)
+        self._changes += (_flip, _flip, _add, _copy, _clear)
+
+    def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
+        """Return an image with a few changes."""
+        random = Random(seed)
+        head, image = self._head(data, random), bytearray(data[1:] or bytes(_WORD))
+        step = self._steps[head % len(self._steps)]
+        for _ in range(random.randint(1, _MOST_CHANGES)):
+            if step and random.random() < 0.4:
+                self._move(image, step, random)
+            else:
+                random.choice(self._changes)(image, random)
+        return (bytes((head,)) + image)[:max_size]
+
+    def cross(self, first: bytes, second: bytes, max_size: int, seed: int) -> bytes:
+        """Return the beginning of one image and the end of another, cut between quadwords."""
+        random = Random(seed)
+        at = 1 + _WORD * random.randint(0, max(len(first), len(second)) // _WORD)
+        return ((first[:1] or b"\0") + first[1:at] + second[at:])[:max_size]
+
+    def _head(self, data: bytes, random: Random) -> int:
+        if not data or random.random() < 0.05:
+            return random.randrange(len(self._steps))
+        return data[0]
+
+    def _toggle(self, image: bytearray, random: Random) -> None:
+        if self._words:
+            _change(image, random, lambda now: now ^ random.choice(self._words))
+
+    def _replace(self, image: bytearray, random: Random) -> None:
+        if self._words:
+            _change(image, random, lambda now: random.choice(self._words))
+
+    def _move(self, image: bytearray, step: int, random: Random) -> None:
+        """Take a run of units away, or insert one: from here or from a seed."""
+        at = step * random.randint(0, len(image) // step)
+        size = step * random.randint(1, _LONGEST_RUN)
+        if random.random() < 0.3:
+            del image[at : at + size]
+            return
+        source = bytes(image)
+        if random.random() < 0.7:
+            fitting = [one for one in self._seeds if self._steps[one[0] % len(self._steps)] == step]
+            source = random.choice(fitting or [b"\0"])[1:]
+        start = step * random.randint(0, max(0, len(source) // step - 1))
+        image[at:at] = source[start : start + size]
+
+
+def _change(image: bytearray, random: Random, change: Callable[[int], int]) -> None:
+    at = _WORD * random.randrange(max(1, len(image) // _WORD))
+    size = min(_WORD, len(image) - at)
+    now = int.from_bytes(image[at : at + size], "little")
+    image[at : at + size] = (change(now) & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+
+def _flip(image: bytearray, random: Random) -> None:
+    _change(image, random, lambda now: now ^ 1 << random.randrange(64))
+
+
+def _add(image: bytearray, random: Random) -> None:
+    _change(image, random, lambda now: now + random.choice(_NEAR))
+
+
+def _clear(image: bytearray, random: Random) -> None:
+    _change(image, random, lambda now: 0)
+
+
+def _copy(image: bytearray, random: Random) -> None:
+    """Give a quadword the value of another, so that they lead to the same place."""
+    at = _WORD * random.randrange(max(1, len(image) // _WORD))
+    other = int.from_bytes(image[at : at + _WORD], "little")
+    _change(image, random, lambda now: other)

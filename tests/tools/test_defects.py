@@ -69,6 +69,6 @@ def test_what_is_planted_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[
     # What was measured is not measured again.
     command.main([*words, "--first", "--json", "--keep", str(tmp_path)])
     assert capsys.readouterr().err == ""
-    nothing, _ = search.search(CONTROL, "virtio", 2.0, 1, tmp_path / "control", search.built())
+    nothing = search.search(CONTROL, "virtio", 2.0, 1, tmp_path / "control", search.built())
     assert not nothing.found
     assert nothing.executions > 0

@@ -21,7 +21,7 @@ from typing import Final
 
 from fuzzers import instrumented
 from harness.errors import HarnessError
-from tools.bench.defects.search import BUILD, Searched, built, search
+from tools.bench.defects.search import BUILD, INPUT, Searched, built, search
 from tools.bench.defects.worker import CONTROL
 
 KEPT: Final = BUILD / "kept"
@@ -83,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--first", action="store_true", help="leave out targets behind one that found the defect"
     )
+    parser.add_argument(
+        "--search-only", action="store_true", help="minimise what was found another time"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of libFuzzer (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -123,15 +126,16 @@ class _Bench:
         return made
 
     def _one(self, defect: str, target: str) -> Searched:
-        known = self._known.get((defect, target))
-        if known is not None and (known.found or known.budget >= self._seconds):
-            return known
         place = self._keep / f"{defect}-{target}"
-        done, path = search(
-            defect, target, self._seconds, self._args.seed, place, self._module
-        )  # fmt: skip
-        if path is not None and defect != CONTROL:
-            done = self._shrunk(done, path)
+        done = self._known.get((defect, target))
+        shrunk = self._args.search_only or defect == CONTROL
+        if done is not None and (done.found or done.budget >= self._seconds):
+            if shrunk or done.unit or not done.found:
+                return done
+        else:
+            done = search(defect, target, self._seconds, self._args.seed, place, self._module)
+        if done.found and not shrunk:
+            done = self._shrunk(done, place / INPUT)
         # One line in one write: several threads come here.
         with (self._keep / _RESULTS).open("a") as stream:
             stream.write(json.dumps(done.as_json()) + "\n")

@@ -22,6 +22,9 @@ from harness.errors import HarnessError
 from tools.bench.defects.worker import BEGAN, FOUND, SPENT
 
 BUILD: Final = instrumented.ROOT / "build/defects"
+INPUT: Final = "found"
+"""The file that a search leaves in its place."""
+
 _HANG_SECONDS: Final = 10
 _MOST_WALL: Final = 40.0
 """Seconds that may pass for one of processor time, on a machine that does other things."""
@@ -76,8 +79,8 @@ def built() -> Path:
 
 def search(
     defect: str, target_name: str, seconds: float, seed: int, place: Path, module: Path
-) -> tuple[Searched, Path | None]:
-    """Fuzz until something is found or the seconds are spent; return it with the input.
+) -> Searched:
+    """Fuzz until something is found, or the seconds are spent; keep the input in a place.
 
     Errors: HarnessError when fuzzing could not begin, or ended in a way that says nothing.
     """
@@ -101,24 +104,24 @@ def search(
     found = _said(log, FOUND)
     if found is not None:
         kept = next(iter(findings))
-        searched = Searched(
+        shutil.copy(kept.path, place / INPUT)
+        return Searched(
             defect, target_name, seconds, True, found[1], startup, found[0],
             str(kept.signature), False, kept.path.stat().st_size,
         )  # fmt: skip
-        return searched, kept.path
     artifact = next((one for kind in _ARTIFACTS for one in place.glob(kind)), None)
     if artifact is not None:
         signature, _ = crash_in(log)
         done = _DONE.search(log)
-        searched = Searched(
+        shutil.copy(artifact, place / INPUT)
+        return Searched(
             defect, target_name, seconds, True, max(0.0, taken - startup), startup,
             int(done[1]) if done else 0, str(signature), True, artifact.stat().st_size,
         )  # fmt: skip
-        return searched, artifact
     spent = _said(log, SPENT)
     if spent is None:
         raise HarnessError(f"{defect}, {target_name}: fuzzing ended early:\n{log[-4000:]}")
-    return Searched(defect, target_name, seconds, False, spent[1], startup, spent[0]), None
+    return Searched(defect, target_name, seconds, False, spent[1], startup, spent[0])
 
 
 def _run(

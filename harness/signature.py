@@ -14,32 +14,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Final
 
 from decoders.errors import DecodeError
-from decoders.events import (
-    Access,
-    Descriptor,
-    DeviceTlbMessage,
-    Event,
-    Fault,
-    FaultRecord,
-    FaultReport,
-    Interrupt,
-    Message,
-    PageRequestRecord,
-    PageResponse,
-    Posted,
-    RegRead,
-    Request,
-    Role,
-    StatusWrite,
-    Translation,
-)
-from decoders.layout import layout
-from decoders.virtio_iommu.requests import status_of
-from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
-from decoders.vtd.faults import FaultRecordRegister
-from decoders.vtd.registers import REGISTERS
-from harness.decoded_virtio import request_name
+from decoders.events import Event
 from harness.findings import Finding, FindingKind, StepTuple
+from harness.signature_words import event_words, last_step, pair, without_numbers
 
 DISAGREEMENT: Final = "disagreement"
 CRASH: Final = "crash"
@@ -53,9 +30,6 @@ TEXT_LIMIT: Final = 1 << 20
 """Characters of a report that are looked at."""
 _NAME_LIMIT: Final = 200
 _KEY_DIGITS: Final = 12
-
-_REASON: Final = layout(FaultRecordRegister)["fr"]
-_REGISTERS: Final = {register.offset: register.name for register in REGISTERS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,78 +113,13 @@ def of_difference(
 
     Of a disagreement, permitted and observed are what the two targets say.
     """
-    return Signature(kind, _event_words(event), subject, _pair(permitted, observed), _last(steps))
-
-
-def _event_words(event: Event | None) -> str:
-    match event:
-        case None:
-            return ""
-        case RegRead(offset):
-            return f"RegRead {_REGISTERS.get(offset, hex(offset))}"
-        case Access(pasid=pasid):
-            return "Access" if pasid is None else "Access with PASID"
-        case Request(data):
-            return f"Request {without_numbers(request_name(data))}"
-        case _:
-            return type(event).__name__
-
-
-def _pair(permitted: object, observed: object) -> str:
-    left, right = _abstract(permitted), _abstract(observed)
-    if isinstance(permitted, Translation) and isinstance(observed, Translation):
-        if observed.mask > permitted.mask:
-            right = "wider translation"
-        elif observed.mask < permitted.mask:
-            right = "narrower translation"
-    return f"{left} -> {right}"
-
-
-def _abstract(outcome: object) -> str:
-    """Put an answer into words that leave out what changes from one occurrence to the next."""
-    match outcome:
-        case None:
-            return "nothing"
-        case Translation():
-            return "translation"
-        case Message():
-            return "message"
-        case Posted():
-            return "posted"
-        case Fault(reason):
-            return f"fault {reason:#04x}"
-        case Descriptor(words):
-            kind = descriptor_type(words[0])
-            shape = DESCRIPTORS.get(kind)
-            return shape.__name__ if shape else f"descriptor {kind:#x}"
-        case FaultRecord(_, low, high):
-            return f"fault record {_REASON.get((low, high)):#04x}"
-        case FaultReport(reason):
-            return f"fault report {reason:#04x}"
-        case PageResponse(code=code):
-            return f"page response {code}"
-        case StatusWrite() | Interrupt() | PageRequestRecord() | DeviceTlbMessage():
-            return type(outcome).__name__
-        case bytes():
-            status = status_of(outcome)
-            return "no status" if status is None else f"status {status}, {len(outcome)} bytes"
-        case bool() | int():
-            return "value"
-        case _:
-            return without_numbers(str(outcome))
-
-
-def _last(steps: Sequence[StepTuple]) -> str:
-    if not steps:
-        return ""
-    role, level, _, _ = steps[-1]
-    known = {int(one): one.name.lower().replace("_", " ") for one in Role}
-    return f"{known.get(role, role)} level {level}" if level else str(known.get(role, role))
+    return Signature(
+        kind, event_words(event), subject, pair(permitted, observed, event), last_step(steps)
+    )
 
 
 # --- crashes -------------------------------------------------------------------------------------
 
-_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]+|\b\d+\b")
 _SANITIZER: Final = re.compile(
     r"ERROR: (?:Address|Leak|Memory|Thread|UndefinedBehavior)Sanitizer:? ([A-Za-z-]+(?: overflow)?)"
 )
@@ -275,11 +184,6 @@ def of_crash(text: str) -> Signature:
         return Signature(HANG, "", "time", "", frames)
     first = text.strip().partition("\n")[0]
     return Signature(CRASH, "", "ended", _short(without_numbers(first)), frames)
-
-
-def without_numbers(text: str) -> str:
-    """Return a text whose numbers are cut out."""
-    return _NUMBER.sub("N", text)
 
 
 def _frames(text: str) -> str:

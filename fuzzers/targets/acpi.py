@@ -13,7 +13,8 @@ from fuzzers.acpi_seeds import Seed, corpus, seed
 from fuzzers.target import MODEL, NONE, Found, Runner
 from harness.acpi.topology import MmioDevice, NamedDevice, PciDevice
 from harness.native.acpi import NativeResolver
-from harness.signature import DISAGREEMENT, INVARIANT, Signature, without_numbers
+from harness.signature import DISAGREEMENT, INVARIANT, Signature
+from harness.signature_words import without_numbers
 
 _ASKED: Final = (PciDevice(0, 8), MmioDevice(0xB000), NamedDevice("\\_SB.DEV0"))
 """Devices that the fastest way looks for."""

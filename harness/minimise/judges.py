@@ -31,8 +31,8 @@ from harness.signature import (
     of_crash,
     of_difference,
     of_finding,
-    without_numbers,
 )
+from harness.signature_words import without_numbers
 from harness.targets import real_target_named, target_named
 from harness.targets.base import ReplayTarget
 from harness.targets.qemu import machine_for

@@ -81,6 +81,31 @@ def test_a_register_is_named() -> None:
     assert of_finding(found, RegRead(0x34, 4, 0x10)).event == "RegRead FSTS"
 
 
+def test_of_a_register_the_fields_are_named_that_differ() -> None:
+    found = Finding(1, FindingKind.DIVERGENCE, "register", 0x10, (0x100,))
+    assert of_finding(found, RegRead(0x34, 4, 0x10)).outcome == "iqe 0 -> 1, fri"
+
+
+@pytest.mark.parametrize(
+    ("high", "outcome"),
+    [
+        (1 << 31, "fault record: pp 0 -> 1"),
+        # PV says nothing where there should be no PASID.
+        (1 << 31 | 0xFFFFF << 40, "fault record: pp 0 -> 1"),
+        (0x20, "fault record: sid"),
+        (0x07 << 32, "fault record 0x05 -> fault record 0x07"),
+    ],
+    ids=["pp", "pp and pv", "source", "reason"],
+)
+def test_of_a_fault_record_the_fields_are_named_unless_the_fault_is_another(
+    high: int, outcome: str
+) -> None:
+    right = FaultRecord(0, 0x1000, 5 << 32 | 0x18)
+    seen = FaultRecord(0, 0x1000, right.high ^ (high if high >> 32 != 7 else 2 << 32))
+    found = Finding(1, FindingKind.DIVERGENCE, "fault-record", seen, (right,))
+    assert of_finding(found, seen).outcome == outcome
+
+
 @pytest.mark.parametrize(
     ("observed", "permitted", "outcome"),
     [

@@ -43,7 +43,7 @@ from harness.findings import BROKEN, UNANSWERED, Finding, FindingKind, StepTuple
 from harness.trace import VIRTIO, VTD
 from harness.trace.lines import format_event, format_sid
 
-_SHAPES: dict[Role, type[Structure]] = {
+SHAPES: dict[Role, type[Structure]] = {
     Role.ROOT: RootEntry,
     Role.CONTEXT: ContextEntry,
     Role.SCALABLE_CONTEXT: ScalableContextEntry,
@@ -132,7 +132,7 @@ def _walk(steps: tuple[StepTuple, ...]) -> Iterator[str]:
     while position < len(steps):
         role, level, address, _ = steps[position]
         role = Role(role)
-        shape = _SHAPES[role]
+        shape = SHAPES[role]
         if role == Role.ROOT and any(step[0] == Role.SCALABLE_CONTEXT for step in steps):
             shape = ScalableRootEntry
         count = layout(shape).words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from decoders.events import (
     AccessKind,
     ConfigSpace,
@@ -19,7 +21,7 @@ from decoders.virtio_iommu.config import BYPASS_OFFSET
 from harness.differential.engine import UnexplainedError
 from harness.generate.virtio import Device, Scene, Step
 from harness.model.virtio.config import PROBE_SIZE
-from harness.model.virtio.dialect import dialect_named
+from harness.model.virtio.dialect import VirtioDialect, dialect_named
 from harness.qemu.observed import Guess, observed
 from harness.qemu.unit import POOL_PAGES, POOL_START, Dma, QemuUnit, Seen
 from harness.targets.virtio_model import VirtioModelReplay
@@ -40,6 +42,11 @@ class Qemu:
         self.header = Header(dialect=self.dialect.name, units=(info,), source={"qemu": version})
         self.scene = scene(unit)
         self._endpoints = [Endpoint(number, regions) for number, regions in unit.endpoints()]
+
+    def hold_to(self, dialect: VirtioDialect) -> None:
+        """Take it for a unit with another dialect."""
+        self.dialect = dialect
+        self.header = replace(self.header, dialect=dialect.name)
 
     def begin(self) -> list[Event]:
         """Reset the whole machine and say what it is."""

@@ -15,15 +15,21 @@ _WORDS: Final = (
 )
 
 
-def script(qemu: VtdQemu, remarks: Sequence[str] = ()) -> str:
+def script(
+    qemu: VtdQemu,
+    remarks: Sequence[str] = (),
+    before: Sequence[str] = (),
+    behind: Sequence[str] = (),
+) -> str:
     """Return a shell script that does what was done since the last reset.
 
-    Devices that have nothing to do in it are left out.
+    Devices that have nothing to do in it are left out. Commands before and behind it are added.
     """
     lines = qemu.log[qemu.set_up :]
     alone = all(_is_about_the_unit(line) for line in lines)
     if not alone:
         lines = qemu.log
+    lines = [*before, *lines, *behind]
     words = qemu.words[:1] if alone else qemu.words
     devices = " ".join(f"-device {shlex.quote(device)}" for device in words)
     version = ".".join(map(str, qemu.version))

@@ -8,7 +8,7 @@ after each event; then both judge the finished sequence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from random import Random
@@ -93,6 +93,8 @@ class Divergence:
     finding: Finding
     facts: Situation
     events: list[Event]
+    beside: tuple[Finding, ...] = ()
+    """What else was not accepted in the same step."""
 
 
 @dataclass(slots=True)
@@ -118,11 +120,18 @@ class _Done:
 class Differential:
     """Run sequences on one QEMU.
 
-    dialect is the one that the unit is held to, if not its own.
+    dialect is the one that the unit is held to, if not its own. Crashes of these ids are avoided:
+    unless given, those that are known where the unit is held to its own.
     """
 
     def __init__(
-        self, qemu: VtdQemu, judges: Sequence[str], length: int, own: Dialect, dialect: Dialect
+        self,
+        qemu: VtdQemu,
+        judges: Sequence[str],
+        length: int,
+        own: Dialect,
+        dialect: Dialect,
+        avoided: Collection[str] | None = None,
     ) -> None:
         self.qemu, self._length = qemu, length
         self._others = [name for name in judges if name != MODEL]
@@ -130,8 +139,10 @@ class Differential:
         self.config = unit_config(qemu, own)
         self._remains = Remains(qemu, self.config.dialect)
         self._strict = None if dialect == own else unit_config(qemu, dialect)
-        avoided = [crash.id for crash in crashes_of(qemu.version)]
-        self.scene = scene(qemu, self.config, avoided if dialect == own else ())
+        if avoided is None:
+            known = crashes_of(qemu.version) if dialect == own else ()
+            avoided = [crash.id for crash in known]
+        self.scene = scene(qemu, self.config, avoided)
         self._sids = [device.sid for device in self.scene.devices]
         self._messages = DeviceMessages(qemu.device_tlb)
         self.totals = Totals()
@@ -197,7 +208,8 @@ class Differential:
             if fresh:
                 # What follows in the same step follows from it.
                 facts = situation(fresh[0], events, judge, teller.history, teller.ways)
-                found.append(Divergence(seed, number, MODEL, fresh[0], facts, events[:]))
+                beside = tuple(fresh[1:])
+                found.append(Divergence(seed, number, MODEL, fresh[0], facts, events[:], beside))
                 if any(one.subject not in ADOPTED for one in fresh):
                     return found
         number = len(steps) - 1

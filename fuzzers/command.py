@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from fuzzers import instrumented
 from fuzzers.findings import Findings, Kept
 from fuzzers.jobs import Job, Totals
-from fuzzers.target import AGAINST, FuzzTarget, target_named, target_names
+from fuzzers.target import AGAINST, FuzzTarget, judged_by, target_named, target_names
 from harness.errors import HarnessError
 from harness.report import Report
 
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", choices=AGAINST, help="what the core is compared with (default: the first of"
         " what the target knows; none: nothing, and fastest)",
     )  # fmt: skip
+    add_deviations(parser)
     parser.add_argument("--minutes", type=_minutes, default=1.0, help="default %(default)s")
     parser.add_argument("--jobs", type=_jobs, default=1, help="processes (default %(default)s)")
     parser.add_argument("--until-found", action="store_true", help="end when something was found")
@@ -39,6 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--findings", type=Path, metavar="DIR", help="where findings go (default findings/NAME)"
     )
     parser.epilog = "Words behind `--` are flags for libFuzzer, such as -max_len=64."
+
+
+def add_deviations(parser: argparse.ArgumentParser) -> None:
+    """Add the option that disables what is known of a QEMU."""
+    parser.add_argument(
+        "--deviations", action=argparse.BooleanOptionalAction, default=True,
+        help="accept what a QEMU is known to do otherwise than the specification says; without,"
+        " --against is qemu",
+    )  # fmt: skip
 
 
 def _minutes(text: str) -> float:
@@ -58,7 +68,7 @@ def _jobs(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Fuzz; return 1 when something was found."""
     target = target_named(args.name)
-    against = args.against or target.against[0]
+    against = judged_by(args.against, deviations=args.deviations) or target.against[0]
     if against not in target.against:
         known = ", ".join(target.against)
         raise HarnessError(f"{target.name} cannot be compared with {against}; it knows {known}")

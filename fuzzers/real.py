@@ -12,12 +12,14 @@ from fuzzers.choices import ByteRandom
 from fuzzers.target import Found, Trace
 from harness.deviations import known_crash as virtio_crash
 from harness.deviations_vtd import known_crash as vtd_crash
+from harness.differential.bare import Bare
 from harness.differential.engine import Differential as VirtioDifferential
 from harness.differential.real import Qemu
 from harness.differential.vtd import Differential
 from harness.generate.virtio import Generator as VirtioGenerator
 from harness.generate.vtd import Generator
 from harness.model.dialects import dialect_named
+from harness.model.virtio.dialect import SPECIFICATION
 from harness.qemu.process import EndedError
 from harness.qemu.unit import QemuUnit
 from harness.qemu.vtd import VtdQemu
@@ -66,13 +68,39 @@ class VtdJudge:
                 raise Found(of_finding(one.finding, event), text, trace)
 
 
-class VirtioJudge:
-    """Run sequences on a virtio-iommu of a QEMU."""
+class BareVtdJudge:
+    """Run sequences on a VT-d unit of a QEMU of which nothing is known."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
+    def __init__(self, steps: int, machine: str = "second-stage") -> None:
+        _alone()
+        self._bare = Bare(VtdQemu(machine), steps)
+
+    def run(self, data: bytes) -> None:
+        """Run one input; raise Found for all that the specification does not permit."""
+        bare = self._bare
+        life = bare.made(ByteRandom(data))
+        found: list[Found] = []
+        for one in bare.run(life.steps, life.slot):
+            text = one.ended or f"{one.divergence and one.divergence.finding}"
+            found.append(Found(one.signature, text, (bare.header, one.events)))
+        if found:
+            first, *more = found
+            raise Found(first.signature, first.text, first.trace, more)
+
+    def close(self) -> None:
+        """End QEMU."""
+        self._bare.qemu.close()
+
+
+class VirtioJudge:
+    """Run sequences on a virtio-iommu of a QEMU, of which nothing is known without deviations."""
+
+    def __init__(self, steps: int, *, deviations: bool = True) -> None:
+        self._steps, self._deviations = steps, deviations
         _alone()
         self._unit = Qemu(QemuUnit())
+        if not deviations:
+            self._unit.hold_to(SPECIFICATION)
         self._differential = VirtioDifferential(self._unit, JUDGES, steps)
 
     def run(self, data: bytes) -> None:
@@ -82,7 +110,8 @@ class VirtioJudge:
             divergence = self._differential.run(0, steps)
         except EndedError as error:
             self._unit.restart()
-            if virtio_crash(str(error), self._unit.version) is None:
+            known = self._deviations and virtio_crash(str(error), self._unit.version)
+            if not known:
                 raise _ended(error, (self._unit.header, self._differential.events)) from error
             return
         if divergence is not None:

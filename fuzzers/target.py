@@ -20,6 +20,9 @@ MODEL: Final = "model"
 QEMU: Final = "qemu"
 """What a real unit does has to be permitted, or known (harness.deviations*)."""
 
+BARE: Final = "qemu-bare"
+"""What a real unit does has to be what the specification says: no deviation is known."""
+
 AGAINST: Final = (NONE, MODEL, QEMU)
 
 
@@ -29,15 +32,35 @@ Trace = tuple[Header, Sequence[Event]]
 class Found(Exception):  # noqa: N818 -- nothing went wrong
     """Tell of a finding: its signature, and what it is about.
 
-    trace is what a unit went through, where the target's own `events` would not tell.
+    trace is what a unit went through, where the target's own `events` would not tell; beside are
+    findings of the same input.
     """
 
-    def __init__(self, signature: Signature, text: str, trace: Trace | None = None) -> None:
+    def __init__(
+        self,
+        signature: Signature,
+        text: str,
+        trace: Trace | None = None,
+        beside: Sequence[Found] = (),
+    ) -> None:
         super().__init__(text)
         self.signature, self.text, self.trace = signature, text, trace
+        self.beside = tuple(beside)
 
 
 Runner = Callable[[bytes], object]
+
+
+def judged_by(against: str | None, *, deviations: bool) -> str | None:
+    """Return what targets are compared with: without deviations a real unit, and nothing known.
+
+    Errors: HarnessError where that is not asked of a real unit.
+    """
+    if deviations:
+        return against
+    if against not in (None, QEMU):
+        raise HarnessError(f"--no-deviations is about a real unit, not about {against}")
+    return BARE
 
 
 class FuzzTarget(Protocol):

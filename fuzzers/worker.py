@@ -85,9 +85,13 @@ def _keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is a finding
             signature, text = signature_of(error, traceback.format_exc())
             trace = error.trace if isinstance(error, Found) else None
-            kept = findings.add(target, data, signature, text, trace)
-            if kept is not None:
-                print(f"{FOUND}{kept.name}: {signature}", file=sys.stderr, flush=True)
+            told = [(signature, text, trace)]
+            for one in error.beside if isinstance(error, Found) else ():
+                told.append((one.signature, one.text, one.trace))
+            for one_of_them in told:
+                kept = findings.add(target, data, *one_of_them)
+                if kept is not None:
+                    print(f"{FOUND}{kept.name}: {one_of_them[0]}", file=sys.stderr, flush=True)
 
     return run
 

@@ -13,7 +13,8 @@ from fuzzers.campaign.executors import executor_for
 from fuzzers.campaign.files import is_full
 from fuzzers.campaign.state import State, alone
 from fuzzers.campaign.status import Teller
-from fuzzers.target import AGAINST, target_named, target_names
+from fuzzers.command import add_deviations
+from fuzzers.target import AGAINST, judged_by, target_named, target_names
 from harness.errors import HarnessError
 
 _SLICE: float = 45.0
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", choices=AGAINST, help="what the core is compared with (default: the first of"
         " what each target knows; targets that do not know it are left out)",
     )  # fmt: skip
+    add_deviations(parser)
     parser.add_argument(
         "--slice", type=_positive, default=_SLICE, metavar="SECONDS",
         help="how long one process fuzzes before its inputs are shared (default %(default)s)",
@@ -64,7 +66,7 @@ def _positive(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Run a campaign; return 1 when it saw findings that are not known."""
-    targets = chosen(args.targets, args.against)
+    targets = chosen(args.targets, judged_by(args.against, deviations=args.deviations))
     with alone(args.directory):
         state = _opened(args.directory)
         try:

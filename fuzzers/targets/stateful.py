@@ -9,9 +9,9 @@ from typing import Final, cast
 from decoders.events import Access, AccessKind, Attribute, Event, InterruptRequest, RegRead
 from fuzzers import machines as m
 from fuzzers.choices import ByteRandom
-from fuzzers.real import VtdJudge
+from fuzzers.real import BareVtdJudge, VtdJudge
 from fuzzers.scaffold import DESCRIPTOR_BUDGET, PAGE_BUDGET, encoded
-from fuzzers.target import MODEL, NONE, QEMU, Found, Runner
+from fuzzers.target import BARE, MODEL, NONE, QEMU, Found, Runner
 from harness.differential.pair import BUDGETS, Disagreement, DisagreementError, pair_for
 from harness.generate.vtd import Generator
 from harness.generate.vtd_steps import Device, Scene, Step
@@ -32,7 +32,7 @@ class Stateful:
 
     name = "stateful"
     what = "sequences of a VT-d unit's software"
-    against: Sequence[str] = (MODEL, NONE, QEMU)
+    against: Sequence[str] = (MODEL, NONE, QEMU, BARE)
     traced: Sequence[str] = ()
     max_size = _BYTES
 
@@ -59,6 +59,8 @@ class Stateful:
         """Return what leads units through a sequence."""
         if against == QEMU:
             return VtdJudge(_STEPS).run
+        if against == BARE:
+            return BareVtdJudge(_STEPS).run
         if against == NONE:
             return self._replay
         return self._compare

@@ -27,7 +27,7 @@ from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, Unmap
 from fuzzers.event_mutations import EventMutator
 from fuzzers.real import VirtioJudge
 from fuzzers.scaffold import encoded, sound
-from fuzzers.target import MODEL, NONE, QEMU, Runner
+from fuzzers.target import BARE, MODEL, NONE, QEMU, Runner
 from fuzzers.targets.stateful import found
 from harness.differential.pair import BUDGETS, DisagreementError, pair_for
 from harness.model.virtio.config import DEFAULT_CONFIG, DEFAULT_FEATURES, VirtioConfig
@@ -112,7 +112,7 @@ class Virtio:
 
     name = "virtio"
     what = "requests of a virtio-iommu"
-    against: Sequence[str] = (MODEL, NONE, QEMU)
+    against: Sequence[str] = (MODEL, NONE, QEMU, BARE)
     mutated: Sequence[str] = (MODEL, NONE, QEMU)
     traced: Sequence[str] = ()
     max_size = 1024
@@ -142,8 +142,8 @@ class Virtio:
 
     def runner(self, against: str) -> Runner:
         """Return what runs a stream; for a real unit the bytes choose from the grammar."""
-        if against == QEMU:
-            return VirtioJudge(_STEPS).run
+        if against in (QEMU, BARE):
+            return VirtioJudge(_STEPS, deviations=against == QEMU).run
         if against == NONE:
             run: Runner = self._native().run
             return run

@@ -1,6 +1,6 @@
 """Run benchmarks: `python -m tools.bench [NAME ...]`, all of them by default.
 
-`python -m tools.bench defects` is one of its own (docs/defects.md).
+`defects` (docs/defects.md) and `rediscover` (docs/rediscovery.md) have options of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
+from tools.bench import rediscover
 from tools.bench.ratio import Ratio, table
 
 BENCHES = ("translate", "replay", "memory", "record", "qemu", "minimise", "qemu_vtd", "fuzz")
@@ -21,6 +22,8 @@ CORPUS = Path(__file__).parents[2] / "corpora" / "traces"
 
 def main() -> int:
     """Print a line per ratio; return 1 when a bound is missed, 0 otherwise."""
+    if sys.argv[1:2] == ["rediscover"]:
+        return rediscover.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
     parser.add_argument("--trace", action="append", type=Path, help="default: the shipped ones")

@@ -113,7 +113,7 @@ class Virtio:
     name = "virtio"
     what = "requests of a virtio-iommu"
     against: Sequence[str] = (MODEL, NONE, QEMU, BARE)
-    mutated: Sequence[str] = (MODEL, NONE, QEMU)
+    mutated: Sequence[str] = (MODEL, NONE, QEMU, BARE)
     traced: Sequence[str] = ()
     max_size = 1024
 

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from decoders.events import Event
+from decoders.events import Event, Role
+from decoders.fields import Structure
+from decoders.layout import Layout, layout
+from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
+from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
+from decoders.vtd.tables import (
+    ContextEntry,
+    PasidDirectoryEntry,
+    PasidEntry,
+    RootEntry,
+    ScalableContextEntry,
+    ScalableRootEntry,
+)
 from fuzzers import judging
 from fuzzers.scaffold import Scaffold as Scaffold
 from fuzzers.scaffold import Scaffolds
 from fuzzers.target import MODEL, NONE, Runner
 from fuzzers.word_mutations import WordMutator
 from harness.trace import Header
+
+_SHAPES: Final[Mapping[Role, Sequence[type[Structure]]]] = {
+    Role.ROOT: (RootEntry, ScalableRootEntry),
+    Role.CONTEXT: (ContextEntry,),
+    Role.SCALABLE_CONTEXT: (ScalableContextEntry,),
+    Role.PASID_DIRECTORY: (PasidDirectoryEntry,),
+    Role.PASID_TABLE: (PasidEntry,),
+    Role.FIRST_STAGE: (FirstStageEntry,),
+    Role.SECOND_STAGE: (SecondStageEntry,),
+}
 
 
 class MemoryTarget:
@@ -34,9 +56,28 @@ class MemoryTarget:
         self._seeds, self._words = tuple(seeds), tuple(words)
         self.max_size = 1 + max(one.size for one in choices)
         steps = [0 if one.tail is None else one.tail.step for one in choices]
-        mutator = WordMutator(self._words, steps, self._seeds)
+        mutator = WordMutator(self._words, self._entries, steps, self._seeds)
         self.mutate: Callable[[bytes, int, int], bytes] = mutator.mutate
         self.cross: Callable[[bytes, bytes, int, int], bytes] = mutator.cross
+
+    def _entries(self, data: bytes) -> list[tuple[int, Layout]]:
+        """Return where entries and descriptors may be in an input's image."""
+        scaffold, image = self.scaffolds.split(data)
+        if scaffold.tail is not None:
+            step = scaffold.tail.step
+            kinds = (
+                (at, DESCRIPTORS.get(descriptor_type(image[at] | image[at + 1] << 8)))
+                for at in range(0, len(image) - step + 1, step)
+            )
+            return [(at, layout(kind)) for at, kind in kinds if kind is not None]
+        found = []
+        start = 0
+        for piece in scaffold.pieces:
+            for shape in map(layout, _SHAPES.get(piece.role, ())):
+                ends = range(start, start + piece.size - shape.size + 1, shape.size)
+                found += [(at, shape) for at in ends]
+            start += piece.size
+        return found
 
     def seeds(self) -> Iterable[bytes]:
         """Return inputs to begin with."""

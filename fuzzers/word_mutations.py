@@ -1,14 +1,15 @@
-"""Change and cross memory images: quadwords whose fields mean something, in units of a step.
+"""Change and cross memory images: fields of entries and descriptors, quadwords, whole descriptors.
 
-What decides about an entry are mostly one or two fields that are set or not, beside others that
-stay sound. So quadwords change by words of the dictionary, which are fields, and by single bits.
+What decides about an entry are mostly one or two fields, beside others that stay sound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final
+
+from decoders.layout import Layout
 
 _WORD: Final = 8
 _MOST_CHANGES: Final = 4
@@ -16,24 +17,32 @@ _LONGEST_RUN: Final = 4
 _NEAR: Final = (-0x1000, -1, 1, 0x1000, 0x20_0000, 1 << 32)
 
 Change = Callable[[bytearray, Random], None]
+Entries = Callable[[bytes], Sequence[tuple[int, Layout]]]
+"""Says where in an input's image entries may be, and of which form."""
 
 
 class WordMutator:
     """Change images behind a first byte, which chooses a scaffold.
 
-    words are quadwords to change others with. steps has a number for each scaffold: where it is not
-    0 an image is a queue of units of so many bytes, which come, go and move, and are taken from
-    seeds; else its size is kept.
+    words are quadwords to change others with, entries finds fields. steps has a number for each
+    scaffold: where it is not 0 an image is a queue of units of so many bytes, which come, go and
+    move, and are taken from seeds; else its size is kept.
     """
 
     def __init__(
-        self, words: Iterable[bytes], steps: Iterable[int], seeds: Iterable[bytes]
+        self,
+        words: Iterable[bytes],
+        entries: Entries,
+        steps: Iterable[int],
+        seeds: Iterable[bytes],
     ) -> None:
+        self._entries = entries
         self._words = [int.from_bytes(word, "little") for word in words if len(word) == _WORD]
         self._steps = tuple(steps)
         self._seeds = tuple(seeds)
-        self._changes: tuple[Change, ...] = (self._toggle,) * 4 + (self._replace,)
-        self._changes += (_flip, _flip, _add, _copy, _clear)
+        self._changes: tuple[Change, ...] = (
+            *(self._toggle, self._replace, _flip, _add, _copy, _clear),
+        )
 
     def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
         """Return an image with a few changes."""
@@ -41,8 +50,11 @@ class WordMutator:
         head, image = self._head(data, random), bytearray(data[1:] or bytes(_WORD))
         step = self._steps[head % len(self._steps)]
         for _ in range(random.randint(1, _MOST_CHANGES)):
-            if step and random.random() < 0.4:
+            chance = random.random()
+            if step and chance < 0.3:
                 self._move(image, step, random)
+            elif chance < 0.8:
+                self._set_field(head, image, random)
             else:
                 random.choice(self._changes)(image, random)
         return (bytes((head,)) + image)[:max_size]
@@ -57,6 +69,20 @@ class WordMutator:
         if not data or random.random() < 0.05:
             return random.randrange(len(self._steps))
         return data[0]
+
+    def _set_field(self, head: int, image: bytearray, random: Random) -> None:
+        """Give a field of an entry another value, or set a reserved bit."""
+        entries = self._entries(bytes((head,)) + image)
+        if not entries:
+            return _flip(image, random)
+        at, shape = random.choice(entries)
+        masks = [(field.word, field.mask) for field in shape.fields.values()]
+        masks += [(word, mask) for word, mask in enumerate(shape.reserved) if mask]
+        word, mask = random.choice(masks)
+        low = mask & -mask
+        value = random.choice((0, mask, low, 1 << random.randrange(64), random.getrandbits(64)))
+        _put(image, at + _WORD * word, lambda now: now & ~mask | (value & mask or now & mask ^ low))
+        return None
 
     def _toggle(self, image: bytearray, random: Random) -> None:
         if self._words:
@@ -82,8 +108,13 @@ class WordMutator:
 
 
 def _change(image: bytearray, random: Random, change: Callable[[int], int]) -> None:
-    at = _WORD * random.randrange(max(1, len(image) // _WORD))
+    _put(image, _WORD * random.randrange(max(1, len(image) // _WORD)), change)
+
+
+def _put(image: bytearray, at: int, change: Callable[[int], int]) -> None:
     size = min(_WORD, len(image) - at)
+    if size <= 0:
+        return
     now = int.from_bytes(image[at : at + size], "little")
     image[at : at + size] = (change(now) & (1 << 8 * size) - 1).to_bytes(size, "little")
 

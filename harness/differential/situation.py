@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from decoders.events import (
@@ -216,6 +217,8 @@ def situation(
             finding.kind == FindingKind.STALE_AFTER_INVALIDATION and finding.covered_by < 0
         ):
             notes.add("tag left")
+        if subject == "permission" and _lacks_other_right(guide, access):
+            notes.add("page has one right only")
         if _cached_without_right(guide, access) or _read_before(events[at - 1], access):
             notes.add("cached without the right")
     notes |= _fault_disable(ways.get(at, ()), events[at])
@@ -330,6 +333,13 @@ def _cached_without_right(guide: ModelReplay, access: Access) -> bool:
     """Say whether a cached translation of an access lacks the right that it needs."""
     ways = cached(guide, access)
     return bool(ways) and not _allows(ways[-1].rights, access)
+
+
+def _lacks_other_right(guide: ModelReplay, access: Access) -> bool:
+    """Say whether what is kept for an access lacks the right that it did not ask for."""
+    kind = AccessKind.READ if access.kind is AccessKind.WRITE else AccessKind.WRITE
+    other = replace(access, kind=kind)
+    return any(not _allows(way.rights, other) for way in cached(guide, access))
 
 
 def _allows(rights: Rights, access: Access) -> bool:

@@ -7,7 +7,6 @@ raises is kept, and fuzzing goes on; a crash of the core ends the process with l
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sys
 import traceback
@@ -16,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fuzzers import allocator
 from fuzzers.findings import Findings, signature_of
 from fuzzers.target import NONE, Found, FuzzTarget, Mutating, Runner, target_named
 from harness.errors import HarnessError
@@ -35,8 +35,7 @@ def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner
     """
     name, against, directory, *flags = argv
     try:
-        # It has no types, and is not there everywhere.
-        atheris: Any = import_module("atheris")
+        atheris()
     except ImportError as error:
         return _refuse(f"no Atheris: {error}")
     _drop_editable_finders()
@@ -45,21 +44,34 @@ def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner
         return _refuse(problem)
     target = target_named(name)
     findings = Findings(Path(directory))
-    if target.traced:
-        with atheris.instrument_imports(include=list(target.traced)):
-            runner = target.runner(against)
-    else:
-        runner = target.runner(against)
-    runner = around(runner)
+    runner = around(runner_of(target, against))
     one = runner if against == NONE and not target.traced else _keeping(target, runner, findings)
+    # -merge=1 and -fork run argv[0] again, through a shell.
+    again = [sys.executable, "-m", "fuzzers.worker", name, against, directory]
+    fuzz(target, against, one, [shlex.join(again), *flags])
+    return 0
+
+
+def atheris() -> Any:
+    """Return the module, which has no types, and is not there everywhere."""
+    return import_module("atheris")
+
+
+def runner_of(target: FuzzTarget, against: str) -> Runner:
+    """Return what runs an input, the packages whose coverage counts instrumented."""
+    if not target.traced:
+        return target.runner(against)
+    with atheris().instrument_imports(include=list(target.traced)):
+        return target.runner(against)
+
+
+def fuzz(target: FuzzTarget, against: str, runner: Runner, command: Sequence[str]) -> None:
+    """Let libFuzzer run inputs of a target until it ends the process."""
     hooks = {}
     if isinstance(target, Mutating) and against in target.mutated:
         hooks = {"custom_mutator": target.mutate, "custom_crossover": target.cross}
-    # -merge=1 and -fork run argv[0] again, through a shell.
-    again = [sys.executable, "-m", "fuzzers.worker", name, against, directory]
-    atheris.Setup([shlex.join(again), *flags], one, **hooks)
-    atheris.Fuzz()
-    return 0
+    atheris().Setup(list(command), runner, **hooks)
+    atheris().Fuzz()
 
 
 def unfit() -> str | None:
@@ -71,9 +83,10 @@ def unfit() -> str | None:
     if not instrumented:
         return "the native core is not instrumented; `dmarewind fuzz` builds one that is"
     maps = Path("/proc/self/maps").read_text() if Path("/proc/self/maps").exists() else ""
-    if maps and "asan_with_fuzzer" not in maps:
-        return "ASan's runtime is not preloaded, so that it intercepts nothing"
-    if os.environ.get("PYTHONMALLOC") != "malloc":
+    # The file is Atheris' own for ASan or UBSan, or OSS-Fuzz' copy, sanitizer_with_fuzzer.so.
+    if maps and "_with_fuzzer.so" not in maps:
+        return "the sanitizer's runtime is not preloaded, so that it intercepts nothing"
+    if not allocator.is_malloc():
         return "PYTHONMALLOC is not malloc: Python's own allocator hides overruns"
     return None
 

@@ -19,14 +19,17 @@ if [ $# -eq 0 ]; then
 fi
 
 made=()
+module=OFF
 for program in "${programs[@]}"; do
     case $program in
         twin_*) made+=("$program") ;;
-        *) [[ " ${made[*]} " == *" _core "* ]] || made+=(_core) ;;
+        *) module=ON ;;
     esac
 done
-cmake -S harness/native -B "$build" -DDMAREWIND_FUZZ=ON -DDMAREWIND_LIBFUZZER=ON \
-    -DDMAREWIND_ENGINE="$LIB_FUZZING_ENGINE" -DPython_EXECUTABLE="$python"
+[ $module = OFF ] || made+=(_core)
+cmake -S harness/native -B "$build" -G Ninja -DDMAREWIND_FUZZ=ON -DDMAREWIND_LIBFUZZER=ON \
+    -DDMAREWIND_MODULE=$module -DDMAREWIND_ENGINE="$LIB_FUZZING_ENGINE" \
+    -DPython_EXECUTABLE="$python"
 cmake --build "$build" --parallel "$(nproc)" --target "${made[@]}"
 
 # In a Python project each program is a script beside a package of the same name that is not

@@ -10,18 +10,22 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from fuzzers.target import FuzzTarget, changes_inputs
 from harness.errors import HarnessError
 from harness.native.loading import CORE_VARIABLE
 
 ROOT: Final = Path(__file__).parents[1]
 SOURCES: Final = ROOT / "harness/native"
 BUILD: Final = ROOT / "build/fuzz"
+HOOKS: Final = ("custom_mutator", "custom_crossover")
+"""Libraries of Atheris in which libFuzzer finds a target's own changes."""
+
 _MODULE: Final = "bind/_core.*.so"
 _KINDS: Final = (".cpp", ".hpp", ".txt")
 _SUFFIXES: Final = ("", *(f"-{version}" for version in range(22, 13, -1)))
@@ -44,6 +48,21 @@ def atheris_runtime() -> Path:
     if not runtime.is_file():
         raise HarnessError(f"{runtime} is missing: this Atheris cannot run under ASan")
     return runtime
+
+
+def with_hooks(environment: Mapping[str, str], target: FuzzTarget, against: str) -> dict[str, str]:
+    """Return an environment in which libFuzzer lets a target change inputs itself.
+
+    libFuzzer looks for who does that when the runtime is loaded: Atheris, which loads it later,
+    would be ignored without a word. Without a target that does it must not be there.
+    """
+    if not changes_inputs(target, against):
+        return dict(environment)
+    folder = atheris_runtime().parent / "atheris"
+    hooks = [next(iter(folder.glob(f"{name}.*.so")), None) for name in HOOKS]
+    if None in hooks:
+        raise HarnessError(f"{folder}: this Atheris has no hooks for changing inputs")
+    return {**environment, "LD_PRELOAD": " ".join([environment["LD_PRELOAD"], *map(str, hooks)])}
 
 
 def compiler() -> str:

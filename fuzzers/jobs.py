@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from fuzzers.findings import Findings
+from fuzzers.instrumented import with_hooks
 from fuzzers.target import FuzzTarget
 from fuzzers.worker import UNFIT
 from harness.errors import HarnessError
@@ -57,7 +58,8 @@ class Job:
         scratch: Path,
     ) -> None:
         self._target, self._against, self._findings = target, against, findings
-        self._corpus, self._flags, self._environment = corpus, tuple(flags), dict(environment)
+        self._corpus, self._flags = corpus, tuple(flags)
+        self._environment = with_hooks(environment, target, against)
         self._scratch = scratch
         scratch.mkdir(parents=True)
         self._log = scratch / "log"

@@ -117,6 +117,11 @@ class Traced(Protocol):
         ...
 
 
+def changes_inputs(target: FuzzTarget, against: str) -> bool:
+    """Say whether a target changes inputs itself, in place of libFuzzer."""
+    return isinstance(target, Mutating) and against in target.mutated
+
+
 _TARGETS: Final = {
     "descriptors": "fuzzers.targets.descriptors",
     "pasid": "fuzzers.targets.pasid",

@@ -7,6 +7,7 @@ raises is kept, and fuzzing goes on; a crash of the core ends the process with l
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import traceback
@@ -17,7 +18,16 @@ from typing import Any
 
 from fuzzers import allocator
 from fuzzers.findings import Findings, signature_of
-from fuzzers.target import NONE, Found, FuzzTarget, Mutating, Runner, target_named
+from fuzzers.instrumented import HOOKS
+from fuzzers.target import (
+    NONE,
+    Found,
+    FuzzTarget,
+    Mutating,
+    Runner,
+    changes_inputs,
+    target_named,
+)
 from harness.errors import HarnessError
 from harness.native.loading import core
 
@@ -39,15 +49,18 @@ def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner
     except ImportError as error:
         return _refuse(f"no Atheris: {error}")
     _drop_editable_finders()
-    problem = unfit()
+    target = target_named(name)
+    problem = unfit(hooks=changes_inputs(target, against))
     if problem is not None:
         return _refuse(problem)
-    target = target_named(name)
+    # What is preloaded here is nothing for the program that looks up names for ASan.
+    preloaded = os.environ.pop("LD_PRELOAD", "")
     findings = Findings(Path(directory))
     runner = around(runner_of(target, against))
     one = runner if against == NONE and not target.traced else _keeping(target, runner, findings)
     # -merge=1 and -fork run argv[0] again, through a shell.
-    again = [sys.executable, "-m", "fuzzers.worker", name, against, directory]
+    again = ["env", f"LD_PRELOAD={preloaded}", sys.executable, "-m", "fuzzers.worker"]
+    again += [name, against, directory]
     fuzz(target, against, one, [shlex.join(again), *flags])
     return 0
 
@@ -68,13 +81,13 @@ def runner_of(target: FuzzTarget, against: str) -> Runner:
 def fuzz(target: FuzzTarget, against: str, runner: Runner, command: Sequence[str]) -> None:
     """Let libFuzzer run inputs of a target until it ends the process."""
     hooks = {}
-    if isinstance(target, Mutating) and against in target.mutated:
+    if changes_inputs(target, against) and isinstance(target, Mutating):
         hooks = {"custom_mutator": target.mutate, "custom_crossover": target.cross}
     atheris().Setup(list(command), runner, **hooks)
     atheris().Fuzz()
 
 
-def unfit() -> str | None:
+def unfit(*, hooks: bool = False) -> str | None:
     """Say why fuzzing here would look healthy and find nothing, if it would."""
     try:
         instrumented = bool(core().instrumented)
@@ -86,6 +99,8 @@ def unfit() -> str | None:
     # The file is Atheris' own for ASan or UBSan, or OSS-Fuzz' copy, sanitizer_with_fuzzer.so.
     if maps and "_with_fuzzer.so" not in maps:
         return "the sanitizer's runtime is not preloaded, so that it intercepts nothing"
+    if maps and hooks and not all(name in maps for name in HOOKS):
+        return "what a target's own changes are called by is not preloaded: they would be ignored"
     if not allocator.is_malloc():
         return "PYTHONMALLOC is not malloc: Python's own allocator hides overruns"
     return None

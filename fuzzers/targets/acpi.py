@@ -24,7 +24,7 @@ class AcpiTarget:
     """Run tables through everything that reads them."""
 
     against: Sequence[str] = (MODEL, NONE)
-    mutated: Sequence[str] = (MODEL, NONE)
+    mutated: Sequence[str] = (MODEL,)
     max_size = 4096
 
     def __init__(self, name: str, what: str, signatures: Sequence[bytes]) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from fuzzers.target import target_names
+from fuzzers import instrumented
+from fuzzers.target import MODEL, target_names
+from fuzzers.worker import UNFIT
 from harness.native.loading import core
 from tools.bench.defects import command, search
 from tools.bench.defects.worker import CONTROL
@@ -58,6 +62,17 @@ def test_a_normal_build_has_no_trace_of_them() -> None:
 
 @pytest.mark.clang
 @pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris is not installed")
+def test_a_worker_whose_changes_would_be_ignored_refuses(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzzers.worker", "virtio", MODEL, str(tmp_path), "-runs=1"],
+        env=instrumented.environment(search.built()),
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, "they would be ignored" in done.stderr) == (UNFIT, True)
+
+
+@pytest.mark.clang
+@pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris is not installed")
 def test_what_is_planted_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fast = {"fault_pasid_present": "disagreement", "virtio_domain_used_after_end": "crash"}
     words = [word for name in fast for word in ("--only", name)]
@@ -72,3 +87,6 @@ def test_what_is_planted_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[
     nothing = search.search(CONTROL, "virtio", 2.0, 1, tmp_path / "control", search.built())
     assert not nothing.found
     assert nothing.executions > 0
+    # Inputs were changed by the target, not by libFuzzer.
+    log = (tmp_path / "control/log").read_text()
+    assert {made.partition("-")[0] for made in re.findall(r"MS: \d+ (\S+)", log)} == {"Custom"}

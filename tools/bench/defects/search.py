@@ -96,7 +96,10 @@ def search(
         *(f"-artifact_prefix={place}/", "-print_final_stats=1", "-print_funcs=0"),
         *("-rss_limit_mb=2048", "-reload=0", *words, str(corpus)),
     ]
-    log, taken = _run(command, instrumented.environment(module), place / "log", seconds)
+    environment = instrumented.with_hooks(
+        instrumented.environment(module), target, target.against[0]
+    )
+    log, taken = _run(command, environment, place / "log", seconds)
     began = _said(log, BEGAN)
     if began is None:
         raise HarnessError(f"{defect}, {target_name}: fuzzing did not begin:\n{log[-4000:]}")

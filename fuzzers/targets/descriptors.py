@@ -93,8 +93,22 @@ def _scaffold(kinds: tuple[int, ...]) -> Scaffold:
     )
 
 
+def _each_kind() -> Iterable[tuple[int, ...]]:
+    """Yield each type with each granularity, and with each flag alone."""
+    for kind, cls in DESCRIPTORS.items():
+        shape = layout(cls)
+        named = {name: 1 for name in ("did", "pasid", "sid", "rid") if name in shape.fields}
+        yield packed(shape, type=kind, **named)
+        for name, field in shape.fields.items():
+            if field.width == 1 or name == "g":
+                yield from (
+                    packed(shape, **(named | {"type": kind, name: value}))
+                    for value in range(1, 1 << field.width)
+                )
+
+
 def _seeds(wide: bool) -> Iterable[bytes]:
-    for one in _SEEDS:
+    for one in (*_SEEDS, *_each_kind()):
         filled = (*one, 0, 0)[: 4 if wide else 2]
         yield b"".join(word.to_bytes(8, "little") for word in filled)
 
@@ -103,7 +117,10 @@ def create() -> MemoryTarget:
     """Build the target."""
     choices = [_scaffold(kinds) for kinds in ((), (1, 2))]
     seeds = [bytes((number,)) + one for number in range(2) for one in _seeds(bool(number))]
-    seeds += [bytes((number,)) + b"".join(_seeds(bool(number))) for number in range(2)]
+    seeds += [
+        (bytes((number,)) + b"".join(_seeds(bool(number))))[: 1 + _QUEUE_SIZE]
+        for number in range(2)
+    ]
     addresses = (m.IOVA, m.STATUS, m.POOL, m.IOVA | 1, m.IOVA | 0x40)
     return MemoryTarget(
         "descriptors",

@@ -46,11 +46,9 @@ def write(name: str) -> str:
             "namespace twin {",
             "using namespace dmarewind;",
             "",
-            "inline std::vector<std::byte> octets(std::initializer_list<unsigned> values) {",
-            "    std::vector<std::byte> made;",
-            "    for (const unsigned value : values)",
-            "        made.push_back(static_cast<std::byte>(value));",
-            "    return made;",
+            "inline std::vector<std::byte> octets(std::string_view data) {",
+            "    const auto *first = reinterpret_cast<const std::byte *>(data.data());",
+            "    return {first, first + data.size()};",
             "}",
             "",
             f"inline {kind}ScaffoldRuns runs() {{",
@@ -66,7 +64,9 @@ def write(name: str) -> str:
 
 
 def _octets(data: bytes) -> str:
-    return f"octets({{{', '.join(map(str, data))}}})"
+    """Return a literal: a list of numbers takes a compiler minutes."""
+    escaped = "".join(f"\\{octet:03o}" for octet in data)
+    return f'octets({{"{escaped}", {len(data)}}})'
 
 
 def _scaffold(one: Scaffold) -> Iterator[str]:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fuzzers import allocator
 from fuzzers.findings import Findings, signature_of
@@ -37,6 +37,9 @@ FOUND = "dmarewind: found "
 UNFIT = 3
 """Exit code of a process in which fuzzing would find nothing."""
 
+_NOVELTY: Final = "DMAREWIND_NOVELTY"
+_COMPARING: Final = ("-merge", "-set_cover_merge", "-fork")
+
 
 def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner: runner) -> int:
     """Fuzz until libFuzzer ends; return only when that cannot begin.
@@ -44,6 +47,7 @@ def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner
     around is given what runs an input, and returns what does so instead.
     """
     name, against, directory, *flags = argv
+    _settle_news(against, flags)
     try:
         atheris()
     except ImportError as error:
@@ -57,7 +61,7 @@ def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner
     preloaded = os.environ.pop("LD_PRELOAD", "")
     findings = Findings(Path(directory))
     runner = around(runner_of(target, against))
-    one = runner if against == NONE and not target.traced else _keeping(target, runner, findings)
+    one = _settling(runner) if against == NONE else _keeping(target, runner, findings)
     # -merge=1 and -fork run argv[0] again, through a shell.
     again = ["env", f"LD_PRELOAD={preloaded}", sys.executable, "-m", "fuzzers.worker"]
     again += [name, against, directory]
@@ -72,7 +76,7 @@ def atheris() -> Any:
 
 def runner_of(target: FuzzTarget, against: str) -> Runner:
     """Return what runs an input, the packages whose coverage counts instrumented."""
-    if not target.traced:
+    if not target.traced or against == NONE:
         return target.runner(against)
     with atheris().instrument_imports(include=list(target.traced)):
         return target.runner(against)
@@ -104,6 +108,29 @@ def unfit(*, hooks: bool = False) -> str | None:
     if not allocator.is_malloc():
         return "PYTHONMALLOC is not malloc: Python's own allocator hides overruns"
     return None
+
+
+def _settle_news(against: str, flags: Sequence[str]) -> None:
+    """Decide whether libFuzzer sees news only, before the core is loaded.
+
+    Where a run is more than the core's looking at counters takes no time worth saving, and a merge
+    compares inputs by all that each of them reaches.
+    """
+    if against == NONE and not any(flag.startswith(_COMPARING) for flag in flags):
+        os.environ[_NOVELTY] = "1"
+    else:
+        os.environ.pop(_NOVELTY, None)
+
+
+def _settling(runner: Runner) -> Runner:
+    native: Any = core()
+    settle = native.settle
+
+    def run(data: bytes) -> None:
+        runner(data)
+        settle()
+
+    return run
 
 
 def _keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:

@@ -389,6 +389,12 @@ class VirtioScaffoldRuns:
 def planted(input: Buffer) -> None:  # noqa: A002
     """Make a mistake that fuzzers must find; an instrumented build has this only."""
 
+def settle() -> None:
+    """Show libFuzzer what a run has reached that is new; an instrumented build has this only.
+
+    Without DMAREWIND_NOVELTY in the environment libFuzzer sees all by itself.
+    """
+
 def plant(name: str) -> None:
     """Make a defect from now on; a bench build has this only. Errors: ValueError."""
 

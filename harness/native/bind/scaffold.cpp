@@ -2,6 +2,9 @@
 
 #include "../core/scaffold.hpp"
 #include "buffer.hpp"
+#if defined(DMAREWIND_INSTRUMENTED)
+#include "novelty.hpp"
+#endif
 #include "planted.hpp"
 #include "replay_binding.hpp"
 
@@ -64,6 +67,7 @@ void bind_scaffold(nb::module_ &m) {
     bind_runs<VirtioScaffoldRuns, VirtioScaffold>(m, "VirtioScaffoldRuns");
 #if defined(DMAREWIND_INSTRUMENTED)
     m.def("planted", [](Buffer<const u8> input) { planted(input.span()); });
+    m.def("settle", &novelty::settle);
 #endif
 }
 

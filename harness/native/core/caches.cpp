@@ -146,9 +146,7 @@ void Caches::add_translation(CacheTag tag, unsigned shift, u64 iova, const Outco
 void Caches::empty_structures() {
     std::vector<u64> tags;
     tags_.for_each([&](u64 packed, u32 &number) {
-        Store &store = stores_[number];
-        store.structures.clear();
-        std::fill(std::begin(store.of_level), std::end(store.of_level), 0);
+        stores_[number].clear_structures();
         tags.push_back(packed);
     });
     structures_.clear();
@@ -162,9 +160,7 @@ void Caches::empty_structures() {
 void Caches::empty_leaves() {
     std::vector<u64> tags;
     tags_.for_each([&](u64 packed, u32 &number) {
-        Store &store = stores_[number];
-        store.leaves.clear();
-        std::fill(std::begin(store.of_leaf), std::end(store.of_leaf), 0);
+        stores_[number].clear_leaves();
         tags.push_back(packed);
     });
     translations_.clear();
@@ -270,9 +266,14 @@ void Caches::drop_all(u64 event) {
 }
 
 void Caches::restart() {
-    drop_words(contexts_);
-    drop_words(pasids_);
+    contexts_.clear();
+    pasids_.clear();
     words_.clear();
+    tags_.for_each([&](u64, u32 &number) { stores_[number].clear(); });
+    tags_.clear();
+    stores_.clear();
+    last_store_ = nullptr;
+    first_stage_tags_ = 0;
     empty_structures();
     empty_leaves();
     dropped_.clear();

@@ -207,6 +207,9 @@ class Caches {
                           bool leaves_only);
     void drop_pasid(u64 event, u32 domain, u32 pasid);
 
+    bool empty() const {
+        return contexts_.keys.empty() && pasids_.keys.empty() && tags_.empty() && dropped_.empty();
+    }
     // Be as new: forget what was dropped, too.
     void restart();
 
@@ -224,6 +227,19 @@ class Caches {
         u32 of_level[max_levels + 1] = {};
         FlatMap<Ways> leaves;
         FlatMap<Ways> structures;
+
+        void clear() {
+            clear_leaves();
+            clear_structures();
+        }
+        void clear_leaves() {
+            leaves.clear();
+            std::fill(std::begin(of_leaf), std::end(of_leaf), 0);
+        }
+        void clear_structures() {
+            structures.clear();
+            std::fill(std::begin(of_level), std::end(of_level), 0);
+        }
     };
     struct DroppedKey {
         u64 tag;
@@ -279,6 +295,11 @@ class Caches {
     struct WordsCache {
         FlatMap<Ways> keys;
         u32 entries = 0;
+
+        void clear() {
+            keys.clear();
+            entries = 0;
+        }
     };
     void add_words(WordsCache &cache, u64 key, const WordsView &view);
     void drop_words(WordsCache &cache);

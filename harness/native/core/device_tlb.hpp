@@ -38,6 +38,7 @@ class DeviceTlbs {
 
     // Forget everything: devices are reset, too.
     void reset();
+    bool empty() const { return devices_.empty() && gone_.empty() && waits_ == 0; }
     // Be as new.
     void restart() {
         reset();

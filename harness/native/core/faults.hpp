@@ -37,6 +37,9 @@ class FaultRecorder {
 
     // Start with the first register again.
     void reset() { next_ = 0; }
+    // Remember which is the next one, for rewind.
+    void mark() { marked_ = next_; }
+    void rewind() { next_ = marked_; }
 
     // Record a fault unless FPD suppresses it, a record of the same source is pending, or the
     // registers have overflowed.
@@ -67,6 +70,7 @@ class FaultRecorder {
     EventMessage event_;
     u32 count_;
     u64 next_ = 0;
+    u64 marked_ = 0;
 };
 
 } // namespace dmarewind

@@ -60,6 +60,7 @@ class EntryCache {
     void drop(u64 event);
     void drop_range(u64 event, u32 index, u64 order);
 
+    bool empty() const { return kept_.empty() && dropped_.empty(); }
     // Be as new.
     void restart() {
         kept_.clear();
@@ -118,6 +119,17 @@ class Remapper {
     bool enabled = false;
     bool compatibility = false; // messages of the compatibility format pass (GSTS.CFIS)
 
+    // Remember the table, for rewind, which empties the cache.
+    void mark() { marked_ = {enabled, compatibility, extended_, table_, entries_}; }
+    void rewind() {
+        enabled = marked_.enabled;
+        compatibility = marked_.compatibility;
+        extended_ = marked_.extended;
+        table_ = marked_.table;
+        entries_ = marked_.entries;
+        cache.restart();
+    }
+
     RemappingResult permitted(const InterruptMessage &request) const;
 
     // Fill the cache with the entry that the fresh path used.
@@ -145,6 +157,14 @@ class Remapper {
     u64 table_ = 0;
     u64 entries_ = 0;
     bool extended_ = false;
+    struct Marked {
+        bool enabled = false;
+        bool compatibility = false;
+        bool extended = false;
+        u64 table = 0;
+        u64 entries = 0;
+    };
+    Marked marked_;
 };
 
 // What is wrong with the recorded outcome of an interrupt, nothing when nothing is.

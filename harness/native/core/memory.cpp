@@ -176,11 +176,11 @@ void Memory::write(u64 address, std::span<const std::byte> data, u64 writer) {
         const u64 offset = offset_of(address);
         const std::size_t chunk = std::min<std::size_t>(data.size(), page_size - offset);
         std::byte *page = writable(address);
+        u64 *writers = journalled_ || writer != no_writer ? writers_of(address) : nullptr;
         if (journalled_) [[unlikely]]
-            note(address, address + (chunk - 1));
+            note(address, chunk, page, writers);
         std::memcpy(page + offset, data.data(), chunk);
         if (writer != no_writer) {
-            u64 *writers = writers_of(address);
             std::fill(writers + offset / sizeof(u64),
                       writers + (offset + chunk - 1) / sizeof(u64) + 1, writer);
         }
@@ -215,25 +215,27 @@ void Memory::checkpoint() {
     added_.clear();
 }
 
-// Remember the quadwords of [first, last], which do not cross a page.
-void Memory::note(u64 first, u64 last) {
+// Remember the quadwords that a write reaches, which does not cross a page.
+void Memory::note(u64 address, u64 size, std::byte *page, u64 *writers) {
     // A page that came after the checkpoint goes as a whole; of many only the last are looked at.
     const auto looked_at = static_cast<std::ptrdiff_t>(std::min<std::size_t>(added_.size(), 16));
-    if (std::find(added_.end() - looked_at, added_.end(), page_of(first)) != added_.end())
+    if (std::find(added_.end() - looked_at, added_.end(), page_of(address)) != added_.end())
         return;
-    constexpr u64 quadword = sizeof(u64);
-    for (u64 at = first & ~(quadword - 1);; at += quadword) {
-        undo_.push_back({at, load_quadword(at), writer(at)});
-        if (at == (last & ~(quadword - 1)))
-            return;
+    const u64 first = offset_of(address) / sizeof(u64);
+    const u64 last = (offset_of(address) + size - 1) / sizeof(u64);
+    for (u64 at = first; at <= last; ++at) {
+        Undo &entry = undo_.emplace_back();
+        entry.place = page + at * sizeof(u64);
+        entry.writer_place = writers + at;
+        std::memcpy(&entry.content, entry.place, sizeof entry.content);
+        entry.writer = writers[at];
     }
 }
 
 void Memory::rollback() {
     for (auto entry = undo_.rbegin(); entry != undo_.rend(); ++entry) {
-        std::byte *page = writable(entry->address);
-        std::memcpy(page + offset_of(entry->address), &entry->content, sizeof entry->content);
-        writers_of(entry->address)[offset_of(entry->address) / sizeof(u64)] = entry->writer;
+        std::memcpy(entry->place, &entry->content, sizeof entry->content);
+        *entry->writer_place = entry->writer;
     }
     undo_.clear();
     for (const u64 start : added_)

@@ -152,9 +152,10 @@ class Memory {
         std::byte data[page_size];
         u64 writers[quadwords_per_page];
     };
-    // What a quadword was before it was written.
+    // What a quadword was before it was written; its page is there as long as the journal.
     struct Undo {
-        u64 address;
+        std::byte *place;
+        u64 *writer_place;
         u64 content;
         u64 writer;
     };
@@ -164,7 +165,7 @@ class Memory {
     std::byte *writable(u64 address);
     u64 *writers_of(u64 address);
     void charge();
-    void note(u64 first, u64 last);
+    void note(u64 address, u64 size, std::byte *page, u64 *writers);
     void forget(u64 start);
     void reserve(u64 window);
     void unmap();

@@ -44,26 +44,29 @@ InvalidationQueue::InvalidationQueue(const UnitConfig &config, Memory &memory,
     : completion(registers, emitted, reg::iectl, reg::iedata, reg::ieaddr, reg::ieuaddr),
       config_(config), memory_(memory), registers_(registers), caches_(caches),
       interrupts_(interrupts), devices_(devices), page_requests_(page_requests), faults_(faults),
-      emitted_(emitted), event_(event), step_(narrow_step) {}
+      emitted_(emitted), event_(event) {
+    place_.step = narrow_step;
+    mark();
+}
 
 void InvalidationQueue::reset() {
-    enabled_ = false;
-    base_ = size_ = 0;
-    step_ = defect(Defect::queue_width_kept) ? step_ : narrow_step;
+    place_.enabled = false;
+    place_.base = place_.size = 0;
+    place_.step = defect(Defect::queue_width_kept) ? place_.step : narrow_step;
 }
 
 void InvalidationQueue::enable(bool on) {
     using Address = layout::InvalidationQueueAddress;
-    if (on && !enabled_) {
+    if (on && !place_.enabled) {
         const u64 address = registers_.load(reg::iqa);
-        base_ = Address::iqa.address(&address);
-        size_ = queue_unit << Address::qs.of(address);
-        const bool stays = defect(Defect::queue_width_kept) && step_ == wide_step;
-        step_ = Address::dw.of(address) != 0 || stays ? wide_step : narrow_step;
+        place_.base = Address::iqa.address(&address);
+        place_.size = queue_unit << Address::qs.of(address);
+        const bool stays = defect(Defect::queue_width_kept) && place_.step == wide_step;
+        place_.step = Address::dw.of(address) != 0 || stays ? wide_step : narrow_step;
     }
     if (!on)
         registers_.poke(reg::iqh, 0);
-    enabled_ = on;
+    place_.enabled = on;
     if (on)
         run();
 }
@@ -73,24 +76,24 @@ bool InvalidationQueue::stopped() const {
 }
 
 void InvalidationQueue::run() {
-    if (!enabled_ || stopped())
+    if (!place_.enabled || stopped())
         return;
     const u64 written = registers_.load(reg::iqt);
     u64 tail = layout::InvalidationQueueTail::qt.address(&written);
     if (defect(Defect::queue_tail_bit_ignored))
-        tail -= tail % step_;
-    if (tail >= size_)
+        tail -= tail % place_.step;
+    if (tail >= place_.size)
         return fail(Error::tail);
-    if (tail % step_ != 0)
+    if (tail % place_.step != 0)
         return fail(Error::alignment);
-    if (step_ == wide_step && config_.ecap(layout::ExtendedCapability::smts) == 0)
+    if (place_.step == wide_step && config_.ecap(layout::ExtendedCapability::smts) == 0)
         return fail(Error::width);
     // A fault record that CAP.FRO places over IQH can leave anything there.
-    if (registers_.load(reg::iqh) >= size_ || registers_.load(reg::iqh) % step_ != 0)
+    if (registers_.load(reg::iqh) >= place_.size || registers_.load(reg::iqh) % place_.step != 0)
         return fail(Error::tail);
     for (u64 head = registers_.load(reg::iqh); head != tail; head = registers_.load(reg::iqh)) {
         charge();
-        const Error error = fetch(base_ + head);
+        const Error error = fetch(place_.base + head);
         if (error != Error::none)
             return fail(error);
         advance();
@@ -98,9 +101,9 @@ void InvalidationQueue::run() {
 }
 
 void InvalidationQueue::charge() {
-    ++executed_;
+    ++place_.executed;
     const u64 looked_at = caches_.looked_at() + interrupts_.looked_at() + devices_.looked_at();
-    const u64 spent = executed_ + (looked_at >> looked_at_shift);
+    const u64 spent = place_.executed + (looked_at >> looked_at_shift);
     const u64 budget = config_.descriptor_budget;
     if (spent > budget && spent - budget > descriptors_per_event * event_)
         throw DescriptorError("the trace makes the unit execute more than " +
@@ -110,15 +113,15 @@ void InvalidationQueue::charge() {
 }
 
 void InvalidationQueue::advance() {
-    const u64 step = defect(Defect::queue_head_shift) ? narrow_step : step_;
+    const u64 step = defect(Defect::queue_head_shift) ? narrow_step : place_.step;
     const u64 head = registers_.load(reg::iqh) + step;
-    registers_.poke(reg::iqh, size_ == 0 ? 0 : head % size_);
+    registers_.poke(reg::iqh, place_.size == 0 ? 0 : head % place_.size);
 }
 
 InvalidationQueue::Error InvalidationQueue::fetch(u64 address) {
     const Memory::View view = memory_.view();
     u64 words[wide_step / sizeof(u64)];
-    const u32 count = step_ / static_cast<u32>(sizeof(u64));
+    const u32 count = place_.step / static_cast<u32>(sizeof(u64));
     for (u32 i = 0; i < count; ++i)
         if (!view.load(address + sizeof(u64) * i, words[i]))
             return Error::fetch;
@@ -131,7 +134,7 @@ InvalidationQueue::Error InvalidationQueue::consume(const u64 *words, u32 count)
         return Error::type;
     if ((config_.dialect.untraced_descriptors >> type & 1) == 0)
         emitted_.push_back(Observation::descriptor(words, count));
-    if ((layout::wide_only >> type & 1) != 0 && step_ != wide_step &&
+    if ((layout::wide_only >> type & 1) != 0 && place_.step != wide_step &&
         !defect(Defect::pasid_descriptors_in_narrow_queue))
         return Error::type;
     u64 reserved[4] = {layout::descriptor_reserved[type][0], layout::descriptor_reserved[type][1],
@@ -151,7 +154,7 @@ InvalidationQueue::Error InvalidationQueue::consume(const u64 *words, u32 count)
 
 void InvalidationQueue::adopt(const Observation &seen) {
     const u64 type = descriptor_type(seen.word[0]);
-    if (enabled_ && stopped()) {
+    if (place_.enabled && stopped()) {
         registers_.put(reg::fsts, layout::FaultStatus::iqe, 0);
         execute(type, seen.word, false);
         advance();

@@ -22,15 +22,13 @@ class InvalidationQueue {
 
     // Stop and forget where the queue was.
     void reset();
-    // Be as new: nothing has been executed.
-    void restart() {
-        reset();
-        executed_ = 0;
-    }
+    // Remember where the queue is, for rewind.
+    void mark() { marked_ = place_; }
+    void rewind() { place_ = marked_; }
 
     // Follow GCMD.QIE: latch IQA and start at its beginning, or stop.
     void enable(bool on);
-    bool enabled() const { return enabled_; }
+    bool enabled() const { return place_.enabled; }
 
     // Whether a queue error (FSTS.IQE) keeps the queue from running.
     bool stopped() const;
@@ -71,11 +69,15 @@ class InvalidationQueue {
     FaultRecorder &faults_;
     Observations &emitted_;
     const u64 &event_;
-    bool enabled_ = false;
-    u64 base_ = 0;
-    u64 size_ = 0;
-    u32 step_;
-    u64 executed_ = 0;
+    struct Place {
+        bool enabled = false;
+        u64 base = 0;
+        u64 size = 0;
+        u32 step;
+        u64 executed = 0;
+    };
+    Place place_;
+    Place marked_;
 };
 
 } // namespace dmarewind

@@ -50,6 +50,9 @@ RegisterFile::RegisterFile(const UnitConfig &config)
             value = extended_capability_;
         start_.push_back({at, which.size, value});
     });
+    extent_ = std::max(fro_ + 16 * fault_records_, iro_ + 16);
+    for (const Start &one : start_)
+        extent_ = std::max(extent_, one.offset + one.size);
     reset();
 }
 

@@ -20,6 +20,10 @@ class RegisterFile {
     // Give every register its value after reset.
     void reset();
 
+    // Remember the values as they are, for rewind.
+    void mark() { marked_ = bytes_; }
+    void rewind() { std::memcpy(bytes_.data(), marked_.data(), extent_); }
+
     // Apply a software write; whether it was one the page takes (4 or 8 bytes, aligned).
     bool write(u32 offset, u32 size, u64 value);
 
@@ -72,6 +76,8 @@ class RegisterFile {
     };
 
     std::vector<u8> bytes_;
+    std::vector<u8> marked_;
+    u32 extent_; // where the last register ends
     std::vector<u8> writable_;
     std::vector<u8> clear_;
     std::vector<u8> hidden_;

@@ -16,10 +16,16 @@ class Replay : public ReplayBase {
     // Apply one event; its number is the count of those before it.
     void apply(const Event &event);
     Unit &unit() { return unit_; }
-    // Be as new, but for guest memory: the next event has this number.
-    void restart(u64 number) {
-        ReplayBase::restart(number);
-        unit_.restart();
+    // Whether registers, memory and counts are all that was changed.
+    bool plain() const { return ReplayBase::plain() && unit_.plain(); }
+    // Remember the state of a replay that is plain, for rewind; guest memory is its own affair.
+    void mark() {
+        ReplayBase::mark();
+        unit_.mark();
+    }
+    void rewind() {
+        ReplayBase::rewind();
+        unit_.rewind();
     }
     // Apply a Snapshot of a page whose other bytes are zero already, and no table.
     void learn(u64 address, std::span<const std::byte> data) {

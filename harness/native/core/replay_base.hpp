@@ -52,11 +52,12 @@ class ReplayBase {
     const Counters &counters() const { return counters_; }
     const std::vector<Finding> &findings() const { return findings_; }
 
-    // Be as new; the next event has this number.
-    void restart(u64 number) {
-        counters_ = {};
-        counters_.events = number;
-        expected_.clear();
+    // Remember what was counted, for rewind; nothing was found and nothing is expected.
+    void mark() { marked_ = counters_; }
+    void rewind() {
+        counters_ = marked_;
+        if (!expected_.empty())
+            expected_.clear();
         findings_.clear();
         lost_ = false;
         bytes_ = 0;
@@ -107,12 +108,15 @@ class ReplayBase {
     void missing(const Expected &expected);
     void flush();
 
+    bool plain() const { return expected_.empty() && findings_.empty() && !lost_; }
+
     Counters counters_;
     std::deque<Expected> expected_;
     bool lost_ = false; // something was, and there was no reset since
     bool listens_ = true;
 
   private:
+    Counters marked_;
     static constexpr u64 events_per_pause = 256; // between two questions whether to stop
 
     Finding divergence(u64 event, const char *subject) const;

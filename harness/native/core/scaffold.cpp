@@ -10,37 +10,63 @@ constexpr std::size_t bytes_kept = 4096;
 
 void never_stop() {}
 
+// Decode the events of a scaffold.
+std::vector<Event> decoded(std::span<const std::byte> raw) {
+    std::vector<Event> made;
+    EventReader reader(raw);
+    for (Event event;;) {
+        switch (reader.next(event)) {
+        case ReadResult::event:
+            made.push_back(event);
+            break;
+        case ReadResult::end:
+            return made;
+        case ReadResult::damaged:
+            throw std::runtime_error(std::string("scaffold: ") + reader.problem());
+        }
+    }
+}
+
 } // namespace
 
 ScaffoldRun::ScaffoldRun(Scaffold scaffold)
-    : scaffold_(std::move(scaffold)), replay_(scaffold_.config, findings_kept, bytes_kept) {
-    const auto sound = [&](std::span<const std::byte> raw) {
-        if (const auto damage = replay_.feed(raw, never_stop))
-            throw std::runtime_error(std::string("scaffold: ") + damage->problem);
-    };
+    : scaffold_(std::move(scaffold)), replay_(scaffold_.config, findings_kept, bytes_kept),
+      before_(decoded(scaffold_.before)), after_(decoded(scaffold_.after)) {
     if (!scaffold_.pieces.empty())
         replay_.ignore_observations();
-    sound(scaffold_.memory);
-    first_ = replay_.counters().events;
-    replay_.unit().memory().checkpoint();
-    sound(scaffold_.before);
-}
-
-void ScaffoldRun::feed(std::span<const std::byte> raw) {
-    static const std::function<void()> stop = never_stop;
-    replay_.feed(raw, stop);
+    for (const Event &event : decoded(scaffold_.memory))
+        replay_.apply(event);
+    Memory &memory = replay_.unit().memory();
+    // Pages that are there need not be made anew for each input.
+    for (const Piece &piece : scaffold_.pieces)
+        memory.store(piece.address, 1, memory.load_quadword(piece.address) & 0xff);
+    replay_.mark();
+    memory.checkpoint();
+    std::size_t done = 0;
+    for (const Event &event : before_) {
+        replay_.apply(event);
+        if (!replay_.plain())
+            break;
+        ++done;
+        replay_.mark();
+        memory.checkpoint();
+    }
+    before_.erase(before_.begin(), before_.begin() + static_cast<std::ptrdiff_t>(done));
 }
 
 void ScaffoldRun::run(std::span<const std::byte> input) {
+    static const std::function<void()> stop = never_stop;
     replay_.unit().memory().rollback();
-    replay_.restart(first_);
-    feed(scaffold_.before);
+    replay_.rewind();
     try {
+        for (const Event &event : before_)
+            replay_.apply(event);
         if (scaffold_.pieces.empty())
-            feed(input);
+            replay_.feed(input, stop);
         else
             lay_out(input);
-        feed(scaffold_.after);
+        for (const Event &event : after_)
+            replay_.apply(event);
     } catch (const MemoryError &) {
     } catch (const DescriptorError &) {
     }

@@ -18,9 +18,10 @@ struct Piece {
     u32 size;
 };
 
-// What stands around an input: events before and after, as a block's raw content. Without pieces
-// the input is events itself. Where tail_step is not 0 the length of the first piece, rounded down
-// to that, is written to the register at tail_offset.
+// What stands around an input: events before and after, as a block's raw content. Those before that
+// change registers and memory alone are run once; runs go back to where they have led. Without
+// pieces the input is events itself. Where tail_step is not 0 the length of the first piece,
+// rounded down to that, is written to the register at tail_offset.
 struct Scaffold {
     UnitConfig config;
     std::vector<std::byte> memory; // of before, what survives a reset: done once
@@ -44,12 +45,13 @@ class ScaffoldRun {
     const Replay &replay() const { return replay_; }
 
   private:
-    void feed(std::span<const std::byte> raw);
     void lay_out(std::span<const std::byte> input);
 
     Scaffold scaffold_;
     Replay replay_;
-    u64 first_ = 0; // number of the event behind memory
+    // Behind the mark; their data lies in the scaffold.
+    std::vector<Event> before_;
+    std::vector<Event> after_;
 };
 
 // A virtio-iommu between events: the input is events itself.

@@ -78,9 +78,24 @@ class Translator {
     Lookup &lookup() { return lookup_; }
     const Lookup &lookup() const { return lookup_; }
     Caches &caches() { return caches_; }
+    const Caches &caches() const { return caches_; }
     bool enabled = false;
 
+    // Remember the root, for rewind, which empties the caches.
+    void mark() { marked_ = {enabled, lookup_.root_pointer(), lookup_.mode()}; }
+    void rewind() {
+        enabled = marked_.enabled;
+        lookup_.set_root(marked_.root, marked_.mode);
+        caches_.restart();
+    }
+
   private:
+    struct Marked {
+        bool enabled = false;
+        u64 root = 0;
+        u64 mode = legacy_mode;
+    };
+
     // How a path differs from the fresh one.
     struct Stale {
         CacheName cache = CacheName::none;
@@ -130,6 +145,7 @@ class Translator {
     Permitted second_;
     Trail scratch_;
     WalkResult stale_result_;
+    Marked marked_;
 };
 
 } // namespace dmarewind

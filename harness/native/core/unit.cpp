@@ -47,16 +47,32 @@ void Unit::reset() {
     tags_.clear();
 }
 
-void Unit::restart() {
-    reset();
-    translator_.caches().restart();
-    remapper_.cache.restart();
+bool Unit::plain() const {
+    return translator_.caches().empty() && remapper_.cache.empty() && device_tlbs_.empty() &&
+           virtual_commands_.empty() && tags_.empty() && reused_.empty() && emitted.empty() &&
+           findings.empty();
+}
+
+void Unit::mark() {
+    registers_.mark();
+    queue_.mark();
+    faults_.mark();
+    translator_.mark();
+    remapper_.mark();
+}
+
+void Unit::rewind() {
+    virtual_commands_.reset();
+    registers_.rewind();
+    queue_.rewind();
+    faults_.rewind();
+    translator_.rewind();
+    remapper_.rewind();
     device_tlbs_.restart();
-    queue_.restart();
+    tags_.clear();
     reused_.clear();
     emitted.clear();
     findings.clear();
-    event = 0;
 }
 
 // -- memory ---------------------------------------------------------------------------------------

@@ -22,8 +22,11 @@ class Unit {
     // Return to power-on state; guest memory survives.
     void reset();
 
-    // Be as new, but for guest memory.
-    void restart();
+    // Whether registers and memory are all that what was done has changed.
+    bool plain() const;
+    // Remember the registers of a unit that is plain, for rewind; guest memory is its own affair.
+    void mark();
+    void rewind();
 
     // Guest memory as the unit sees it.
     void load(u64 address, std::span<std::byte> out) const { memory_.read(address, out); }

@@ -14,6 +14,8 @@ class VirtualCommands {
 
     // Forget every PASID.
     void reset();
+    // Whether nothing was asked for since.
+    bool empty() const { return used_.empty() && freed_.empty() && guessed_ == 0; }
     // Execute the command that a software write has left in the lower half of VCMD.
     void registers_written(u32 offset, u32 size);
     // Take over the PASID that the recorded unit handed out: any free one will do.

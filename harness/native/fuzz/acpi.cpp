@@ -1,5 +1,6 @@
 // Reads ACPI tables and looks for the devices that fuzzers/targets/acpi.py looks for.
 #include "acpi/resolve.hpp"
+#include "twin.hpp"
 
 using namespace dmarewind::acpi;
 
@@ -24,10 +25,9 @@ std::vector<Question> questions() {
 
 } // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {
+void twin::run(std::span<const std::byte> input) {
     static const std::vector<Question> asked = questions();
-    const Table table = read_table(std::as_bytes(std::span(data, size)));
+    const Table table = read_table(input);
     for (const Question &question : asked)
         resolve(table, question);
-    return 0;
 }

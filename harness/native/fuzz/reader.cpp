@@ -1,10 +1,11 @@
 // Reads the raw content of a trace's block.
 #include "reader.hpp"
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {
-    dmarewind::EventReader reader(std::as_bytes(std::span(data, size)));
+#include "twin.hpp"
+
+void twin::run(std::span<const std::byte> input) {
+    dmarewind::EventReader reader(input);
     dmarewind::Event event;
     while (reader.next(event) == dmarewind::ReadResult::event) {
     }
-    return 0;
 }

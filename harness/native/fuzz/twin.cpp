@@ -1,10 +1,13 @@
 // Runs inputs between the scaffolds of one fuzz target (fuzzers/targets), without Python.
+#include "twin.hpp"
+
 #include "scaffold.hpp"
+
+#include <string_view>
 
 #include TWIN_SCAFFOLDS
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {
-    static auto runs = twin::runs();
-    runs.run(std::as_bytes(std::span(data, size)));
-    return 0;
+void twin::run(std::span<const std::byte> input) {
+    static auto made = runs();
+    made.run(input);
 }

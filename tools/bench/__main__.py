@@ -1,6 +1,7 @@
 """Run benchmarks: `python -m tools.bench [NAME ...]`, all of them by default.
 
-`defects` (docs/defects.md) and `rediscover` (docs/rediscovery.md) have options of their own.
+`defects` (docs/defects.md), `rediscover` (docs/rediscovery.md) and `executions` (docs/fuzzing.md)
+have options of their own.
 """
 
 from __future__ import annotations
@@ -49,4 +50,6 @@ def main() -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["defects"]:
         sys.exit(import_module("tools.bench.defects.command").main(sys.argv[2:]))
+    if sys.argv[1:2] == ["executions"]:
+        sys.exit(import_module("tools.bench.executions").main(sys.argv[2:]))
     sys.exit(main())

@@ -19,10 +19,10 @@ RUNS: Final = 200_000
 ROUNDS: Final = 1
 _TIMEOUT: Final = 900
 _ATHERIS: Final = ("descriptors", "pasid", "pagetables", "viot")
-_TWINS: Final = ("descriptors", "pasid", "pagetables", "acpi", "virtio")
+_TWINS: Final = ("descriptors", "pasid", "pagetables", "acpi", "virtio", "trace", "reader")
 _LIMIT: Final = 0.5
 _EMPTY: Final = "empty"
-_CORPUS_OF: Final = {_EMPTY: "pagetables"}
+_CORPUS_OF: Final = {_EMPTY: "pagetables", "reader": "trace"}
 """What does nothing is given inputs, too: taking them from the corpus and changing them costs."""
 
 
@@ -72,7 +72,7 @@ def _rate(
     plant(target, corpus)
     words = write_dictionary(target, scratch / "words")
     # Names of functions that are reached for the first time are looked up in another process.
-    flags = [f"-max_len={target.max_size}", "-print_funcs=0", *words, str(corpus)]
+    flags = ["-seed=1", f"-max_len={target.max_size}", "-print_funcs=0", *words, str(corpus)]
     first = len(list(corpus.iterdir())) + 1
     start = _seconds([*command, f"-runs={first}", *flags], environment)
     return RUNS / max(

@@ -108,7 +108,8 @@ class Fuzzer:
             self._environment = plain | {"ASAN_OPTIONS": _LEAKS}
         else:
             worker = (sys.executable, "-m", "fuzzers.worker", self._name, NONE, str(self._found))
-            self._command, self._environment = [*worker], dict(environment)
+            self._command = [*worker]
+            self._environment = instrumented.with_hooks(environment, self._target, NONE)
 
     def run(self, seconds: int) -> tuple[int, float]:
         """Return executions and processor time; what was found lies where findings are kept.

@@ -64,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(*found, sep="\n")
+    for problem in found:
+        print(problem)
     print(f"{len(found)} problems" if found else "all is as it has to be", file=sys.stderr)
     return 1 if found else 0
 

@@ -18,6 +18,8 @@ COVERAGE = "coverage"
 def main(name: str, sanitizer: str) -> None:
     """Fuzz a target until libFuzzer ends; leave with an exit code when that cannot begin."""
     allocator.use_malloc()
+    # A target's own changes of inputs are not looked for: what the program starts with is not yet
+    # an interpreter, so that the hooks of Atheris cannot be preloaded.
     problem = None if sanitizer == COVERAGE else worker.unfit()
     if problem is not None:
         print(f"error: {problem}", file=sys.stderr)

@@ -16,7 +16,7 @@ from typing import Final
 from decoders.events import Event, Fault, RegRead
 from decoders.vtd import registers as vtd
 from harness.differential.bare import Bare, Life, Shown
-from harness.differential.cause import cause, explained
+from harness.differential.cause import cause, explained, least_of
 from harness.differential.evidence import Reproducer, reproducer
 from harness.differential.given_vtd import steps_of
 from harness.differential.naming import descriptor_name
@@ -181,6 +181,9 @@ class Rediscovery:
         name = cause(bare, small, least) or shown.signature
         if name in self.findings:
             return self.findings[name]
+        if name != shown.signature and (less := least_of(bare, name, least)) is not None:
+            least, shown = less
+            small = shown
         events = self._plain(bare, small, least)
         small = bare.again(shown.signature, least.steps, least.slot) or small
         made = reproducer(bare, small, [str(name)])

@@ -61,7 +61,7 @@ def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner
     preloaded = os.environ.pop("LD_PRELOAD", "")
     findings = Findings(Path(directory))
     runner = around(runner_of(target, against))
-    one = _settling(runner) if against == NONE else _keeping(target, runner, findings)
+    one = _settling(runner) if against == NONE else keeping(target, runner, findings)
     # -merge=1 and -fork run argv[0] again, through a shell.
     again = ["env", f"LD_PRELOAD={preloaded}", sys.executable, "-m", "fuzzers.worker"]
     again += [name, against, directory]
@@ -133,7 +133,9 @@ def _settling(runner: Runner) -> Runner:
     return run
 
 
-def _keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:
+def keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:
+    """Return a runner that keeps what another one raises."""
+
     def run(data: bytes) -> None:
         try:
             runner(data)
@@ -143,10 +145,12 @@ def _keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:
             told = [(signature, text, trace)]
             for one in error.beside if isinstance(error, Found) else ():
                 told.append((one.signature, one.text, one.trace))
-            for one_of_them in told:
-                kept = findings.add(target, data, *one_of_them)
+            for number, (name, words, seen) in enumerate(told):
+                # An input has one explanation. With zeros behind it, it says the same to what
+                # takes bytes for choices, and is another one.
+                kept = findings.add(target, data + bytes(number), name, words, seen)
                 if kept is not None:
-                    print(f"{FOUND}{kept.name}: {one_of_them[0]}", file=sys.stderr, flush=True)
+                    print(f"{FOUND}{kept.name}: {name}", file=sys.stderr, flush=True)
 
     return run
 

@@ -28,6 +28,7 @@ from decoders.layout import Layout, layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.tables import ScalableRootEntry
 from harness.differential.bare import Bare, Life, Shown
+from harness.differential.shrink import shrunk
 from harness.explain import SHAPES
 from harness.findings import Finding
 from harness.generate.vtd_steps import Step
@@ -116,6 +117,23 @@ def explained(bare: Bare, shown: Shown, life: Life, known: Iterable[Signature]) 
         if now[0 if unit else 1] == before[0 if unit else 1]:
             return wanted[name]
     return None
+
+
+def least_of(bare: Bare, name: Signature, life: Life) -> tuple[Life, Shown] | None:
+    """Leave out of a sequence what its cause does not need, whatever outcome that gives."""
+
+    def shows(steps: Sequence[Step]) -> Shown | None:
+        part = replace(life, steps=steps)
+        for one in bare.run(steps, life.slot):
+            if one.step == len(steps) - 1 and explained(bare, one, part, [name]) == name:
+                return one
+        return None
+
+    if shows(life.steps) is None:
+        return None
+    steps = shrunk(life.steps, life.slot, lambda part: shows(part) is not None)
+    shown = shows(steps)
+    return None if shown is None else (replace(life, steps=steps), shown)
 
 
 _JUDGED: Final = (Access, InterruptRequest, FaultRecord)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fuzzers.findings import EXPLANATION, Findings, signature_of
 from fuzzers.target import Found, target_named
+from fuzzers.worker import keeping
 from harness.signature import Signature
 from harness.trace import parse_text
 
@@ -38,6 +39,22 @@ def test_an_explanation_ends_with_the_trace(tmp_path: Path) -> None:
     assert text.startswith(f"descriptors: {SIGNATURE}\nsignature {SIGNATURE.key}\n\nit said no\n")
     _, _, trace = text.partition("as a trace:\n\n")
     assert parse_text(trace.rstrip("\n")) == target.events(data)  # type: ignore[attr-defined]
+
+
+def test_what_one_input_shows_is_kept_with_an_explanation_each(tmp_path: Path) -> None:
+    target, findings = target_named("descriptors"), Findings(tmp_path)
+    other = Signature("divergence", "Access", "access", "translation -> fault 0x05")
+
+    def raising(data: bytes) -> None:
+        del data
+        raise Found(SIGNATURE, "the first", None, [Found(other, "the second")])
+
+    for _ in range(2):
+        keeping(target, raising, findings)(b"\7")
+    kept = {one.signature: one for one in findings}
+    assert set(kept) == {SIGNATURE, other}
+    assert "the first" in kept[SIGNATURE].text and "the second" in kept[other].text
+    assert [kept[one].path.read_bytes() for one in (SIGNATURE, other)] == [b"\7", b"\7\0"]
 
 
 def test_half_written_findings_are_passed_over(tmp_path: Path) -> None:

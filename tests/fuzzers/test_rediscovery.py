@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,7 +16,7 @@ from fuzzers.real import BareVtdJudge
 from fuzzers.rediscovery import Rediscovery
 from fuzzers.target import BARE, MODEL, QEMU, Found, judged_by
 from harness.differential.bare import Bare, Life
-from harness.differential.cause import cause, explained
+from harness.differential.cause import cause, explained, least_of
 from harness.differential.evidence import reproducer, reproduces
 from harness.errors import HarnessError
 from harness.generate.vtd_steps import DmaChoice, Step
@@ -83,6 +84,10 @@ def test_the_cause_is_the_field_that_one_side_looks_at_alone(bare: Bare) -> None
     name = cause(bare, one, life)
     assert name is not None and RID_PASID in str(name)
     assert explained(bare, one, life, [name]) == name
+    more = replace(life.steps[0], stores=(*life.steps[0].stores, Store(CONTEXT + 0x800, 8, 1)))
+    least = least_of(bare, name, replace(life, steps=[Step("given", reads=()), more]))
+    assert least is not None and len(least[0].steps) == 1
+    assert len(least[0].steps[0].stores) <= len(life.steps[0].stores)
     other = Signature(name.kind, name.event, name.subject, name.outcome, "pasid table p")
     assert explained(bare, one, life, [other]) is None
 

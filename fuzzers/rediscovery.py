@@ -181,7 +181,10 @@ class Rediscovery:
         name = cause(bare, small, least) or shown.signature
         if name in self.findings:
             return self.findings[name]
-        if name != shown.signature and (less := least_of(bare, name, least)) is not None:
+        if (
+            name.event != shown.signature.event
+            and (less := least_of(bare, name, least)) is not None
+        ):
             least, shown = less
             small = shown
         events = self._plain(bare, small, least)

@@ -26,13 +26,15 @@ from decoders.events import (
 from decoders.fields import Structure
 from decoders.layout import Layout, layout
 from decoders.vtd import registers as vtd
+from decoders.vtd.descriptors import InvalidationWait
 from decoders.vtd.tables import ScalableRootEntry
 from harness.differential.bare import Bare, Life, Shown
+from harness.differential.naming import DESCRIPTOR, TAKEN, descriptor_name
 from harness.differential.shrink import shrunk
 from harness.explain import SHAPES
 from harness.findings import Finding
 from harness.generate.vtd_steps import Step
-from harness.generate.vtd_tables import Spot
+from harness.generate.vtd_tables import QUEUE, STATUS, Spot
 from harness.signature import Signature
 
 _POINTER: Final = 40
@@ -45,6 +47,10 @@ _WRITTEN: Final[dict[int, tuple[str, Layout]]] = {
 }
 """Registers that say how requests are handled."""
 
+
+_TYPE: Final = layout(InvalidationWait)
+_BESIDE_TYPE: Final = (1 << 64) - 1 & ~_TYPE.mask("type", "type_high")
+"""All bits of the first quadword of a descriptor but its type."""
 
 _SWITCHES: Final = frozenset(
     (
@@ -76,6 +82,11 @@ def cause(bare: Bare, shown: Shown, life: Life) -> Signature | None:
     life is the least that shows it.
     """
     found = shown.divergence
+    if found is not None and (shown.signature.event, shown.signature.outcome) == (
+        DESCRIPTOR,
+        TAKEN,
+    ):
+        return _unread(bare, shown.signature, life)
     if found is None or not isinstance(_event(found.events, found.finding), _JUDGED):
         return None
     before = _answers(bare, found.finding, found.events, life.steps, life)
@@ -89,6 +100,24 @@ def cause(bare: Bare, shown: Shown, life: Life) -> Signature | None:
         if right != seen:
             who = _UNIT_ALONE if seen else _UNIT_NOT
             return Signature(str(found.finding.kind), "", who, "", part.name)
+    return None
+
+
+def _unread(bare: Bare, name: Signature, life: Life) -> Signature | None:
+    """Return a signature that says that a unit takes a kind of descriptor whatever it holds."""
+    kind = name.subject.partition(" ")[0]
+    steps = list(life.steps)
+    for number, step in enumerate(steps):
+        stores = []
+        for store in step.stores:
+            queued = QUEUE <= store.address < STATUS and not (store.address - QUEUE) % life.slot
+            alike = queued and descriptor_name((store.value, 0)).partition(" ")[0] == kind
+            stores.append(replace(store, value=store.value | _BESIDE_TYPE) if alike else store)
+        steps[number] = replace(step, stores=tuple(stores))
+    for one in bare.run(steps, life.slot):
+        taken = (one.signature.event, one.signature.outcome) == (DESCRIPTOR, TAKEN)
+        if taken and one.signature.subject.partition(" ")[0] == kind:
+            return Signature(name.kind, DESCRIPTOR, kind, f"{TAKEN}, whatever it holds")
     return None
 
 

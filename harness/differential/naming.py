@@ -21,6 +21,11 @@ from harness.findings import Finding
 from harness.signature import Signature, of_finding
 from harness.signature_words import role_words
 
+DESCRIPTOR: Final = "Descriptor"
+TAKEN: Final = "refused -> taken"
+REFUSED: Final = "taken -> refused"
+"""What signatures of a queue say."""
+
 _IQE: Final = layout(vtd.FaultStatus)["iqe"].mask
 _WIDE: Final = layout(vtd.InvalidationQueueAddress)["dw"].mask
 _QUEUE_SIZE: Final = layout(vtd.InvalidationQueueAddress)["qs"]
@@ -98,8 +103,8 @@ def _stopped(finding: Finding, event: RegRead, events: Sequence[Event]) -> Signa
     else:
         return None
     words = _words(events[: finding.event], base + place, 4 if wide else 2)
-    outcome = "taken -> refused" if refused else "refused -> taken"
-    return Signature(str(finding.kind), "Descriptor", descriptor_name(words), outcome)
+    outcome = REFUSED if refused else TAKEN
+    return Signature(str(finding.kind), DESCRIPTOR, descriptor_name(words), outcome)
 
 
 def _queue(events: Sequence[Event]) -> tuple[int, int, int, bool]:

@@ -18,6 +18,7 @@ from fuzzers.target import BARE, MODEL, QEMU, Found, judged_by
 from harness.differential.bare import Bare, Life
 from harness.differential.cause import cause, explained, least_of
 from harness.differential.evidence import reproducer, reproduces
+from harness.differential.naming import TAKEN
 from harness.errors import HarnessError
 from harness.generate.vtd_steps import DmaChoice, Step
 from harness.generate.vtd_tables import QUEUE, Spot
@@ -90,6 +91,33 @@ def test_the_cause_is_the_field_that_one_side_looks_at_alone(bare: Bare) -> None
     assert len(least[0].steps[0].stores) <= len(life.steps[0].stores)
     other = Signature(name.kind, name.event, name.subject, name.outcome, "pasid table p")
     assert explained(bare, one, life, [other]) is None
+
+
+def queued(*words: int) -> Life:
+    """Return a queue of 256-bit descriptors that holds some."""
+    stores = tuple(Store(QUEUE + 8 * n, 8, word) for n, word in enumerate(words) if word)
+    writes = (
+        RegWrite(vtd.IQA.offset, 8, QUEUE | 1 << 11),
+        RegWrite(vtd.GCMD.offset, 4, 0x400_0000),
+        RegWrite(vtd.IQT.offset, 8, 32),
+    )
+    return Life([Step("given", stores, writes)], 32, [])
+
+
+@qemu_only
+def test_a_descriptor_that_is_not_looked_at_is_told_from_one_with_a_field_that_is_not(
+    bare: Bare,
+) -> None:
+    names = set()
+    for words in ((0x27,), (0x37, 1)):  # a granularity that there is none of; reserved bits
+        for one in bare.run(queued(*words).steps, 32):
+            names.add(cause(bare, one, queued(*words)))
+    whole = {
+        Signature(
+            "divergence", "Descriptor", "PasidCacheInvalidation", f"{TAKEN}, whatever it holds"
+        )
+    }
+    assert names == (whole if bare.qemu.version < (11,) else set())
 
 
 @qemu_only

@@ -196,6 +196,15 @@ class Rediscovery:
         )  # fmt: skip
         return self.findings[name]
 
+    def merge(self) -> None:
+        """Count findings for a cause that explains them and was found behind them."""
+        for name, found in list(self.findings.items()):
+            others = [one for one in self.findings if one != name]
+            better = explained(found.bare, found.shown, found.life, others)
+            if better is not None:
+                self.findings[better].raw |= found.raw
+                del self.findings[name]
+
     def _before(self, bare: Bare, shown: Shown, life: Life) -> Shown | None:
         """Return where the unit has left the specification before, in what nothing can be left out.
 

@@ -134,20 +134,26 @@ def _checks(bare: Bare, finding: Finding, events: Sequence[Event]) -> Iterator[C
         value = _RECORD["f"].mask | seen.reason << _RECORD["fr"].low
         yield Check(high, value, _RECORD["f"].mask | _RECORD["fr"].mask, means)
     elif isinstance(right, Fault):
-        # Behind an earlier fault, which fills the one record, it should be an overflow.
-        bit, word = (_PFO, "an overflow") if _pending(finding, events) else (_PPF, "pending")
-        yield Check(status, 0, bit, f"fault {right.reason:#04x} should be {word}")
+        # Behind an earlier fault, which fills the one record, it should be an overflow, unless both
+        # are of one source: then nothing shows.
+        pending = _pending(finding, events)
+        bit, word = (_PPF, "pending") if pending is None else (_PFO, "an overflow")
+        if pending is None or pending != getattr(event, "sid", None):
+            yield Check(status, 0, bit, f"fault {right.reason:#04x} should be {word}")
     elif isinstance(event, Access) and event.kind is AccessKind.WRITE:
         for place in _places(replace(finding, observed=None), events):
             yield Check(qtest.load(place, 8), MARK, _ALL, "the write should have led there")
 
 
-def _pending(finding: Finding, events: Sequence[Event]) -> bool:
-    """Say whether a fault was pending before."""
-    for event in reversed(events[: finding.event]):
-        if isinstance(event, RegRead) and event.offset == vtd.FSTS.offset:
-            return bool((event.value or 0) & _PPF)
-    return False
+def _pending(finding: Finding, events: Sequence[Event]) -> int | None:
+    """Return the source of the fault that was pending before, None where none was."""
+    before = events[: finding.event]
+    reads = (one for one in reversed(before) if isinstance(one, RegRead))
+    status = next((one.value or 0 for one in reads if one.offset == vtd.FSTS.offset), 0)
+    if not status & _PPF:
+        return None
+    records = (one for one in reversed(before) if isinstance(one, FaultRecord))
+    return next((_RECORD["sid"].get((one.low, one.high)) for one in records), None)
 
 
 # -- plain QEMU -----------------------------------------------------------------------------------

@@ -19,18 +19,21 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from decoders.events import Access, InterruptRequest, RegWrite, Store
 from fuzzers.rediscovery import Finding, Rediscovery
-from harness.deviations_vtd import CRASHES, DEVIATIONS, known_crash
+from harness.deviations_vtd import CRASHES, DEVIATIONS, known_crash, without_each
 from harness.differential.bare import Bare
+from harness.differential.deviation import VtdDeviation
 from harness.differential.evidence import reproduces
-from harness.differential.vtd import MODEL, Differential
+from harness.differential.follow import judged
+from harness.differential.machine import unit_config
+from harness.differential.vtd import JUDGED, MODEL, Differential, Divergence
 from harness.files import replacing
-from harness.model.dialects import SPECIFICATION, dialect_named
+from harness.model.dialects import SPECIFICATION, Dialect, dialect_named
 from harness.qemu.process import LOST
 from harness.qemu.vtd import MACHINES, VtdQemu
 from harness.trace import write_text
@@ -104,6 +107,7 @@ def main(argv: Sequence[str]) -> int:
                 seed += search.sequences - before
                 if found is not None:
                     _tell(found, len(search.findings))
+        search.merge()
         spent = search.seconds
         for machine in machines:
             machine.qemu.restart()
@@ -161,8 +165,24 @@ def attributed(found: Finding) -> str:
         return ""
     subject = divergence.finding.subject
     done.sort(key=lambda one: (one.step != found.shown.step, one.finding.subject != subject))
-    rows = (judge.deviation(one) for one in done if one.step == found.shown.step)
+    there = [one for one in done if one.step == found.shown.step]
+    for one in there:
+        for row, _ in without_each(own):
+            if row.members and not _objects(qemu, _with_only(row, own), one):
+                return row.id
+    rows = (judge.deviation(one) for one in there)
     return next((row.id for row in rows if row is not None), "")
+
+
+def _with_only(row: VtdDeviation, own: Dialect) -> Dialect:
+    """Return the specification with one row of a dialect."""
+    return replace(SPECIFICATION, **{name: getattr(own, name) for name in row.members})
+
+
+def _objects(qemu: VtdQemu, dialect: Dialect, found: Divergence) -> bool:
+    same = found.finding.event, found.finding.subject
+    seen = judged(MODEL, found.events, unit_config(qemu, dialect))
+    return any(one.kind in JUDGED and (one.event, one.subject) == same for one in seen)
 
 
 def _of(rows: Sequence[Row], bug: str) -> list[Row]:

@@ -167,6 +167,8 @@ def attributed(found: Finding) -> str:
     done.sort(key=lambda one: (one.step != found.shown.step, one.finding.subject != subject))
     there = [one for one in done if one.step == found.shown.step]
     for one in there:
+        if not _objects(qemu, SPECIFICATION, one):
+            continue  # it is about what no trace says
         for row, _ in without_each(own):
             if row.members and not _objects(qemu, _with_only(row, own), one):
                 return row.id

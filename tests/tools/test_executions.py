@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
-from tools.bench.executions import Tally, fuzzers, load, main, save
+from tools.bench.executions import Tally, fuzzers, load, main, open_findings, save
 
 
 @pytest.mark.clang
@@ -49,6 +49,16 @@ def test_tallies_are_kept(tmp_path: Path) -> None:
         path.write_text(damaged)
         with pytest.raises(HarnessError, match="no tallies"):
             load(path)
+
+
+def test_what_lies_beside_findings_is_none(tmp_path: Path) -> None:
+    found = tmp_path / "found" / "atheris-viot"
+    (found / "signatures").mkdir(parents=True)
+    (found / "1.report").write_bytes(b"")
+    assert open_findings(tmp_path) == []
+    (found / "crash-1").write_bytes(b"")
+    assert open_findings(tmp_path, "atheris viot") == [found / "crash-1"]
+    assert open_findings(tmp_path, "twin acpi") == []
 
 
 def test_the_planted_one_runs_on_demand_only() -> None:

@@ -89,7 +89,8 @@ def open_findings(beside: Path, name: str = "*") -> list[Path]:
     return sorted(
         path
         for path in (beside / "found").glob(f"{name.replace(' ', '-')}/*")
-        if path.suffix != ".report"
+        # A worker makes a directory of its own there, whatever it finds.
+        if path.is_file() and path.suffix != ".report"
     )
 
 
@@ -98,8 +99,8 @@ class Fuzzer:
 
     def __init__(self, name: str, beside: Path, environment: Mapping[str, str]) -> None:
         kind, _, self._name = name.partition(" ")
-        place = name.replace(" ", "-")
-        self._corpus, self._found = beside / "corpus" / place, beside / "found" / place
+        self._beside, self._place = beside, name.replace(" ", "-")
+        self._corpus, self._found = (beside / kind / self._place for kind in ("corpus", "found"))
         self._target = target_named(TWINS[self._name] if kind == "twin" else self._name)
         if kind == "twin":
             self._command = [str(instrumented.BUILD / f"fuzz/twin_{self._name}")]
@@ -119,7 +120,7 @@ class Fuzzer:
         plant(self._target, self._corpus)
         self._found.mkdir(parents=True, exist_ok=True)
         before = _children()
-        kept = set(self._found.iterdir())
+        kept = open_findings(self._beside, self._place)
         with TemporaryDirectory(prefix="dmarewind-executions-") as scratch:
             words = write_dictionary(self._target, Path(scratch) / "words")
             log = Path(scratch) / "log"
@@ -138,7 +139,7 @@ class Fuzzer:
                     timeout=seconds + _GRACE,
                 ).returncode
             said = log.read_bytes()
-        if code and set(self._found.iterdir()) == kept:
+        if code and open_findings(self._beside, self._place) == kept:
             raise HarnessError(f"{self._name}: exit code {code}:\n{said[-4000:].decode('latin-1')}")
         if code:
             (self._found / f"{time.time_ns()}.report").write_bytes(said[-_REPORT_LIMIT:])

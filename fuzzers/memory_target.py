@@ -56,7 +56,8 @@ class MemoryTarget:
         self._seeds, self._words = tuple(seeds), tuple(words)
         self.max_size = 1 + max(one.size for one in choices)
         steps = [0 if one.tail is None else one.tail.step for one in choices]
-        mutator = WordMutator(self._words, self._entries, steps, self._seeds)
+        places = sorted({place for one in choices for place in one.places()})
+        mutator = WordMutator(self._words, places, self._entries, steps, self._seeds)
         self.mutate: Callable[[bytes, int, int], bytes] = mutator.mutate
         self.cross: Callable[[bytes, bytes, int, int], bytes] = mutator.cross
 

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final, cast
 
 from decoders.errors import DecodeError
-from decoders.events import Access, Event, RegWrite, Role, Snapshot
+from decoders.events import Access, Event, RegWrite, Role, Snapshot, Store
 from harness.model.config import UnitConfig
 from harness.native.loading import core, native_config
 from harness.replay import unit_config
@@ -75,6 +75,15 @@ class Scaffold:
     def size(self) -> int:
         """Return how many bytes of an input count, 0 where it is events."""
         return sum(piece.size for piece in self.pieces)
+
+    def places(self) -> Iterator[int]:
+        """Yield addresses that mean something here: of tables, of what is asked for, of targets."""
+        yield from (piece.address for piece in self.pieces)
+        for event in (*self.memory, *self.before, *self.after):
+            if isinstance(event, Access):
+                yield event.iova
+            elif isinstance(event, Store):
+                yield event.value & -PAGE
 
     def inner(self, data: bytes) -> Iterator[Event]:
         """Yield what an input itself becomes."""

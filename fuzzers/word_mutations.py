@@ -14,6 +14,9 @@ from decoders.layout import Layout
 _WORD: Final = 8
 _MOST_CHANGES: Final = 4
 _LONGEST_RUN: Final = 4
+_ADDRESS_BITS: Final = 40
+"""Fields of so many bits are addresses."""
+
 _NEAR: Final = (-0x1000, -1, 1, 0x1000, 0x20_0000, 1 << 32)
 
 Change = Callable[[bytearray, Random], None]
@@ -24,19 +27,22 @@ Entries = Callable[[bytes], Sequence[tuple[int, Layout]]]
 class WordMutator:
     """Change images behind a first byte, which chooses a scaffold.
 
-    words are quadwords to change others with, entries finds fields. steps has a number for each
-    scaffold: where it is not 0 an image is a queue of units of so many bytes, which come, go and
-    move, and are taken from seeds; else its size is kept.
+    words are quadwords to change others with, places are addresses that lead somewhere, entries
+    finds fields. steps has a number for each scaffold: where it is not 0 an image is a queue of
+    units of so many bytes, which come, go and move, and are taken from seeds; else its size is
+    kept.
     """
 
     def __init__(
         self,
         words: Iterable[bytes],
+        places: Iterable[int],
         entries: Entries,
         steps: Iterable[int],
         seeds: Iterable[bytes],
     ) -> None:
         self._entries = entries
+        self._places = tuple(places)
         self._words = [int.from_bytes(word, "little") for word in words if len(word) == _WORD]
         self._steps = tuple(steps)
         self._seeds = tuple(seeds)
@@ -80,6 +86,10 @@ class WordMutator:
         masks += [(word, mask) for word, mask in enumerate(shape.reserved) if mask]
         word, mask = random.choice(masks)
         low = mask & -mask
+        if mask.bit_count() >= _ADDRESS_BITS and self._places and random.random() < 0.5:
+            place = random.choice(self._places) & mask
+            _put(image, at + _WORD * word, lambda now: now & ~mask | place)
+            return None
         value = random.choice((0, mask, low, 1 << random.randrange(64), random.getrandbits(64)))
         _put(image, at + _WORD * word, lambda now: now & ~mask | (value & mask or now & mask ^ low))
         return None

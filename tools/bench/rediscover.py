@@ -114,14 +114,14 @@ def main(argv: Sequence[str]) -> int:
         rows = list(_rows(search, args.keep, args.program))
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     _print(args, rows, version, search, (spent, children.ru_utime + children.ru_stime))
-    return int(any(not _of(rows, bug) for bug in _expected(version)))
+    return int(any(not _of(rows, bug) for bug in expected(version)))
 
 
 def _tell(found: Finding, count: int) -> None:
     print(f"{found.seconds:6.0f} s {count:4} {found.name}", file=sys.stderr, flush=True)
 
 
-def _expected(version: tuple[int, ...]) -> list[str]:
+def expected(version: tuple[int, ...]) -> list[str]:
     """Return the ids of the bugs that a version has."""
     has = {row.id for row in DEVIATIONS if row.concerns(version)}
     has |= {crash.id for crash in CRASHES if version[: len(crash.last)] <= crash.last}
@@ -218,7 +218,7 @@ def _print(
         mine = _of(rows, bug)
         name = f"{bug or 'unexplained':<28}{commits.get(bug, '-'):<28}{len(mine):>9}"
         if not mine:
-            print(f"{name}  {'not found' if bug in _expected(version) else 'not in this version'}")
+            print(f"{name}  {'not found' if bug in expected(version) else 'not in this version'}")
             continue
         first = mine[0].finding
         least = min(mine, key=lambda row: (not row.reproduces, len(row.finding.events)))

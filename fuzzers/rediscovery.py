@@ -16,7 +16,7 @@ from typing import Final
 from decoders.events import Event, Fault, RegRead
 from decoders.vtd import registers as vtd
 from harness.differential.bare import Bare, Life, Shown
-from harness.differential.cause import cause, explained, least_of
+from harness.differential.cause import UNIT_ALONE, cause, explained, least_of
 from harness.differential.evidence import Reproducer, reproducer
 from harness.differential.given_vtd import steps_of
 from harness.differential.naming import descriptor_name
@@ -197,9 +197,13 @@ class Rediscovery:
         return self.findings[name]
 
     def merge(self) -> None:
-        """Count findings for a cause that explains them and was found behind them."""
+        """Count findings for a cause that explains them and was found behind them.
+
+        What the unit does not look at is no such cause: much is not looked at once the unit is
+        elsewhere.
+        """
         for name, found in list(self.findings.items()):
-            others = [one for one in self.findings if one != name]
+            others = [one for one in self.findings if one != name and one.subject == UNIT_ALONE]
             better = explained(found.bare, found.shown, found.life, others)
             if better is not None:
                 self.findings[better].raw |= found.raw

@@ -87,7 +87,7 @@ def cause(bare: Bare, shown: Shown, life: Life) -> Signature | None:
         TAKEN,
     ):
         return _unread(bare, shown.signature, life)
-    if found is None or not isinstance(_event(found.events, found.finding), _JUDGED):
+    if found is None or not _is_judged(found.finding, found.events):
         return None
     before = _answers(bare, found.finding, found.events, life.steps, life)
     if before is None:
@@ -98,7 +98,7 @@ def cause(bare: Bare, shown: Shown, life: Life) -> Signature | None:
             continue
         right, seen = now[0] != before[0], now[1] != before[1]
         if right != seen:
-            who = _UNIT_ALONE if seen else _UNIT_NOT
+            who = UNIT_ALONE if seen else _UNIT_NOT
             return Signature(str(found.finding.kind), "", who, "", part.name)
     return None
 
@@ -128,7 +128,7 @@ def explained(bare: Bare, shown: Shown, life: Life, known: Iterable[Signature]) 
     cause says does not look at it.
     """
     found = shown.divergence
-    if found is None or not isinstance(_event(found.events, found.finding), _JUDGED):
+    if found is None or not _is_judged(found.finding, found.events):
         return None
     prefix = replace(life, steps=life.steps[: shown.step + 1])
     parts = list(_parts(prefix, bare.qemu.width))
@@ -142,7 +142,7 @@ def explained(bare: Bare, shown: Shown, life: Life, known: Iterable[Signature]) 
         now = _answers(bare, found.finding, found.events, steps, life)
         if now is None or now[0] != now[1]:
             continue
-        unit = wanted[name].subject == _UNIT_ALONE
+        unit = wanted[name].subject == UNIT_ALONE
         if now[0 if unit else 1] == before[0 if unit else 1]:
             return wanted[name]
     return None
@@ -166,13 +166,19 @@ def least_of(bare: Bare, name: Signature, life: Life) -> tuple[Life, Shown] | No
 
 
 _JUDGED: Final = (Access, InterruptRequest, FaultRecord)
-_UNIT_ALONE: Final = "the unit alone looks at"
+UNIT_ALONE: Final = "the unit alone looks at"
 _UNIT_NOT: Final = "the unit does not look at"
 
 
 def _of(finding: Finding, events: Sequence[Event], seen: bool = False) -> object:
     right = finding.permitted[0] if finding.permitted else None
     return _plain(finding.observed if seen else right, _event(events, finding))
+
+
+def _is_judged(finding: Finding, events: Sequence[Event]) -> bool:
+    """Say whether fields can be the cause: not of a record that should be there, but otherwise."""
+    wrong = isinstance(finding.observed, FaultRecord) and bool(finding.permitted)
+    return not wrong and isinstance(_event(events, finding), _JUDGED)
 
 
 def _event(events: Sequence[Event], finding: Finding) -> Event | None:

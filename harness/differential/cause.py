@@ -32,7 +32,7 @@ from harness.differential.bare import Bare, Life, Shown
 from harness.differential.naming import DESCRIPTOR, TAKEN, descriptor_name
 from harness.differential.shrink import shrunk
 from harness.explain import SHAPES
-from harness.findings import Finding
+from harness.findings import Finding, FindingKind
 from harness.generate.vtd_steps import Step
 from harness.generate.vtd_tables import QUEUE, STATUS, Spot
 from harness.signature import Signature
@@ -99,7 +99,8 @@ def cause(bare: Bare, shown: Shown, life: Life) -> Signature | None:
         right, seen = now[0] != before[0], now[1] != before[1]
         if right != seen:
             who = UNIT_ALONE if seen else _UNIT_NOT
-            return Signature(str(found.finding.kind), "", who, "", part.name)
+            # A stale answer may come of it as well as a wrong one.
+            return Signature(str(FindingKind.DIVERGENCE), "", who, "", part.name)
     return None
 
 

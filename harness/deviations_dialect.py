@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from harness.differential.deviation import FIXED_11, VtdDeviation
+from harness.differential.deviation import BEFORE_11, VtdDeviation
 
 MEMBERS: Final = (
     VtdDeviation(
@@ -17,7 +17,7 @@ MEMBERS: Final = (
         "PP of a fault record is set for a request without PASID",
         "vtd_do_iommu_translate (pasid is RID_PASID by then)",
         fixed="dde3f966f0fe",
-        last=FIXED_11,
+        last=BEFORE_11,
         members=("fault_record_ignored",),
     ),
     VtdDeviation(
@@ -26,7 +26,7 @@ MEMBERS: Final = (
         "RID_PASID of a context entry is used though ECAP.RPS is 0",
         "vtd_ce_get_rid2pasid_entry",
         fixed="c629b030a2",
-        last=FIXED_11,
+        last=BEFORE_11,
         members=("honours_rid_pasid",),
     ),
     VtdDeviation(

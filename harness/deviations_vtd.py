@@ -15,7 +15,7 @@ from typing import Final
 from harness.deviations import Crash
 from harness.deviations_device_tlb import DEVICE_TLB
 from harness.deviations_dialect import MEMBERS
-from harness.differential.deviation import FIXED_11, NO_RECORD, Condition, Situation, VtdDeviation
+from harness.differential.deviation import BEFORE_11, NO_RECORD, Condition, Situation, VtdDeviation
 from harness.model.dialects import Dialect
 
 DEVIATIONS: Final = (
@@ -26,7 +26,7 @@ DEVIATIONS: Final = (
         "a wait descriptor that asks for a fence only is an error",
         "vtd_process_wait_desc",
         fixed="57ac646a2e",
-        last=FIXED_11,
+        last=BEFORE_11,
         shows=(Condition(("IQH",), notes=("stopped at a wait that only fences",)),),
     ),
     VtdDeviation(
@@ -44,7 +44,7 @@ DEVIATIONS: Final = (
         "keeps passing through that did when its context entry was invalidated",
         "vtd_process_inv_desc (VTD_INV_DESC_PC)",
         fixed="c9cf33075a, 43b8c43397",
-        last=FIXED_11,
+        last=BEFORE_11,
         shows=(
             Condition(("IQH", "IQT", "status-write"), notes=("PASID-cache descriptor is wrong",)),
             Condition(
@@ -82,7 +82,20 @@ DEVIATIONS: Final = (
         "an access that meets a cached translation without the right it needs is refused without a "
         "fault record (docs/findings/vtd-cached-permission.md)",
         "vtd_do_iommu_translate (IOTLB hit)",
-        shows=(Condition(("access",), observed=(NO_RECORD,), notes=("cached without the right",)),),
+        shows=(
+            Condition(
+                ("access",),
+                observed=(NO_RECORD,),
+                permitted=("fault 0x05", "fault 0x06", "fault 0x85", "fault 0x86"),
+                notes=("cached without the right",),
+            ),
+            Condition(
+                ("access",),
+                observed=(NO_RECORD,),
+                permitted=("translation",),
+                notes=("cached without the right",),
+            ),
+        ),
     ),
     VtdDeviation(
         "dirty-bit-lost",
@@ -90,7 +103,15 @@ DEVIATIONS: Final = (
         "D stays clear when a write uses a translation that a read has cached "
         "(docs/findings/vtd-dirty-bit.md)",
         "vtd_do_iommu_translate (IOTLB hit)",
-        shows=(Condition(("table",), notes=("D clear",)),),
+        shows=(Condition(("table",), notes=("D clear of what a read has cached",)),),
+    ),
+    VtdDeviation(
+        "dirty-though-refused",
+        "3.6.2",
+        "a write that is refused because its translation leads into the interrupt range has set A "
+        "and D",
+        "vtd_iova_to_flpte (sets them before vtd_do_iommu_translate looks at the output)",
+        shows=(Condition(("table",), notes=("D set on the way to the interrupt range",)),),
     ),
     VtdDeviation(
         "pass-through-width-unchecked",
@@ -232,13 +253,13 @@ SEVERAL: Final = VtdDeviation(
 CRASHES: Final = (
     Crash(
         "wide-register-write",
-        FIXED_11,
+        BEFORE_11,
         "an 8-byte write to FECTL, IECTL or IEADDR aborts (a35c5755d942)",
         re.compile(r"vtd_mem_write: Assertion `size == 4'"),
     ),
     Crash(
         "wait-write-and-interrupt",
-        FIXED_11,
+        BEFORE_11,
         "a wait descriptor that asks for a status write and an interrupt aborts (e8145dcd31)",
         re.compile(r"vtd_process_wait_desc: Assertion `!\(inv_desc->lo & VTD_INV_DESC_WAIT_IF\)'"),
     ),

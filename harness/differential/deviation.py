@@ -11,7 +11,7 @@ NO_RECORD: Final = "lost"
 """An access that lands nowhere and leaves no fault record, as `observed` of a condition."""
 
 
-FIXED_11: Final = (10, 0)
+BEFORE_11: Final = (10, 0)
 """The last version measured that lacks what 11.1 has."""
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from decoders.events import (
     Access,
     AccessKind,
     Attribute,
-    Event,
     Fault,
     FaultRecord,
     Outcome,
-    Store,
     Translation,
 )
 from decoders.layout import layout
 from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
 from decoders.vtd.registers import FaultStatus
 from harness.differential.device_tlb import answerable
-from harness.differential.situation import ACCESSED, DIRTY, LOST, cached
+from harness.differential.situation import ACCESSED, DIRTY, LOST, allows, cached
+from harness.differential.table_use import TableUse
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd_tables import TABLES_END, TABLES_START
 from harness.model.dialects import Dialect
@@ -58,7 +56,8 @@ class Remains:
         # QEMU finds what it has cached by source, under whatever domain that was.
         for way in cached(guide, access):
             left = Candidate(way.outcome, ())
-            if isinstance(way.outcome, Translation) and self._leaves_nothing(left, access, hidden):
+            usable = isinstance(way.outcome, Translation) and allows(way.rights, access)
+            if usable and self._leaves_nothing(left, access, hidden):
                 return way.outcome
         return Translation(LOST, 0)
 
@@ -78,36 +77,39 @@ class Remains:
         place = outcome.address | access.iova & outcome.mask
         return not POOL_START <= place < self._qemu.pool.end
 
-    def tables(
-        self, guide: ModelReplay, events: Sequence[Event], doubtful: Collection[int]
-    ) -> Finding | None:
+    def tables(self, guide: ModelReplay, use: TableUse) -> list[Finding]:
         """Return where tables hold something else than the model says.
 
-        A walk that ends in a fault may have set A bits. An entry that software has stored to may
-        be cached with other A and D bits than it has now; those of doubtful ones are not known.
+        A walk that ends in a fault may have set A bits. An entry that software has stored to after
+        it was used may be cached with other A and D bits than it has now; those of doubtful ones
+        are not known.
         """
         size = TABLES_END - TABLES_START
         ours = guide.unit.load(TABLES_START, size)
         theirs = self._qemu.memory(TABLES_START, size)
         if ours == theirs:
-            return None
-        stored = Counter(event.address for event in events if isinstance(event, Store))
+            return []
+        number = guide.counters().events - 1
+        found = []
         for at in range(0, size, 8):
             if ours[at : at + 8] == theirs[at : at + 8]:
                 continue
+            place = TABLES_START + at
             model = int.from_bytes(ours[at : at + 8], "little")
             real = int.from_bytes(theirs[at : at + 8], "little")
-            differ = (model ^ real) & ~(real & ACCESSED)
-            if stored[TABLES_START + at] > 1 or TABLES_START + at in doubtful:
+            differ = model ^ real
+            if place in use.faulted:
+                differ &= ~(real & ACCESSED)
+            if use.unknown or place in use.rewritten or place in use.doubtful:
                 differ &= ~(ACCESSED | DIRTY)
             if differ:
-                number = guide.counters().events - 1
-                address = (TABLES_START + at).to_bytes(8, "big")
                 observed, permitted = (
-                    address + value.to_bytes(8, "big") for value in (real, model)
+                    place.to_bytes(8, "big") + value.to_bytes(8, "big") for value in (real, model)
                 )
-                return Finding(number, FindingKind.DIVERGENCE, "table", observed, (permitted,))
-        return None
+                found.append(
+                    Finding(number, FindingKind.DIVERGENCE, "table", observed, (permitted,))
+                )
+        return found
 
 
 def record_of(seen: Seen, sid: int) -> tuple[FaultRecord | None, bool]:

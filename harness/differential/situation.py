@@ -31,6 +31,7 @@ from decoders.vtd.faults import FaultRecordRegister
 from harness.differential.deviation import NO_RECORD, Situation
 from harness.differential.device_tlb import device_notes
 from harness.differential.queued import descriptor, oddity, refused
+from harness.differential.table_use import TableUse
 from harness.findings import Finding, FindingKind
 from harness.model.caches import CachedTranslation
 from harness.model.interrupts import NO_SOURCE
@@ -184,8 +185,12 @@ def situation(
     guide: ModelReplay,
     history: History,
     ways: Mapping[int, Sequence[Candidate]],
+    use: TableUse | None = None,
 ) -> Situation:
-    """Return the facts of a finding; ways are those to the outcomes of accesses."""
+    """Return the facts of a finding.
+
+    ways are those to the outcomes of accesses; use is there for a finding about tables.
+    """
     event = events[finding.event] if 0 <= finding.event < len(events) else None
     # A fault record, and FSTS behind DMA, are about the access before them.
     at = finding.event
@@ -209,7 +214,7 @@ def situation(
     )
     if by_queue:
         notes.add("tail written")
-    notes |= set(_compared(finding, subject, guide, history))
+    notes |= set(_compared(finding, subject, guide, history, use))
     if access is not None:
         if guide.unit.caches.contexts.get(access.sid):
             notes.add("context entry is cached")
@@ -217,9 +222,9 @@ def situation(
             finding.kind == FindingKind.STALE_AFTER_INVALIDATION and finding.covered_by < 0
         ):
             notes.add("tag left")
-        if subject == "permission" and _lacks_other_right(guide, access):
+        if subject == "permission" and _lacks_other_right(guide, access, finding.observed):
             notes.add("page has one right only")
-        if _cached_without_right(guide, access) or _read_before(events[at - 1], access):
+        if _cached_without_right(guide, access):
             notes.add("cached without the right")
     notes |= _fault_disable(ways.get(at, ()), events[at])
     notes |= _entries(ways.get(at, ()))
@@ -230,7 +235,11 @@ def situation(
 
 
 def _compared(
-    finding: Finding, subject: str, guide: ModelReplay, history: History
+    finding: Finding,
+    subject: str,
+    guide: ModelReplay,
+    history: History,
+    use: TableUse | None,
 ) -> Iterator[str]:
     """Say what is remarkable about what was seen beside what was permitted."""
     seen = finding.observed
@@ -242,10 +251,13 @@ def _compared(
         if isinstance(seen, int) and isinstance(right, int) and seen ^ right == _CFIS:
             yield "CFIS alone"
         # An entry is its address and its content.
-        if isinstance(seen, bytes) and isinstance(right, bytes):
+        if use is not None and isinstance(seen, bytes) and isinstance(right, bytes):
+            place = int.from_bytes(seen[:8], "big")
             differ = int.from_bytes(seen, "big") ^ int.from_bytes(right, "big")
-            if differ & ~ACCESSED == DIRTY and not seen[-1] & DIRTY:
-                yield "D clear"
+            if differ & ~ACCESSED == DIRTY and not seen[-1] & DIRTY and place in use.read:
+                yield "D clear of what a read has cached"
+            if differ & ~ACCESSED == DIRTY and seen[-1] & DIRTY and place in use.blocked:
+                yield "D set on the way to the interrupt range"
 
 
 def cached(guide: ModelReplay, access: Access) -> list[CachedTranslation]:
@@ -254,7 +266,7 @@ def cached(guide: ModelReplay, access: Access) -> list[CachedTranslation]:
     found = [
         way for tag in unit.tags(access.sid) for way in unit.caches.translations(tag, access.iova)
     ]
-    return sorted(found, key=lambda way: not _allows(way.rights, access))
+    return sorted(found, key=lambda way: not allows(way.rights, access))
 
 
 def _left(guide: ModelReplay, access: Access) -> bool:
@@ -266,17 +278,8 @@ def _left(guide: ModelReplay, access: Access) -> bool:
     return any(
         isinstance(way.outcome, Translation)
         and way.outcome.address | access.iova & way.outcome.mask == place
+        and allows(way.rights, access)
         for way in cached(guide, access)
-    )
-
-
-def _read_before(event: Event, access: Access) -> bool:
-    """Say whether a device read just before what it then could not write."""
-    return (
-        isinstance(event, Access)
-        and (event.sid, event.iova) == (access.sid, access.iova)
-        and event.kind is AccessKind.READ
-        and isinstance(event.outcome, Translation)
     )
 
 
@@ -332,17 +335,25 @@ def _fault_disable(ways: Sequence[Candidate], event: Event) -> set[str]:
 def _cached_without_right(guide: ModelReplay, access: Access) -> bool:
     """Say whether a cached translation of an access lacks the right that it needs."""
     ways = cached(guide, access)
-    return bool(ways) and not _allows(ways[-1].rights, access)
+    return bool(ways) and not allows(ways[-1].rights, access)
 
 
-def _lacks_other_right(guide: ModelReplay, access: Access) -> bool:
-    """Say whether what is kept for an access lacks the right that it did not ask for."""
+def _lacks_other_right(guide: ModelReplay, access: Access, given: object) -> bool:
+    """Say whether what a device was given lacks, where it is kept, the right not asked for."""
     kind = AccessKind.READ if access.kind is AccessKind.WRITE else AccessKind.WRITE
     other = replace(access, kind=kind)
-    return any(not _allows(way.rights, other) for way in cached(guide, access))
+    return any(
+        isinstance(given, Translation)
+        and isinstance(way.outcome, Translation)
+        and way.outcome.address | access.iova & way.outcome.mask
+        == given.address | access.iova & given.mask
+        and not allows(way.rights, other)
+        for way in cached(guide, access)
+    )
 
 
-def _allows(rights: Rights, access: Access) -> bool:
+def allows(rights: Rights, access: Access) -> bool:
+    """Say whether rights that are kept suffice for an access."""
     return rights.user and (rights.write if access.kind is AccessKind.WRITE else rights.read)
 
 

@@ -18,6 +18,7 @@ from decoders.vtd.descriptors import descriptor_type
 from harness.differential.device_tlb import DeviceMessages
 from harness.differential.queued import descriptors, head, taken
 from harness.differential.situation import LOST, History
+from harness.differential.table_use import TableUse
 from harness.findings import Finding
 from harness.model.latitude import LOOKING_AGAIN, fetch, keep
 from harness.model.translate import Candidate, Request
@@ -45,8 +46,7 @@ class Teller:
         """What each access of a step could have been, by the number of its event."""
         self.pending: list[StatusWrite | Interrupt] = []
         """What the unit was seen doing in a step, but not when."""
-        self.doubtful: set[int] = set()
-        """Entries on the ways of accesses with several outcomes: which set A and D is not known."""
+        self.use = TableUse()
         self.noticed: list[Finding] = []
         """What is not as it should be, and no event says."""
         self._queued: list[tuple[int, ...]] = []
@@ -58,13 +58,14 @@ class Teller:
         request = Request(access.sid, None, access.iova, access.kind, attributes=access.attributes)
         ways = self.models[0].unit.translator.candidates(request)
         self.ways[len(self.events)] = ways
-        if len({way.outcome for way in ways}) > 1:
-            self._doubt(ways)
+        self.use.ways(access, ways)
 
     def tell(self, *events: Event) -> None:
         """Apply events."""
         for event in events:
             self.events.append(event)
+            if isinstance(event, Store):
+                self.use.stored(event)
             for model in self.models:
                 model.apply(event)
             self._seen()
@@ -93,12 +94,9 @@ class Teller:
         """Apply an access that left nothing: whatever it may have used may be cached now."""
         ways = self.ways.get(len(self.events), ())
         if self.history.may_pass(access.sid):
-            self._doubt(ways)
+            self.use.doubt(ways)
         self.tell(access)
         self._cached(access, None)
-
-    def _doubt(self, ways: Sequence[Candidate]) -> None:
-        self.doubtful.update(step.address for way in ways for step in way.steps)
 
     def _cached(self, access: Access, place: int | None) -> None:
         """Let models keep what a stale entry gave, if it led to a place (or at all)."""
@@ -125,12 +123,13 @@ class Teller:
         moved = write.offset == vtd.IQT.offset
         done = taken(guide, before, self._slot) if moved else []
         self.history.written(guide, write, self._queued, done)
-        if self._fetches(write):
+        if self._fetches(write, done):
             for model in self.models:
                 for sid in self._sids:
                     fetch(model.unit, sid)
 
-    def _fetches(self, write: RegWrite) -> bool:
+    @staticmethod
+    def _fetches(write: RegWrite, done: Sequence[tuple[int, ...]]) -> bool:
         if write.offset == vtd.IQT.offset:
-            return any(descriptor_type(words[0]) in LOOKING_AGAIN for words in self._queued)
+            return any(descriptor_type(words[0]) in LOOKING_AGAIN for words in done)
         return write.offset in (vtd.CCMD.offset, vtd.GCMD.offset)

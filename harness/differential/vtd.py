@@ -206,6 +206,8 @@ class Differential:
             teller.noticed.clear()
             looked = len(findings)
             if fresh:
+                for one in fresh:
+                    teller.use.led(one.observed)
                 # What follows in the same step follows from it.
                 facts = situation(fresh[0], events, judge, teller.history, teller.ways)
                 beside = tuple(fresh[1:])
@@ -213,9 +215,8 @@ class Differential:
                 if any(one.subject not in ADOPTED for one in fresh):
                     return found
         number = len(steps) - 1
-        differing = self._remains.tables(guide, events, teller.doubtful)
-        if differing is not None:
-            facts = situation(differing, events, judge, teller.history, {})
+        for differing in self._remains.tables(guide, teller.use):
+            facts = situation(differing, events, judge, teller.history, {}, teller.use)
             found.append(Divergence(seed, number, MODEL, differing, facts, events))
         apart = None if pair is None else pair.apart(events, ended=True)
         if apart is not None:

@@ -195,6 +195,31 @@ def test_a_deviation_ends_with_the_version_that_fixed_it() -> None:
     assert explanation(fence, (11, 1, 3)) is None
 
 
+@pytest.mark.parametrize(
+    ("subject", "observed", "permitted", "notes"),
+    [
+        ("access", "lost", "translation", "read just before"),
+        ("access", "translation", "fault 0x06", "cached without the right"),
+        ("access", "fault 0x80", "translation", "context entry is cached"),
+        ("access", "translation", "fault 0x59", "FPD of a PASID structure"),
+        ("access", "lost", "translation", "tag left"),
+        ("table", "entry", "entry", "PASID-cache descriptor is wrong"),
+        ("GSTS", "0x0", "0x80000000", "message written by DMA"),
+        ("IQH", "0x0", "0x20", "tail written"),
+        ("update", "translation", "translation", "tag left"),
+        ("permission", "translation", "fault 0x06", "tag left"),
+        ("interrupt-request", "Message", "fault 0x25", "message written by DMA"),
+        ("fault-record", "FaultRecord", "FaultRecord", "message written by DMA"),
+    ],
+)
+@pytest.mark.parametrize("version", [(10, 0, 2), (11, 1, 3)])
+def test_what_comes_near_a_deviation_is_none(
+    version: tuple[int, ...], subject: str, observed: str, permitted: str, notes: str
+) -> None:
+    found = Situation(subject, observed, frozenset({permitted}), frozenset({notes}))
+    assert explanation(found, version) is None
+
+
 def test_descriptors_move_up_when_steps_are_left_out() -> None:
     def step(slot: int, value: int) -> Step:
         stores = (Store(QUEUE + 16 * slot, 8, value), Store(QUEUE + 16 * slot + 8, 8, 0))

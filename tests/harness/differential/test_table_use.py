@@ -1,0 +1,67 @@
+"""Which entries may hold other A and D bits than the model's, by what accesses and software did."""
+
+from __future__ import annotations
+
+import pytest
+
+from decoders.events import Access, AccessKind, Fault, Outcome, Role, Store, Translation
+from decoders.vtd.faults import Reason
+from harness.differential.table_use import TableUse
+from harness.model.translate import Candidate
+from harness.model.walk import Step
+
+TABLE, LEAF = 0x1000, 0x2008
+PAGE = Translation(0x8000, 0xFFF)
+OTHER = Translation(0x9000, 0xFFF)
+
+
+def way(outcome: Outcome, *places: int) -> Candidate:
+    return Candidate(outcome, tuple(Step(Role.FIRST_STAGE, 1, place, 1) for place in places))
+
+
+def used(*ways: Candidate, kind: AccessKind = AccessKind.WRITE) -> TableUse:
+    use = TableUse()
+    use.ways(Access(0x20, None, 0x1000, kind, None), ways)
+    return use
+
+
+def test_one_way_leaves_no_doubt() -> None:
+    use = used(way(PAGE, TABLE, LEAF), way(PAGE))
+    assert not use.doubtful and not use.faulted and not use.unknown
+
+
+def test_each_entry_is_doubtful_where_outcomes_differ() -> None:
+    use = used(way(PAGE, TABLE, LEAF), way(OTHER, TABLE))
+    assert use.doubtful == {TABLE, LEAF}
+
+
+def test_a_walk_that_faults_may_have_set_the_bits_before() -> None:
+    use = used(way(Fault(Reason.NO_WRITE), TABLE, LEAF))
+    assert use.faulted == {TABLE, LEAF}
+    assert not use.blocked
+
+
+def test_the_leaf_before_the_interrupt_range_is_remembered() -> None:
+    assert used(way(Fault(Reason.SM_INTERRUPT_RANGE), TABLE, LEAF)).blocked == {LEAF}
+
+
+@pytest.mark.parametrize(("kind", "kept"), [(AccessKind.READ, {LEAF}), (AccessKind.WRITE, set())])
+def test_a_read_may_have_cached_its_leaf(kind: AccessKind, kept: set[int]) -> None:
+    assert used(way(PAGE, TABLE, LEAF), kind=kind).read == kept
+
+
+def test_a_store_before_the_first_use_changes_nothing() -> None:
+    use = TableUse()
+    use.stored(Store(LEAF, 8, 1))
+    use.ways(Access(0x20, None, 0x1000, AccessKind.READ, None), [way(PAGE, TABLE, LEAF)])
+    assert not use.rewritten
+    use.stored(Store(LEAF + 4, 4, 1))
+    assert use.rewritten == {LEAF}
+
+
+def test_nothing_is_known_once_an_access_led_elsewhere() -> None:
+    use = TableUse()
+    use.led(Fault(Reason.NO_READ))
+    assert not use.unknown
+    use.led(PAGE)
+    assert use.unknown

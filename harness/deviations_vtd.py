@@ -106,6 +106,17 @@ DEVIATIONS: Final = (
         shows=(Condition(("table",), notes=("D clear of what a read has cached",)),),
     ),
     VtdDeviation(
+        "one-flag-suffices",
+        "3.6.2",
+        "a write leaves a leaf as it is that has A or D: D stays clear where A is set, A where D "
+        "is (docs/findings/vtd-one-flag.md)",
+        "vtd_set_flag_in_pte (returns when any of the flags is set)",
+        shows=(
+            Condition(("table",), notes=("A clear where D was set",)),
+            Condition(("table",), notes=("D clear where A was set",)),
+        ),
+    ),
+    VtdDeviation(
         "dirty-though-refused",
         "3.6.2",
         "a write that is refused because its translation leads into the interrupt range has set A "

@@ -15,7 +15,8 @@ from decoders.events import Access, Event, Fault, FaultRecord, RegRead, RegWrite
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import DESCRIPTORS, descriptor_type
-from harness.differential.situation import ACCESSED, DIRTY, LOST
+from harness.differential.situation import LOST
+from harness.differential.table_use import ACCESSED, DIRTY
 from harness.differential.vtd import Divergence
 from harness.findings import Finding
 from harness.signature import Signature, of_finding

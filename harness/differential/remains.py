@@ -18,8 +18,8 @@ from decoders.layout import layout
 from decoders.vtd.faults import FAULT_REASONS, FaultRecordRegister, Reason
 from decoders.vtd.registers import FaultStatus
 from harness.differential.device_tlb import answerable
-from harness.differential.situation import ACCESSED, DIRTY, LOST, allows, cached
-from harness.differential.table_use import TableUse
+from harness.differential.situation import LOST, allows, cached
+from harness.differential.table_use import ACCESSED, DIRTY, TableUse
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd_tables import TABLES_END, TABLES_START
 from harness.model.dialects import Dialect

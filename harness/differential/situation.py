@@ -31,7 +31,7 @@ from decoders.vtd.faults import FaultRecordRegister
 from harness.differential.deviation import NO_RECORD, Situation
 from harness.differential.device_tlb import device_notes
 from harness.differential.queued import descriptor, oddity, refused
-from harness.differential.table_use import TableUse
+from harness.differential.table_use import ACCESSED, DIRTY, TableUse
 from harness.findings import Finding, FindingKind
 from harness.model.caches import CachedTranslation
 from harness.model.interrupts import NO_SOURCE
@@ -51,10 +51,6 @@ from harness.targets.model import ModelReplay
 
 LOST: Final = (1 << 64) - 4096
 """Where an access is said to have led that landed nowhere and left no fault record."""
-
-ACCESSED: Final = 1 << 5
-DIRTY: Final = 1 << 6
-"""Bits of a first-stage entry."""
 
 _NAMES: Final = {
     register.offset: name
@@ -254,10 +250,13 @@ def _compared(
         if use is not None and isinstance(seen, bytes) and isinstance(right, bytes):
             place = int.from_bytes(seen[:8], "big")
             differ = int.from_bytes(seen, "big") ^ int.from_bytes(right, "big")
-            if differ & ~ACCESSED == DIRTY and not seen[-1] & DIRTY and place in use.read:
+            flags = seen[-1] & (ACCESSED | DIRTY)
+            if differ & ~ACCESSED == DIRTY and not flags & DIRTY and place in use.read:
                 yield "D clear of what a read has cached"
-            if differ & ~ACCESSED == DIRTY and seen[-1] & DIRTY and place in use.blocked:
+            if differ & ~ACCESSED == DIRTY and flags & DIRTY and place in use.blocked:
                 yield "D set on the way to the interrupt range"
+            if differ in (ACCESSED, DIRTY) and not differ & flags and place in use.half:
+                yield "D clear where A was set" if differ == DIRTY else "A clear where D was set"
 
 
 def cached(guide: ModelReplay, access: Access) -> list[CachedTranslation]:

@@ -9,6 +9,10 @@ from decoders.events import Access, AccessKind, Fault, Store, Translation
 from decoders.vtd.faults import Reason
 from harness.model.translate import Candidate
 
+ACCESSED: Final = 1 << 5
+DIRTY: Final = 1 << 6
+"""Bits of a first-stage entry."""
+
 _INTERRUPT_RANGE: Final = (Reason.INTERRUPT_RANGE, Reason.SM_INTERRUPT_RANGE)
 
 
@@ -28,6 +32,8 @@ class TableUse:
         """Leaves that a read may have cached."""
         self.blocked: set[int] = set()
         """Leaves of accesses that were refused for leading into the interrupt range."""
+        self.half: set[int] = set()
+        """Leaves of writes that had one of A and D set when they were walked."""
         self._used: set[int] = set()
 
     def ways(self, access: Access, ways: Sequence[Candidate]) -> None:
@@ -44,6 +50,8 @@ class TableUse:
                     self.blocked.add(way.steps[-1].address)
             elif way.steps and access.kind is AccessKind.READ:
                 self.read.add(way.steps[-1].address)
+            elif way.steps and way.steps[-1].value & (ACCESSED | DIRTY) in (ACCESSED, DIRTY):
+                self.half.add(way.steps[-1].address)
 
     def stored(self, store: Store) -> None:
         """Take note of a store of software."""

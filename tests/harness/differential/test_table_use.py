@@ -6,7 +6,7 @@ import pytest
 
 from decoders.events import Access, AccessKind, Fault, Outcome, Role, Store, Translation
 from decoders.vtd.faults import Reason
-from harness.differential.table_use import TableUse
+from harness.differential.table_use import ACCESSED, DIRTY, TableUse
 from harness.model.translate import Candidate
 from harness.model.walk import Step
 
@@ -15,8 +15,8 @@ PAGE = Translation(0x8000, 0xFFF)
 OTHER = Translation(0x9000, 0xFFF)
 
 
-def way(outcome: Outcome, *places: int) -> Candidate:
-    return Candidate(outcome, tuple(Step(Role.FIRST_STAGE, 1, place, 1) for place in places))
+def way(outcome: Outcome, *places: int, value: int = 1) -> Candidate:
+    return Candidate(outcome, tuple(Step(Role.FIRST_STAGE, 1, place, value) for place in places))
 
 
 def used(*ways: Candidate, kind: AccessKind = AccessKind.WRITE) -> TableUse:
@@ -48,6 +48,14 @@ def test_the_leaf_before_the_interrupt_range_is_remembered() -> None:
 @pytest.mark.parametrize(("kind", "kept"), [(AccessKind.READ, {LEAF}), (AccessKind.WRITE, set())])
 def test_a_read_may_have_cached_its_leaf(kind: AccessKind, kept: set[int]) -> None:
     assert used(way(PAGE, TABLE, LEAF), kind=kind).read == kept
+
+
+@pytest.mark.parametrize(
+    ("flags", "half"), [(0, set()), (ACCESSED, {LEAF}), (DIRTY, {LEAF}), (ACCESSED | DIRTY, set())]
+)
+def test_a_write_to_a_leaf_with_one_flag_is_remembered(flags: int, half: set[int]) -> None:
+    assert used(way(PAGE, TABLE, LEAF, value=1 | flags)).half == half
+    assert not used(way(PAGE, TABLE, LEAF, value=1 | flags), kind=AccessKind.READ).half
 
 
 def test_a_store_before_the_first_use_changes_nothing() -> None:

@@ -17,11 +17,15 @@ from harness.trace.codec import TAG_OF, FieldError, from_fields, to_fields
 
 _MOST_CHANGES: Final = 4
 _LONGEST_RUN: Final = 6
+_LONGEST_SERIES: Final = 8
 _INTERESTING: Final = (
     0, 1, 2, 3, 4, 7, 8, 0x10, 0x1F, 0x20, 0x3F, 0x40, 0x7F, 0x80, 0xFF, 0x100, 0xFFF, 0x1000,
     0xFFFF, 0x10000, 0xFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFEE00000, 1 << 32, 1 << 39,
     1 << 47, 1 << 48, 1 << 52, 1 << 63, (1 << 64) - 1, (1 << 64) - 8, (1 << 64) - 0x1000,
 )  # fmt: skip
+_WIDTHS: Final = (8, 16, 20, 32, 64)
+"""Bits of numbers: flags, source ids, PASIDs, registers, addresses."""
+
 _REGISTERS: Final = tuple((register.offset, register.size) for register in REGISTERS.values())
 _OF_REGISTERS: Final = frozenset({TAG_OF[RegWrite], TAG_OF[RegRead]})
 _STORE: Final = TAG_OF[Store]
@@ -41,6 +45,7 @@ class EventMutator:
         self._choices = choices
         self._changes: tuple[Change, ...] = (
             *(_change, _change, _change, _change, _take_over, _take_over, _swap, _repeat, _drop),
+            _series,
             *(self._insert, self._insert),
         )
 
@@ -106,7 +111,9 @@ def _change_one(stream: list[Fields], at: int, random: Random) -> None:
     if len(fields) < 2:
         return
     if fields[0] in _OF_REGISTERS and random.random() < 0.3:
-        fields[1], fields[2] = random.choice(_REGISTERS)
+        fields[1], size = random.choice(_REGISTERS)
+        # Software may write half of a register, or two beside each other.
+        fields[2] = size if random.random() < 0.7 else 12 - size
         if fields[3] is not None:
             fields[3] &= (1 << 8 * fields[2]) - 1
     else:
@@ -134,7 +141,7 @@ def _other(value: Any, fields: Fields, random: Random) -> Any:
 def _other_number(value: int, random: Random) -> int:
     match random.randrange(6):
         case 0 | 1:
-            return value ^ 1 << random.randrange(64)
+            return value ^ 1 << random.randrange(random.choice(_WIDTHS))
         case 2:
             return value ^ 1 << random.randrange(max(1, value.bit_length() + 1))
         case 3:
@@ -199,6 +206,27 @@ def _repeat(stream: list[Fields], random: Random) -> None:
     if stream:
         at = random.randint(0, len(stream))
         stream[at:at] = [list(fields) for fields in stream[_run(stream, random)]]
+
+
+def _series(stream: list[Fields], random: Random) -> None:
+    """Do a few events again and again, a number of one of them counting up: what has a limit."""
+    if not stream:
+        return
+    where = _run(stream, random)
+    run = stream[where]
+    which = random.randrange(len(run))
+    places = [n for n in range(1, len(run[which])) if type(run[which][n]) is int]
+    if not places:
+        return
+    place, step = random.choice(places), random.choice((1, 8, 0x1000))
+    made: list[Fields] = []
+    for number in range(1, random.randint(2, _LONGEST_SERIES) + 1):
+        made += [list(fields) for fields in run]
+        at = len(made) - len(run) + which
+        fields = list(made[at])
+        fields[place] += number * step
+        _keep(made, at, fields)
+    stream[where.stop : where.stop] = made
 
 
 def _drop(stream: list[Fields], random: Random) -> None:

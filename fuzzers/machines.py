@@ -98,9 +98,15 @@ def legacy(sids: Sequence[int], levels: int = 3) -> list[Event]:
     return made
 
 
-def scalable(sids: Sequence[int], kinds: Sequence[int], levels: int = 4) -> list[Event]:
-    """Return tables of scalable mode: PASID n is translated as kinds[n] says (PGTT)."""
-    made = stores(ROOT, packed(layout(ScalableRootEntry), lp=1, lctp=CONTEXT))
+def scalable(
+    sids: Sequence[int], kinds: Sequence[int], levels: int = 4, *, tracked: bool = False
+) -> list[Event]:
+    """Return tables of scalable mode: PASID n is translated as kinds[n] says (PGTT).
+
+    Functions from 0x80 on have the context entries of those below. tracked has the second stage
+    keep A and D bits.
+    """
+    made = stores(ROOT, packed(layout(ScalableRootEntry), lp=1, lctp=CONTEXT, up=1, uctp=CONTEXT))
     for number, sid in enumerate(sids):
         words = packed(
             layout(ScalableContextEntry),
@@ -109,15 +115,18 @@ def scalable(sids: Sequence[int], kinds: Sequence[int], levels: int = 4) -> list
         made += stores(CONTEXT + 32 * sid, words)
     made += stores(DIRECTORY, packed(layout(PasidDirectoryEntry), p=1, smptblptr=PASIDS))
     for pasid, kind in enumerate(kinds):
-        made += stores(PASIDS + 64 * pasid, pasid_entry(kind, 1 + pasid % 2, levels))
+        entry = pasid_entry(kind, 1 + pasid % 2, levels, tracked=tracked)
+        made += stores(PASIDS + 64 * pasid, entry)
     return made
 
 
-def pasid_entry(kind: int, domain: int, levels: int = 4) -> tuple[int, ...]:
+def pasid_entry(
+    kind: int, domain: int, levels: int = 4, *, tracked: bool = False
+) -> tuple[int, ...]:
     """Return a PASID entry of a kind: 1 first stage, 2 second, 3 nested, 4 pass-through."""
     return packed(
         layout(PasidEntry),
-        p=1, pgtt=kind, aw=2 if kind != 2 else levels - 2, did=domain, sre=1,
+        p=1, pgtt=kind, aw=2 if kind != 2 else levels - 2, did=domain, sre=1, ssade=tracked,
         ssptptr=SECOND if kind in (2, 3) else 0,
         fsptptr=FIRST if kind in (1, 3) else 0,
         fspm=levels - 4 if kind in (1, 3) else 0,

@@ -81,7 +81,9 @@ class WordMutator:
         entries = self._entries(bytes((head,)) + image)
         if not entries:
             return _flip(image, random)
-        at, shape = random.choice(entries)
+        # What is empty matters less.
+        filled = [one for one in entries if any(image[one[0] : one[0] + one[1].size])]
+        at, shape = random.choice(filled if filled and random.random() < 0.8 else entries)
         masks = [(field.word, field.mask) for field in shape.fields.values()]
         masks += [(word, mask) for word, mask in enumerate(shape.reserved) if mask]
         word, mask = random.choice(masks)

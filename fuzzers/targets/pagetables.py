@@ -26,6 +26,8 @@ class _Walk:
     """PGTT of scalable mode: 1 first stage, 2 second, 3 nested; 0 for legacy mode."""
 
     access: AccessKind = AccessKind.READ
+    tracked: bool = False
+    """Whether the second stage keeps A and D bits."""
 
 
 _WALKS: Final = (
@@ -38,6 +40,8 @@ _WALKS: Final = (
     _Walk(4, 2),
     _Walk(4, 3),
     _Walk(4, 3, AccessKind.WRITE),
+    _Walk(4, 2, AccessKind.WRITE, tracked=True),
+    _Walk(4, 3, AccessKind.WRITE, tracked=True),
 )
 
 
@@ -87,7 +91,10 @@ def _scaffold(walk: _Walk) -> Scaffold:
     """Return a unit that walks the tables, before and after it forgets what it has cached."""
     wide = walk.kind != 0
     memory: list[Event] = m.flush_stores(wide=wide)
-    memory += m.scalable((0,), (walk.kind,), walk.levels) if wide else m.legacy((0,), walk.levels)
+    if wide:
+        memory += m.scalable((0,), (walk.kind,), walk.levels, tracked=walk.tracked)
+    else:
+        memory += m.legacy((0,), walk.levels)
     used = m.access(0, kind=walk.access)
     return Scaffold(
         m.header(),

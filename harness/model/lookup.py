@@ -6,6 +6,7 @@ VT-d specification 3.4 and 9; each check names its fault reason. Present is test
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from decoders.events import AccessKind, Attribute, Role
 from decoders.layout import Layout, layout
@@ -98,6 +99,16 @@ def _reserved(
         word & (mask | (beyond if index in pointers else 0))
         for index, (word, mask) in enumerate(zip(words, shape.reserved, strict=True))
     )
+
+
+REFUSED_BY_CONTEXT: Final = frozenset(
+    (
+        Reason.SM_PASID_DISABLED,
+        Reason.SM_PASID_BEYOND_DIRECTORY,
+        Reason.SM_RID_PASID_BEYOND_DIRECTORY,
+    )
+)
+"""What a scalable context entry says alone, before a PASID entry is looked for."""
 
 
 class Lookup:

@@ -20,6 +20,7 @@ from harness.model.caches import (
 from harness.model.config import UnitConfig
 from harness.model.lookup import (
     PASID,
+    REFUSED_BY_CONTEXT,
     TTM_LEGACY,
     Blocked,
     Entry,
@@ -200,6 +201,8 @@ class Translator:
             if fresh:
                 fresh.pasid_blocked = entry
             yield self._stamp(self._blocked(entry), "context", stale)
+            if entry.reason in REFUSED_BY_CONTEXT:
+                return  # whatever is kept of the PASID
         else:
             if fresh:
                 fresh.pasid = entry

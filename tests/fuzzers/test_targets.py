@@ -9,6 +9,8 @@ from random import Random
 
 import pytest
 
+from decoders.layout import layout
+from decoders.vtd.tables import ScalableContextEntry
 from fuzzers.command import write_dictionary
 from fuzzers.target import (
     MODEL,
@@ -20,6 +22,7 @@ from fuzzers.target import (
     target_names,
 )
 from harness.errors import HarnessError
+from harness.generate.vtd_tables import packed
 from harness.native import available
 from harness.trace import parse_text, write_text
 
@@ -109,3 +112,15 @@ def test_words_are_written_as_libfuzzer_reads_them(target: FuzzTarget, tmp_path:
 def test_unknown_targets_are_refused() -> None:
     with pytest.raises(HarnessError, match="no fuzz target 'nothing'; there are descriptors"):
         target_named("nothing")
+
+
+def test_a_kept_pasid_entry_lets_nothing_in_that_the_context_refuses() -> None:
+    """A request without PASID fills the cache; with PASIDE clear the same PASID is refused."""
+    target = target_named("pasid")
+    seed = bytearray(next(iter(target.seeds())))
+    context = 1 + 128 + 16
+    word = packed(layout(ScalableContextEntry), paside=1)[0]
+    now = int.from_bytes(seed[context : context + 8], "little")
+    assert now & word, "the seed has PASIDE set there"
+    seed[context : context + 8] = (now & ~word).to_bytes(8, "little")
+    target.runner(MODEL)(bytes(seed))

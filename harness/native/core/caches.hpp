@@ -273,7 +273,7 @@ class Caches {
     static unsigned key_level(u64 key) { return static_cast<unsigned>(key >> level_shift); }
     static u64 key_page(u64 key) { return key & ((u64{1} << level_shift) - 1); }
     static u64 pasid_key(u32 sid, u32 pasid) {
-        return u64{sid} << 32 | (defect(Defect::pasid_key_of_16_bits) ? pasid & 0xffff : pasid);
+        return u64{sid} << 32 | (defect(Defect::pasid_key_of_table_index) ? pasid & 63 : pasid);
     }
     static u64 context_key(u32 sid) {
         return defect(Defect::context_key_without_bus) ? sid & 0xff : sid;

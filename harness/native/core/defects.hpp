@@ -43,8 +43,8 @@
       "a device-selective invalidation compares the bits that its mask excludes") \
     X(context_key_without_bus, "trace stateful", "bacabb0afa", \
       "the key of a cached context entry loses the bus number") \
-    X(pasid_key_of_16_bits, "trace pasid", "bacabb0afa", \
-      "the key of a cached PASID entry loses the upper bits of the PASID") \
+    X(pasid_key_of_table_index, "trace", "bacabb0afa", \
+      "the key of a cached PASID entry is the index in its table") \
     X(domain_invalidation_keeps_tables, "descriptors trace stateful", "3e090e3489", \
       "an invalidation of a domain leaves cached table entries") \
     X(device_tlb_range_of_32_bits, "descriptors trace", "04eb6247eb", \

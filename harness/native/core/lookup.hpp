@@ -72,6 +72,14 @@ class Lookup {
     template <class Observer>
     void context(const Memory::View &view, u32 sid, EntryResult &out, Observer &observer) const;
 
+    // Whether the context entry alone said so, before a PASID entry was looked for.
+    static bool refused_by_context(u8 reason) {
+        using layout::Reason;
+        return reason == code(Reason::sm_pasid_disabled) ||
+               reason == code(Reason::sm_pasid_beyond_directory) ||
+               reason == code(Reason::sm_rid_pasid_beyond_directory);
+    }
+
     // Find the PASID table entry of a request through a valid scalable context entry.
     template <class Observer>
     void pasid(const Memory::View &view, const u64 *context, u32 pasid, EntryResult &out,

@@ -185,7 +185,9 @@ void Translator::through_context(const Request &request, const EntryResult &cont
     }
     if (entry.reason != 0)
         blocked(entry, trail, stale, out);
-    else
+    if (Lookup::refused_by_context(entry.reason))
+        return; // whatever is kept of the PASID
+    if (entry.reason == 0)
         through_pasid(request, context.words, entry.words, entry.fault_disable, trail, is_fresh,
                       stale, out);
     caches_.pasids(request.sid, number, [&](const CachedWords &way) {

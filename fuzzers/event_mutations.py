@@ -161,6 +161,11 @@ def _other_octets(value: bytes, random: Random) -> bytes:
     # Numbers stand at multiples of 8 or 4.
     size = random.choice((1, 1, 4, 8))
     at = random.randrange(0, len(changed), size)
+    if size == 8 and random.random() < 0.3:
+        # Beginnings and ends meet.
+        other_at = random.randrange(0, len(changed), size)
+        changed[at : at + size] = changed[other_at : other_at + size]
+        return bytes(changed)
     number = int.from_bytes(changed[at : at + size], "little")
     other = _other_number(number, random) & (1 << 8 * size) - 1
     changed[at : at + size] = other.to_bytes(size, "little")

@@ -115,7 +115,7 @@ class Virtio:
     against: Sequence[str] = (MODEL, NONE, QEMU, BARE)
     mutated: Sequence[str] = (MODEL, NONE, QEMU, BARE)
     traced: Sequence[str] = ()
-    max_size = 1024
+    max_size = 2048
 
     def __init__(self) -> None:
         self._headers = tuple(map(header, _DIALECTS))
@@ -133,6 +133,8 @@ class Virtio:
             head = bytes((number,))
             yield head
             yield head + encoded(_WORDS)
+            # What features, config space and resets change shows behind them.
+            yield head + encoded(_WORDS[:-2] + _WORDS)
             for at in range(0, len(_WORDS), 4):
                 yield head + encoded(_WORDS[at : at + 8])
 

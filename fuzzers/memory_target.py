@@ -25,6 +25,9 @@ from fuzzers.target import MODEL, NONE, Runner
 from fuzzers.word_mutations import WordMutator
 from harness.trace import Header
 
+_INTERRUPTS: Final = 0xFEE0_0000
+"""Where a write is an interrupt on this architecture, whatever the tables are."""
+
 _SHAPES: Final[Mapping[Role, Sequence[type[Structure]]]] = {
     Role.ROOT: (RootEntry, ScalableRootEntry),
     Role.CONTEXT: (ContextEntry,),
@@ -56,7 +59,7 @@ class MemoryTarget:
         self._seeds, self._words = tuple(seeds), tuple(words)
         self.max_size = 1 + max(one.size for one in choices)
         steps = [0 if one.tail is None else one.tail.step for one in choices]
-        places = sorted({place for one in choices for place in one.places()})
+        places = sorted({_INTERRUPTS, *(place for one in choices for place in one.places())})
         mutator = WordMutator(self._words, places, self._entries, steps, self._seeds)
         self.mutate: Callable[[bytes, int, int], bytes] = mutator.mutate
         self.cross: Callable[[bytes, bytes, int, int], bytes] = mutator.cross

@@ -82,20 +82,7 @@ DEVIATIONS: Final = (
         "an access that meets a cached translation without the right it needs is refused without a "
         "fault record (docs/findings/vtd-cached-permission.md)",
         "vtd_do_iommu_translate (IOTLB hit)",
-        shows=(
-            Condition(
-                ("access",),
-                observed=(NO_RECORD,),
-                permitted=("fault 0x05", "fault 0x06", "fault 0x85", "fault 0x86"),
-                notes=("cached without the right",),
-            ),
-            Condition(
-                ("access",),
-                observed=(NO_RECORD,),
-                permitted=("translation",),
-                notes=("cached without the right",),
-            ),
-        ),
+        shows=(Condition(("access",), observed=(NO_RECORD,), notes=("cached without the right",)),),
     ),
     VtdDeviation(
         "dirty-bit-lost",

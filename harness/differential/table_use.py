@@ -23,7 +23,9 @@ class TableUse:
         self.unknown = False
         """An access led where no way leads: what it read, and may have cached, is not known."""
         self.doubtful: set[int] = set()
-        """Entries on the ways of accesses with several outcomes: which set A and D is not known."""
+        """Entries of which it is not known whether they were used: those on the ways of accesses with
+        several outcomes, and those that only some of the ways to one outcome have.
+        """
         self.faulted: set[int] = set()
         """Entries on ways that ended in a fault, which may have set A before."""
         self.rewritten: set[int] = set()
@@ -39,6 +41,9 @@ class TableUse:
     def ways(self, access: Access, ways: Sequence[Candidate]) -> None:
         """Take note of the ways of an access that is about to be told of."""
         several = len({way.outcome for way in ways}) > 1
+        trails = [{step.address for step in way.steps} for way in ways if way.steps]
+        if trails:
+            self.doubtful |= set.union(*trails) - set.intersection(*trails)
         for way in ways:
             places = {step.address for step in way.steps}
             self._used |= places

@@ -35,6 +35,11 @@ def test_each_entry_is_doubtful_where_outcomes_differ() -> None:
     assert use.doubtful == {TABLE, LEAF}
 
 
+def test_entries_that_one_of_the_ways_lacks_are_doubtful() -> None:
+    use = used(way(PAGE, TABLE, LEAF), way(PAGE, TABLE + 8, LEAF), way(PAGE))
+    assert use.doubtful == {TABLE, TABLE + 8}
+
+
 def test_a_walk_that_faults_may_have_set_the_bits_before() -> None:
     use = used(way(Fault(Reason.NO_WRITE), TABLE, LEAF))
     assert use.faulted == {TABLE, LEAF}

@@ -23,8 +23,8 @@ class TableUse:
         self.unknown = False
         """An access led where no way leads: what it read, and may have cached, is not known."""
         self.doubtful: set[int] = set()
-        """Entries of which it is not known whether they were used: those on the ways of accesses with
-        several outcomes, and those that only some of the ways to one outcome have.
+        """Entries that were used, or not: on the ways of accesses with several outcomes, or on some
+        of the ways to one outcome.
         """
         self.faulted: set[int] = set()
         """Entries on ways that ended in a fault, which may have set A before."""

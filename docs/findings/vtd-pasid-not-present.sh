@@ -1,6 +1,6 @@
 #!/bin/sh
 # docs/findings/vtd-pasid-not-present.md says what the last answers mean. QEMU is ended after 5 seconds.
-: "${SCALABLE:=x-scalable-mode}" "${FIRST:=x-flts}" # with 11.1 SCALABLE=scalable-mode FIRST=fsts
+: "${SCALABLE:=x-scalable-mode}" # with 11.1 SCALABLE=scalable-mode
 timeout 5 "${QEMU:-qemu-system-x86_64}" -nodefaults -display none -S -accel tcg -machine q35 -m 4M \
     -qtest stdio -qtest-log /dev/null -device "intel-iommu,intremap=off,aw-bits=48,${SCALABLE}=on" \
     -device rtl8139,addr=4 <<'END'

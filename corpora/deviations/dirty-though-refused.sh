@@ -3,7 +3,7 @@
 # range has set A and D
 # Seen on QEMU 10.0.2. Each line is a qtest command; QEMU is ended after 5 s.
 timeout 5 "${QEMU:-qemu-system-x86_64}" -nodefaults -display none -S -accel tcg -machine q35 -m 4M -qtest stdio -qtest-log /dev/null \
-    -device intel-iommu,intremap=off,aw-bits=48,x-scalable-mode=on,x-flts=on -device rtl8139,addr=4 -device i82559er,addr=5 -device pcie-root-port,id=port1,slot=1,addr=6 -device pcie-pci-bridge,id=bridge,bus=port1 -device rtl8139,bus=bridge,addr=3 -device i82559er,bus=bridge,addr=4 -device pcie-root-port,id=port2,slot=2,addr=7 -device rtl8139,bus=port2 <<'END'
+    -device "intel-iommu,intremap=off,aw-bits=48,${SCALABLE:-x-scalable-mode}=on,${FIRST:-x-flts}=on" -device rtl8139,addr=4 -device i82559er,addr=5 -device pcie-root-port,id=port1,slot=1,addr=6 -device pcie-pci-bridge,id=bridge,bus=port1 -device rtl8139,bus=bridge,addr=3 -device i82559er,bus=bridge,addr=4 -device pcie-root-port,id=port2,slot=2,addr=7 -device rtl8139,bus=port2 <<'END'
 outl 0xcf8 0x80003018
 outl 0xcfc 0xff0100
 outl 0xcf8 0x80010018

@@ -3,7 +3,7 @@
 # fault event
 # Seen on QEMU 10.0.2. Each line is a qtest command; QEMU is ended after 5 s.
 timeout 5 "${QEMU:-qemu-system-x86_64}" -nodefaults -display none -S -accel tcg -machine q35 -m 4M -qtest stdio -qtest-log /dev/null \
-    -device intel-iommu,intremap=off,aw-bits=48,x-scalable-mode=on <<'END'
+    -device "intel-iommu,intremap=off,aw-bits=48,${SCALABLE:-x-scalable-mode}=on" <<'END'
 writeq 0x1e0000 0x37
 writeq 0x1e0008 0x100000
 writeq 0xfed90090 0x1e0800

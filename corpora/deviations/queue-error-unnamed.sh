@@ -2,7 +2,7 @@
 # queue-error-unnamed: IQERCD says nothing of what is wrong with a descriptor: it reads as 0
 # Seen on QEMU 10.0.2. Each line is a qtest command; QEMU is ended after 5 s.
 timeout 5 "${QEMU:-qemu-system-x86_64}" -nodefaults -display none -S -accel tcg -machine q35 -m 4M -qtest stdio -qtest-log /dev/null \
-    -device intel-iommu,intremap=off,aw-bits=48,x-scalable-mode=on <<'END'
+    -device "intel-iommu,intremap=off,aw-bits=48,${SCALABLE:-x-scalable-mode}=on" <<'END'
 writeq 0x1e0000 0x10032
 writel 0xfed90018 0x4000000
 writeq 0xfed90088 0x20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Final
@@ -13,6 +14,10 @@ from harness.qemu.vtd import REGISTERS, VtdQemu
 _WORDS: Final = (
     "-nodefaults -display none -S -accel tcg -machine q35 -m 4M -qtest stdio -qtest-log /dev/null"
 )
+
+_VARIABLES: Final = {"scalable-mode": "SCALABLE", "flts": "FIRST", "fsts": "FIRST"}
+"""What names an option in the environment: QEMU 11.0 calls them otherwise than 10 does."""
+_RENAMED: Final = re.compile(r"(?<=,)((?:x-)?scalable-mode|x-flts|fsts)(?==)")
 
 
 def script(
@@ -31,7 +36,7 @@ def script(
         lines = qemu.log
     lines = [*before, *lines, *behind]
     words = qemu.words[:1] if alone else qemu.words
-    devices = " ".join(f"-device {shlex.quote(device)}" for device in words)
+    devices = " ".join(f"-device {_quoted(device)}" for device in words)
     version = ".".join(map(str, qemu.version))
     said = [
         *remarks,
@@ -45,6 +50,14 @@ def script(
         *lines,
         "END\n",
     ))  # fmt: skip
+
+
+def _quoted(device: str) -> str:
+    """Return a device as a word of the shell, with options that the environment may name."""
+    named = _RENAMED.sub(
+        lambda found: f"${{{_VARIABLES[found[1].removeprefix('x-')]}:-{found[1]}}}", device
+    )
+    return shlex.quote(device) if named == device else f'"{named}"'
 
 
 def _is_about_the_unit(line: str) -> bool:

@@ -41,9 +41,9 @@ class TableUse:
     def ways(self, access: Access, ways: Sequence[Candidate]) -> None:
         """Take note of the ways of an access that is about to be told of."""
         several = len({way.outcome for way in ways}) > 1
-        trails = [{step.address for step in way.steps} for way in ways if way.steps]
+        trails: list[set[int]] = [{step.address for step in way.steps} for way in ways if way.steps]
         if trails:
-            self.doubtful |= set.union(*trails) - set.intersection(*trails)
+            self.doubtful |= trails[0].union(*trails) - trails[0].intersection(*trails)
         for way in ways:
             places = {step.address for step in way.steps}
             self._used |= places

@@ -13,6 +13,9 @@ ACCESSED: Final = 1 << 5
 DIRTY: Final = 1 << 6
 """Bits of a first-stage entry."""
 
+_PASID_ENTRY: Final = range(Reason.PASID_DIRECTORY_ACCESS, Reason.PASID_INVALID + 1)
+"""Faults that PASID structures give."""
+
 _INTERRUPT_RANGE: Final = (Reason.INTERRUPT_RANGE, Reason.SM_INTERRUPT_RANGE)
 
 
@@ -67,6 +70,14 @@ class TableUse:
     def doubt(self, ways: Sequence[Candidate]) -> None:
         """Take note of an access that may have gone another way than the model's."""
         self.doubtful.update(step.address for way in ways for step in way.steps)
+
+    def unseen(self, outcome: object) -> None:
+        """Take note of what an access is taken to have done that left nothing.
+
+        QEMU is known to use PASID entries that it should not (pasid-present-unchecked): then it has
+        walked tables though it should have stopped there, and no record says so.
+        """
+        self.unknown |= isinstance(outcome, Fault) and outcome.reason in _PASID_ENTRY
 
     def led(self, outcome: object) -> None:
         """Take note of what an access did that nothing explains."""

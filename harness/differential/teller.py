@@ -95,6 +95,7 @@ class Teller:
         ways = self.ways.get(len(self.events), ())
         if self.history.may_pass(access.sid):
             self.use.doubt(ways)
+        self.use.unseen(access.outcome)
         self.tell(access)
         self._cached(access, None)
 

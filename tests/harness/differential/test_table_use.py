@@ -72,6 +72,14 @@ def test_a_store_before_the_first_use_changes_nothing() -> None:
     assert use.rewritten == {LEAF}
 
 
+def test_a_pasid_entry_may_have_been_used_where_no_record_can_be_seen() -> None:
+    use = TableUse()
+    use.unseen(Fault(Reason.NO_READ))
+    assert not use.unknown
+    use.unseen(Fault(Reason.PASID_NOT_PRESENT))
+    assert use.unknown
+
+
 def test_nothing_is_known_once_an_access_led_elsewhere() -> None:
     use = TableUse()
     use.led(Fault(Reason.NO_READ))

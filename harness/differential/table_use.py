@@ -24,7 +24,7 @@ class TableUse:
 
     def __init__(self) -> None:
         self.unknown = False
-        """An access led where no way leads: what it read, and may have cached, is not known."""
+        """An access did what no way does: what it read, and may have cached, is not known."""
         self.doubtful: set[int] = set()
         """Entries that were used, or not: on the ways of accesses with several outcomes, or on some
         of the ways to one outcome.
@@ -81,4 +81,4 @@ class TableUse:
 
     def led(self, outcome: object) -> None:
         """Take note of what an access did that nothing explains."""
-        self.unknown |= isinstance(outcome, Translation)
+        self.unknown |= isinstance(outcome, Translation | Fault)

@@ -80,9 +80,10 @@ def test_a_pasid_entry_may_have_been_used_where_no_record_can_be_seen() -> None:
     assert use.unknown
 
 
-def test_nothing_is_known_once_an_access_led_elsewhere() -> None:
+@pytest.mark.parametrize("outcome", [PAGE, Fault(Reason.NO_READ)])
+def test_nothing_is_known_once_an_access_did_what_no_way_does(outcome: Outcome) -> None:
     use = TableUse()
-    use.led(Fault(Reason.NO_READ))
+    use.led(0x10)  # of a register
     assert not use.unknown
-    use.led(PAGE)
+    use.led(outcome)
     assert use.unknown

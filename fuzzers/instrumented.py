@@ -103,7 +103,9 @@ def build(targets: tuple[str, ...] = ("_core",), *options: str, directory: Path 
         raise HarnessError(f"there is no cmake; {HOW_TO_INSTALL}")
     with _alone(directory):
         started = newest_source()
-        if not (directory / "CMakeCache.txt").is_file() or options:
+        # The cache is there, too, when CMake was killed before it had written what builds.
+        ready = any((directory / name).is_file() for name in ("build.ninja", "Makefile"))
+        if not ready or options:
             clang = compiler()
             _do(
                 *(cmake, "-S", str(SOURCES), "-B", str(directory), "-DDMAREWIND_FUZZ=ON"),

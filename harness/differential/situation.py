@@ -127,6 +127,8 @@ class History:
                     self._passed.add(sid)
         if DescriptorType.PASID_CACHE in kinds:
             self._flushed |= self._passed
+            # QEMU 11.1 looks at all of them then.
+            self._passed |= {sid for sid in self._sids if passing(guide, sid)}
 
     @staticmethod
     def _looked_at(sid: int, write: RegWrite, done: list[tuple[int, ...]]) -> bool:

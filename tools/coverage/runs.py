@@ -82,6 +82,7 @@ RUNS: Final = (
         "harness/test_translate.py",
         "harness/test_warm_invalidation.py",
     ),
+    _tests("inputs of fuzz targets", "fuzzers/test_scaffold.py", "fuzzers/test_targets.py"),
     _tests("ACPI tables", "harness/acpi", only=_NATIVE),
     Run("changed ACPI tables", ("tools.mutate_acpi", "--count", "20000")),
     Run("C++ tests", compares=False),

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from decoders.events import Access, AccessKind, Fault, Store, Translation
+from decoders.layout import layout
 from decoders.vtd.faults import Reason
+from decoders.vtd.paging import FirstStageEntry
 from harness.model.translate import Candidate
 
-ACCESSED: Final = 1 << 5
-DIRTY: Final = 1 << 6
-"""Bits of a first-stage entry."""
+_ENTRY: Final = layout(FirstStageEntry)
+ACCESSED: Final = _ENTRY["a"].mask
+DIRTY: Final = _ENTRY["d"].mask
 
 _PASID_ENTRY: Final = range(Reason.PASID_DIRECTORY_ACCESS, Reason.PASID_INVALID + 1)
 """Faults that PASID structures give."""

@@ -72,9 +72,9 @@ def _fewest_bytes(target: FuzzTarget, data: bytes, forks: bool) -> bytes:
             return signature_of(error, "")[0]
         return None
 
-    ask: Callable[[bytes], Signature | None] = shown
-    if forks:
-        ask = lambda one: _forked(lambda: shown(one), lambda ended: ended)  # noqa: E731
+    def ask(one: bytes) -> Signature | None:
+        return _forked(lambda: shown(one), lambda ended: ended) if forks else shown(one)
+
     wanted, best, left = ask(data), data, _RUNS
     deadline = time.process_time() + _SECONDS
     while wanted is not None:

@@ -14,24 +14,20 @@ from decoders.events import (
     Access,
     AccessKind,
     Attribute,
-    ConfigSpace,
     Delivery,
-    DeviceReset,
-    Endpoint,
     Event,
-    Features,
+    InterruptRequest,
     Outcome,
     RegRead,
     RegWrite,
-    Request,
     Reset,
     Role,
 )
-from decoders.virtio_iommu.constants import RequestType
-from decoders.virtio_iommu.requests import field_of
 from decoders.vtd import registers as vtd
 from harness.differential.pair import BUDGETS
 from harness.findings import Finding
+from harness.minimise import virtio_closure
+from harness.minimise.effect import QUEUE_ADDRESS, enabling_queue, in_effect
 from harness.minimise.gate import Gate
 from harness.minimise.pieces import Cut
 from harness.model.config import UnitConfig
@@ -46,8 +42,7 @@ _SETUP: Final = frozenset(
     for more in (0, 4)
 )
 """Registers without which a unit translates nothing."""
-_IQA: Final = (vtd.IQA.offset, vtd.IQA.offset + 4)
-_QUEUE: Final = (*_IQA, vtd.IQT.offset)
+_QUEUE: Final = (*QUEUE_ADDRESS, vtd.IQT.offset)
 
 
 class Reader(VtdUnit):
@@ -115,7 +110,12 @@ def closed(gate: Gate, finding: Finding) -> bool:
     """Leave out at once what a finding does not depend on; say whether that worked."""
     cut = Cut(gate.best)
     config = unit_config(gate.best.header)
-    needed = _vtd(cut, config, finding) if isinstance(config, UnitConfig) else _virtio(cut, finding)
+    roots = related(finding)
+    needed = (
+        _vtd(cut, config, finding, roots)
+        if isinstance(config, UnitConfig)
+        else virtio_closure.needed(cut, finding, roots)
+    )
     for keep in needed:
         left_out = [index for index in range(len(cut.pieces)) if index not in keep]
         if left_out and gate.passes(cut.without(left_out)):
@@ -123,19 +123,13 @@ def closed(gate: Gate, finding: Finding) -> bool:
     return False
 
 
-def _until(cut: Cut, last: int) -> set[int]:
-    return {index for index, one in enumerate(cut.pieces) if one.events[0] <= last}
-
-
-# --- VT-d ----------------------------------------------------------------------------------------
-
-
-def _vtd(cut: Cut, config: UnitConfig, finding: Finding) -> Iterator[set[int]]:
-    """Yield sets of pieces, from what the finding names to all that precedes it."""
+def _vtd(
+    cut: Cut, config: UnitConfig, finding: Finding, roots: Sequence[int]
+) -> Iterator[set[int]]:
+    """Yield sets of pieces, from the events it names (roots) to all that precedes the finding."""
     events, place, last = cut.ring.events, cut.piece_of(), finding.event
-    before = _until(cut, last)
+    before = cut.until(last)
     reader = read_by(config, events[: last + 1])
-    roots = related(finding)
     named = {place[number] for number in roots}
     for number in roots:
         named.update(place[writer] for writer in reader.writers.get(number, ()))
@@ -144,13 +138,31 @@ def _vtd(cut: Cut, config: UnitConfig, finding: Finding) -> Iterator[set[int]]:
     commands = {place[n] for n in range(roots[0], last) if _is_command(events[n])}
     queued = [index for index, one in enumerate(cut.pieces) if one.queued >= 0]
     between = {n for n in queued if roots[0] <= cut.ring.queued[cut.pieces[n].queued].tail <= last}
-    yield {place[number] for number in roots}
+    if not any(reader.writers.get(number) for number in roots):
+        yield named  # without translation, nothing of a table is read
+    effective = {place[n] for at in (roots[0], last) for n in in_effect(events, at)}
+    yield _with_queue(cut, place, named | effective | _latest(cut, reader, last), since)
     yield _with_queue(cut, place, named | setup, since)
     yield _with_queue(cut, place, named | setup | commands | between, since)
     kinds = (RegWrite, RegRead, Reset)
     registers = {place[n] for n in range(last) if isinstance(events[n], kinds)}
     yield _with_queue(cut, place, named | registers | before.intersection(queued), -1)
     yield before
+
+
+def _latest(cut: Cut, reader: Reader, last: int) -> set[int]:
+    """Return the descriptor handed over last, and the one at the head, where a queue stops.
+
+    Of requests nothing: what they depend on of a queue is named.
+    """
+    if isinstance(cut.ring.events[last], Access | InterruptRequest):
+        return set()
+    head = reader.read_register(vtd.IQH.offset, vtd.IQH.size)
+    found: dict[bool, int] = {}
+    for index, piece in enumerate(cut.pieces):
+        if piece.queued >= 0 and (one := cut.ring.queued[piece.queued]).tail <= last:
+            found[one.slot == head] = index
+    return set(found.values())
 
 
 def _is_setup(event: Event) -> bool:
@@ -176,105 +188,9 @@ def _with_queue(cut: Cut, place: dict[int, int], pieces: set[int], since: int) -
         elif one.tail in events and not _is_setup(ring.events[one.started]):
             found.add(index)
     if any(cut.pieces[index].queued >= 0 for index in found):
-        queue = {n for n in range(since + 1, len(ring.events)) if _writes(ring.events[n], _IQA)}
-        return found | {place[n] for n in queue}
+        return found | {place[n] for n in enabling_queue(ring.events, since)}
     return {n for n in found if not _writes(ring.events[cut.pieces[n].events[0]], _QUEUE)}
 
 
 def _writes(event: Event, offsets: Sequence[int]) -> bool:
     return isinstance(event, RegWrite) and event.offset in offsets
-
-
-# --- virtio-iommu --------------------------------------------------------------------------------
-
-_Range = tuple[int, int]
-
-
-def _virtio(cut: Cut, finding: Finding) -> Iterator[set[int]]:
-    """Yield sets of pieces, from requests about the same addresses to all that precedes it."""
-    events, place, last = cut.ring.events, cut.piece_of(), finding.event
-    before = _until(cut, last)
-    about = events[last]
-    named = {place[number] for number in related(finding)}
-    since = max((n for n in range(last) if isinstance(events[n], Reset | DeviceReset)), default=-1)
-    state = {place[n] for n in range(last) if isinstance(events[n], _STATE)}
-    endpoint, domains, addresses = _subject(about, events[:last])
-    near: set[int] = set()
-    same: set[int] = set()
-    for number in range(since + 1, last):
-        event = events[number]
-        if not isinstance(event, Request):
-            continue
-        moves = field_of(event.data, "endpoint")
-        of_domain = field_of(event.data, "domain") in domains
-        spans = _span(event)
-        if (moves is not None and moves == endpoint) or (
-            of_domain and spans is not None and _overlap(spans, addresses)
-        ):
-            near.add(place[number])
-        if moves is not None or of_domain:
-            same.add(place[number])
-    yield named
-    yield named | {place[number] for number in _latest(events[: last + 1], endpoint, domains)}
-    yield named | state | near
-    yield named | state | near | same
-    yield {n for n in before if not isinstance(events[cut.pieces[n].events[0]], Access)} | named
-    yield before
-
-
-def _latest(events: Sequence[Event], endpoint: int | None, domains: set[int]) -> Iterator[int]:
-    """Yield the last ATTACH that the last event may depend on, and the last MAP of its addresses.
-
-    endpoint and domains are what that event is about.
-    """
-    about = events[-1]
-    where = about.iova if isinstance(about, Access) else None
-    attached: int | None = None
-    for number in range(len(events) - 2, -1, -1):
-        event = events[number]
-        if not isinstance(event, Request) or not event.data:
-            continue
-        domain = field_of(event.data, "domain")
-        if event.data[0] == RequestType.ATTACH and attached is None:
-            fits = domain in domains if endpoint is None else (
-                field_of(event.data, "endpoint") == endpoint
-            )  # fmt: skip
-            if fits:
-                attached = domain
-                yield number
-        elif event.data[0] == RequestType.MAP and where is not None and domain in domains:
-            span = _span(event)
-            if span is not None and _overlap(span, (where, where)):
-                where = None
-                yield number
-
-
-_STATE: Final = (Features, ConfigSpace, Endpoint, RegWrite)
-
-
-def _subject(about: Event, before: Sequence[Event]) -> tuple[int | None, set[int], _Range]:
-    """Return the endpoint, domains and addresses that an event is about."""
-    everywhere = (0, (1 << 64) - 1)
-    if isinstance(about, Request):
-        domain = field_of(about.data, "domain")
-        domains = set() if domain is None else {domain}
-        return field_of(about.data, "endpoint"), domains, _span(about) or everywhere
-    if not isinstance(about, Access):
-        return None, set(), everywhere
-    domains = {
-        domain
-        for event in before
-        if isinstance(event, Request)
-        and field_of(event.data, "endpoint") == about.sid
-        and (domain := field_of(event.data, "domain")) is not None
-    }
-    return about.sid, domains, (about.iova, about.iova)
-
-
-def _span(request: Request) -> _Range | None:
-    first, last = field_of(request.data, "virt_start"), field_of(request.data, "virt_end")
-    return None if first is None or last is None else (first, last)
-
-
-def _overlap(left: _Range, right: _Range) -> bool:
-    return left[0] <= right[1] and right[0] <= left[1]

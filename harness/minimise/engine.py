@@ -42,7 +42,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Hold what came of it: runs are those of the judge, complete that the budget sufficed."""
+    """Hold what came of it: runs are those of the judge, complete that the budget sufficed.
+
+    value_runs are those of them that came when the events that are left were known.
+    """
 
     before: Trace
     trace: Trace
@@ -51,6 +54,7 @@ class Result:
     first: Reliability
     last: Reliability
     runs: int
+    value_runs: int
     complete: bool
 
 
@@ -85,32 +89,39 @@ def minimise(
                 again = judge(explicit)
                 runs += 1
                 if gate.wanted(again):
-                    gate.best, shown = explicit, _of([again], target)
+                    gate.best, shown, gate.shown = explicit, _of([again], target), again
             # Those at the end say whether the result still shows it.
             gate.budget = max(0, options.budget - runs - attempts)
-            complete = _reduce(gate, shown)
+            complete, value_runs = _reduce(gate, shown)
         best = min(gate.best, trace, key=lambda one: one.order)
         runs += journal.runs
-    seen = [judge(best) for _ in range(attempts)]
+    last = gate.shown if best is gate.best else None
+    if judge.repeatable and last is not None:
+        seen = [last]  # it would say the same again
+    else:
+        seen = [judge(best) for _ in range(attempts)]
+        runs += attempts
     return Result(
         trace, best, target, _of(seen, target, shown), first, _reliability(seen, target),
-        runs + attempts, complete,
+        runs, value_runs, complete,
     )  # fmt: skip
 
 
-def _reduce(gate: Gate, shown: Shown) -> bool:
-    """Do all passes; say whether the budget sufficed."""
+def _reduce(gate: Gate, shown: Shown) -> tuple[bool, int]:
+    """Do all passes; say whether the budget sufficed, and the runs since no event went any more."""
     vtd = isinstance(unit_config(gate.best.header), UnitConfig)
+    events, known = -1, 0
     try:
         if shown.finding is not None:
             closed(gate, shown.finding)
         without_pieces(gate)
+        events, known = len(gate.best.events), gate.runs
         (values if vtd else virtio_values).canonical(gate)
         # Equal values may have made more of them needless.
         without_pieces(gate)
     except BudgetSpentError:
-        return False
-    return True
+        return False, gate.runs - known if len(gate.best.events) == events else 0
+    return True, gate.runs - known if len(gate.best.events) == events else 0
 
 
 def _chosen(seen: list[list[Shown]], wanted: str, name: str) -> Signature:

@@ -44,6 +44,8 @@ class Journal:
         self._head = {_MARK: 1, "purpose": self._purpose}
         self.verdicts: dict[str, bool] = {}
         self.runs = 0
+        self.cost: dict[str, int] = {}
+        """Runs that each verdict took."""
         self._stream: TextIO | None = None
         if path is None:
             return
@@ -84,6 +86,7 @@ class Journal:
                 if type(name) is not str or type(verdict) is not bool or type(runs) is not int:
                     break
                 self.verdicts[name] = verdict
+                self.cost[name] = runs
                 self.runs += runs
             whole += len(line) + 1
         if not whole:
@@ -97,6 +100,7 @@ class Journal:
     def add(self, digest: str, shows: bool, runs: int) -> None:
         """Keep a verdict."""
         self.verdicts[digest] = shows
+        self.cost[digest] = runs
         self.runs += runs
         self._write({"trace": digest, "shows": shows, "runs": runs})
 
@@ -141,8 +145,9 @@ class Reliability:
 class Gate:
     """Let through what still shows a finding, shows no other that was not there, and is smaller.
 
-    best is the smallest trace so far. allowed are the signatures that the beginning shows: a
-    reproducer of one thing must not gain another. None allows any beside the target.
+    best is the smallest trace so far, shown what it shows where it was run just now. allowed are
+    the signatures that the beginning shows: a reproducer of one thing must not gain another. None
+    allows any beside the target.
     """
 
     judge: Judge
@@ -154,6 +159,10 @@ class Gate:
     tries: int = 1
     jobs: int = 1
     told: Callable[[int, int], None] = lambda runs, events: None
+    shown: list[Shown] | None = None
+    runs: int = 0
+    """Runs behind the verdicts that were asked for, by this process or one before it."""
+    _asked: set[str] = field(default_factory=set, init=False)
     _pool: ThreadPoolExecutor | None = field(default=None, init=False)
 
     @contextmanager
@@ -185,19 +194,22 @@ class Gate:
             until = known.index(True) if True in known else len(window)
             wanted = [i for i in range(until) if known[i] is None]
             wanted = self._affordable(window, wanted)
-            for i, (shows, runs) in zip(
-                wanted, self._run([window[i][1] for i in wanted]), strict=True
-            ):
+            fresh = self._run([window[i][1] for i in wanted])
+            shown: dict[int, list[Shown]] = {}
+            for i, (seen, runs) in zip(wanted, fresh, strict=True):
                 digest = window[i][1].digest
+                known[i] = seen is not None
+                if seen is not None:
+                    shown[i] = seen
                 if digest not in self.journal.verdicts:
-                    self.journal.add(digest, shows, runs)
-                known[i] = shows
+                    self.journal.add(digest, seen is not None, runs)
+                self._count(digest)
                 self.told(self.journal.runs, len(self.best.events))
-            for verdict, (number, candidate) in zip(known, window, strict=True):
+            for i, (verdict, (number, candidate)) in enumerate(zip(known, window, strict=True)):
                 if verdict is None:
                     raise BudgetSpentError
                 if verdict:
-                    self.best = candidate
+                    self.best, self.shown = candidate, shown.get(i)
                     return number
         return None
 
@@ -206,21 +218,32 @@ class Gate:
         return wanted[: left // self.tries]
 
     def _known(self, candidate: Trace) -> bool | None:
-        """Return what is known of a candidate without a run."""
-        if checked(candidate) is None or candidate.order >= self.best.order:
+        """Return what is known of a candidate without a run; without events nothing shows."""
+        if not candidate.events or checked(candidate) is None:
             return False
-        return self.journal.verdicts.get(candidate.digest)
+        if candidate.order >= self.best.order:
+            return False
+        verdict = self.journal.verdicts.get(candidate.digest)
+        if verdict is not None:
+            self._count(candidate.digest)
+        return verdict
 
-    def _run(self, traces: Sequence[Trace]) -> list[tuple[bool, int]]:
+    def _count(self, digest: str) -> None:
+        if digest not in self._asked:
+            self._asked.add(digest)
+            self.runs += self.journal.cost[digest]
+
+    def _run(self, traces: Sequence[Trace]) -> list[tuple[list[Shown] | None, int]]:
         if self._pool is None or len(traces) < 2:
             return [self._shows(trace) for trace in traces]
         return list(self._pool.map(self._shows, traces))
 
-    def _shows(self, trace: Trace) -> tuple[bool, int]:
+    def _shows(self, trace: Trace) -> tuple[list[Shown] | None, int]:
         for run in range(1, self.tries + 1):
-            if self.wanted(self.judge(trace)):
-                return True, run
-        return False, self.tries
+            shown = self.judge(trace)
+            if self.wanted(shown):
+                return shown, run
+        return None, self.tries
 
     def wanted(self, shown: Iterable[Shown]) -> bool:
         """Say whether what a trace shows is the finding, and nothing new."""

@@ -88,6 +88,10 @@ class Cut:
         """Return the piece of each event, by number."""
         return {event: index for index, one in enumerate(self.pieces) for event in one.events}
 
+    def until(self, last: int) -> set[int]:
+        """Return the pieces that begin no later than an event."""
+        return {index for index, one in enumerate(self.pieces) if one.events[0] <= last}
+
     # -- putting together --------------------------------------------------------------------
 
     def without(self, left_out: Collection[int]) -> Trace:

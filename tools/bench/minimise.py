@@ -1,7 +1,9 @@
 """The minimiser beside a plain ddmin, on traces that show a finding: what is left, and runs.
 
-Both keep the same signature, and may show anything beside it (`minimise --loose`). The first two
-columns are what `minimise` does by itself: it leaves a trace that shows nothing new.
+Both keep the same signature, and may show anything beside it (`minimise --loose`). "clean" is what
+`minimise` does by itself: it leaves a trace that shows nothing new. Runs are those until no event
+can be left out any more, the first of the whole trace with them; what ddmin has nothing to set
+against, making values small, is a column of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.minimise.engine import Options, minimise
+from harness.minimise.engine import Options, Result, minimise
 from harness.minimise.judges import ReplayJudge
 from harness.minimise.trace import Trace
 from harness.signature import Signature
@@ -21,11 +23,20 @@ from tools.bench.ratio import Ratio
 from tools.bench.reproducers import Reproducer, reproducers
 
 SHARE: Final = 0.3
-"""Runs of the minimiser over those of ddmin, at most, as the median over all."""
+"""Runs of the minimiser over those of ddmin, at most."""
 QUEUE_EVENTS, QUEUE_RUNS = 7, 300
 """What has to be left of a queue, and in how many runs, at most."""
 MOST_RUNS: Final = 3_000
 """Runs after which ddmin is ended; more only count against it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What one of them left of a trace: events, runs for that, and runs for the values then."""
+
+    events: int
+    runs: int
+    value_runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +45,35 @@ class Row:
 
     name: str
     before: int
-    clean: int
-    clean_runs: int
-    after: int
-    runs: int
-    plain: int
-    plain_runs: int
+    clean: Left
+    loose: Left
+    plain: Left
     ended: bool
     """Whether ddmin was ended by MOST_RUNS."""
 
+    def __str__(self) -> str:
+        numbers = (
+            *(self.clean.events, self.clean.runs, self.clean.value_runs),
+            *(self.loose.events, self.loose.runs, self.loose.value_runs),
+            *(self.plain.events, self.plain.runs),
+        )
+        plain = "".join(f"{n:>7}" for n in numbers) + ("+" if self.ended else " ")
+        return f"{self.name:<38}{self.before:>7}{plain}{share(self.loose, self.plain):>6.2f}"
 
-def ddmin(trace: Trace, target: Signature) -> tuple[int, int, bool]:
-    """Return what Zeller's ddmin leaves of the events, its runs, and whether it was ended early."""
+
+TITLES: Final = ("clean", "runs", "values", "loose", "runs", "values", "ddmin", "runs")
+
+
+def share(ours: Left, plain: Left) -> float:
+    """Return our runs over those of ddmin."""
+    return ours.runs / plain.runs
+
+
+def ddmin(trace: Trace, target: Signature) -> tuple[Left, bool]:
+    """Return what Zeller's ddmin leaves of the events, and whether it was ended early."""
     judge = ReplayJudge("native")
     seen: dict[tuple[int, ...], bool] = {}
-    runs = 0
+    runs = 1  # that of the whole
 
     def shows(part: Sequence[int]) -> bool:
         nonlocal runs
@@ -78,7 +103,7 @@ def ddmin(trace: Trace, target: Signature) -> tuple[int, int, bool]:
                 if pieces >= len(items):
                     break
                 pieces = min(2 * pieces, len(items))
-    return len(items), runs, runs >= MOST_RUNS
+    return Left(len(items), runs), runs >= MOST_RUNS
 
 
 def measured(one: Reproducer) -> Row:
@@ -87,41 +112,35 @@ def measured(one: Reproducer) -> Row:
     shown = judge(one.trace)
     target = shown[one.which].signature
     clean, loose = (
-        minimise(one.trace, judge, Options(100_000, wanted=target.key, loose=loose))
+        _left(minimise(one.trace, judge, Options(100_000, wanted=target.key, loose=loose)))
         for loose in (False, True)
     )
-    left, runs, ended = ddmin(one.trace, target)
-    return Row(
-        one.name, len(one.trace.events), len(clean.trace.events), clean.runs,
-        len(loose.trace.events), loose.runs, left, runs, ended,
-    )  # fmt: skip
+    plain, ended = ddmin(one.trace, target)
+    return Row(one.name, len(one.trace.events), clean, loose, plain, ended)
+
+
+def _left(result: Result) -> Left:
+    return Left(len(result.trace.events), result.runs - result.value_runs, result.value_runs)
 
 
 def run(_: list[Path]) -> list[Ratio]:
     """Measure all; print a table to standard error."""
-    titles = ("clean", "runs", "loose", "runs", "ddmin", "runs")
-    print(f"{'trace':<42}{'events':>7}" + "".join(f"{title:>7}" for title in titles),
-          file=sys.stderr, flush=True)  # fmt: skip
+    titles = "".join(f"{title:>7}" for title in TITLES)
+    print(f"{'trace':<38}{'events':>7}{titles} share", file=sys.stderr, flush=True)
     rows = []
     for one in reproducers():
-        row = measured(one)
-        numbers = (row.clean, row.clean_runs, row.after, row.runs, row.plain, row.plain_runs)
-        more = "+" if row.ended else ""
-        print(f"{row.name:<42}{row.before:>7}" + "".join(f"{n:>7}" for n in numbers) + more,
-              file=sys.stderr, flush=True)  # fmt: skip
-        rows.append(row)
-    shares = [row.runs / row.plain_runs for row in rows]
-    larger = max(row.after / row.plain for row in rows)
-    queues = [row for row in rows if row.name.startswith("queue")]
-    left, runs = (max(numbers) for numbers in zip(
-        *((row.clean, row.clean_runs) for row in queues), strict=True
-    ))  # fmt: skip
+        rows.append(measured(one))
+        print(rows[-1], file=sys.stderr, flush=True)
+    shares = [share(row.loose, row.plain) for row in rows]
+    sizes = [row.loose.events / row.plain.events for row in rows]
+    queues = [row.clean for row in rows if row.name.startswith("queue")]
     found = (
-        ("events left over ddmin's, largest", larger, 1),
+        ("events left over ddmin's, largest", max(sizes), 1),
         (f"runs over ddmin's, median of {len(rows)}", statistics.median(shares), SHARE),
         ("runs over ddmin's, largest", max(shares), SHARE),
-        ("events left of a queue, most", left, QUEUE_EVENTS),
-        ("runs for a queue, most", runs, QUEUE_RUNS),
+        ("the same, clean, largest", max(share(row.clean, row.plain) for row in rows), SHARE),
+        ("events left of a queue, most", max(one.events for one in queues), QUEUE_EVENTS),
+        ("runs for a queue, values too", max(q.runs + q.value_runs for q in queues), QUEUE_RUNS),
     )
     return [
         Ratio(f"minimise: {name}", value, "minimise", "ddmin or one", limit, True)

@@ -10,19 +10,21 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from random import Random
 from typing import Final
 
-from decoders.events import Event, Fault, RegRead
+from decoders.events import Event
 from decoders.vtd import registers as vtd
 from harness.differential.bare import Bare, Life, Shown
 from harness.differential.cause import UNIT_ALONE, cause, explained, least_of
 from harness.differential.evidence import Reproducer, reproducer
-from harness.differential.given_vtd import steps_of
 from harness.differential.naming import descriptor_name
+from harness.findings import FindingKind
 from harness.generate.vtd_steps import Step
 from harness.generate.vtd_tables import QUEUE
 from harness.signature import Signature
+from harness.signature_words import without_numbers
 
 
 @dataclass(slots=True)
@@ -80,6 +82,26 @@ class _Seen:
     steps: int
 
 
+LOOKS: Final = 3
+"""Sequences in which a signature is looked at that is not settled by the first."""
+SMALL: Final = 12
+"""Events; a finding with more is looked at again where another sequence shows the same."""
+OUTLIVES: Final = Signature(
+    str(FindingKind.DIVERGENCE), "Reset", "what came before it counts behind it"
+)
+"""Name of what shows in a machine that was reset, and not in a new one."""
+
+
+def turns(name: Signature) -> tuple[str, ...]:
+    """Return what takes turns: kinds of events, of each its subjects, sorts of outcomes, and so on.
+
+    One fault for another is one sort of outcome, whichever they are.
+    """
+    subject, sort = name.subject.partition(" ")[0], without_numbers(name.outcome)
+    words = f"{name.kind} {name.event}", subject, sort, name.outcome, name.step
+    return tuple(accumulate(words, "{}, {}".format))
+
+
 class Rediscovery:
     """Search on machines in turn; `findings` is what was found, by name.
 
@@ -91,6 +113,8 @@ class Rediscovery:
         self._began = time.process_time()
         self._studied = 0.0
         self._turns: Counter[str] = Counter()
+        self._looks: Counter[Signature] = Counter()
+        self._unsettled: set[Signature] = set()
         self._ends: set[Trigger] = set()
         self._known: dict[Signature, Finding | None] = {}
         self._waiting: dict[Signature, _Seen] = {}
@@ -135,7 +159,7 @@ class Rediscovery:
         self.steps += bare.differential.totals.steps - before
         for one in shown:
             self.seen[one.signature] += 1
-            if one.signature not in self._known and one.signature not in self._waiting:
+            if self._wants(one.signature):
                 self._waiting[one.signature] = _Seen(
                     bare, one, life, seed, self.seconds, self.sequences, self.steps
                 )
@@ -143,58 +167,111 @@ class Rediscovery:
                 # It costs a new QEMU, and says nothing new: it is not done again.
                 self._ends |= set(list(triggers(life.steps[one.step]))[-1:])
 
+    def _wants(self, name: Signature) -> bool:
+        """Say whether a signature is to be looked at where a sequence shows it."""
+        if name in self._waiting:
+            return False
+        if name not in self._known:
+            return True
+        found = self._known[name]
+        large = found is not None and len(found.events) > SMALL
+        return self._looks[name] < LOOKS and (large or name in self._unsettled)
+
     def study(self) -> Finding | None:
         """Look at one signature; return the finding if it is a new one.
 
-        Each kind of event has its turn: there are far more ways for an access to go wrong.
+        Each kind of event has its turn: there are far more ways for an access to go wrong. So has
+        each subject of a kind, and what was not looked at comes first.
         """
-        wanted = min(self._waiting, key=lambda one: self._turns[f"{one.kind} {one.event}"])
+        wanted = min(self._waiting, key=self._rank)
         seen = self._waiting.pop(wanted)
-        self._turns[f"{wanted.kind} {wanted.event}"] += 1
+        self._turns.update(turns(wanted))
         count = len(self.findings)
         self._found(seen.shown, seen)
         return list(self.findings.values())[-1] if len(self.findings) > count else None
 
+    def _rank(self, name: Signature) -> tuple[int, ...]:
+        first, *rest = (self._turns[one] for one in turns(name))
+        return first, self._looks[name], *rest
+
     def _found(self, shown: Shown, seen: _Seen) -> Finding | None:
         """Return the finding that something shown belongs to, which may be a new one."""
-        if shown.signature not in self._known:
-            self._waiting.pop(shown.signature, None)
-            found = self._known[shown.signature] = self._learn(shown, seen)
-            if found is not None:
-                found.raw.add(shown.signature)
-        return self._known[shown.signature]
+        name = shown.signature
+        self._waiting.pop(name, None)
+        self._looks[name] += 1
+        self._unsettled.discard(name)
+        found = self._learn(shown, seen)
+        self._known[name] = found or self._known.get(name)
+        if found is not None:
+            found.raw.add(name)
+        return found
 
     def _learn(self, shown: Shown, seen: _Seen) -> Finding | None:
-        """Return what a signature that is new belongs to; None when it did not show again."""
+        """Return what a signature belongs to; None when it did not show again."""
         bare = seen.bare
         name = explained(bare, shown, seen.life, list(self.findings))
         if name is not None:
-            return self.findings[name]
+            # Another sequence may show the same for another reason.
+            self._unsettled.add(shown.signature)
+            return self._smaller(self.findings[name], shown, seen)
         least = bare.least(shown, seen.life)
         small = None if least is None else bare.again(shown.signature, least.steps, least.slot)
         if least is None or small is None:
             self.unstable += 1
+            self._unsettled.add(shown.signature)
             return None
-        first = self._before(bare, small, least)
+        name = explained(bare, small, least, list(self.findings))
+        if name is not None:
+            return self._smaller(self.findings[name], small, replace(seen, life=least))
+        first = bare.departed(small, least)
         if first is not None:
-            return self._found(first, replace(seen, life=least))
+            self._unsettled.add(shown.signature)
+            known = self._known.get(first.signature)
+            return known or self._found(first, replace(seen, life=least))
         name = cause(bare, small, least) or shown.signature
         if name in self.findings:
-            return self.findings[name]
-        if (
-            name.event != shown.signature.event
-            and (less := least_of(bare, name, least)) is not None
-        ):
-            least, shown = less
-            small = shown
-        events = self._plain(bare, small, least)
-        small = bare.again(shown.signature, least.steps, least.slot) or small
+            return self._smaller(self.findings[name], small, replace(seen, life=least))
+        bare.qemu.restart()
+        if bare.again(shown.signature, least.steps, least.slot) is None:
+            self._unsettled.add(shown.signature)
+            name = OUTLIVES
+            if name in self.findings:
+                return self.findings[name]
+        elif name.event != shown.signature.event:
+            least, small = least_of(bare, name, least) or (least, small)
+        self.findings[name] = self._made(name, small, replace(seen, life=least))
+        return self.findings[name]
+
+    def _made(self, name: Signature, small: Shown, seen: _Seen) -> Finding:
+        """Return a finding that the least sequence shows."""
+        bare, least = seen.bare, seen.life
+        events = bare.plain(small, least)
+        small = bare.again(small.signature, least.steps, least.slot) or small
         made = reproducer(bare, small, [str(name)])
-        self.findings[name] = Finding(
+        if name == OUTLIVES:
+            made = replace(made, checks=())  # no new QEMU shows it
+        return Finding(
             name, bare, small, least, events, made, seen.seed, seen.seconds, seen.sequences,
             seen.steps,
         )  # fmt: skip
-        return self.findings[name]
+
+    def _smaller(self, found: Finding, shown: Shown, seen: _Seen) -> Finding:
+        """Return a finding, shown by another sequence if that takes fewer events."""
+        if len(found.events) <= SMALL or found.name == OUTLIVES:
+            return found
+        bare, life = seen.bare, replace(seen.life, steps=seen.life.steps[: shown.step + 1])
+        if found.name.event == shown.signature.event:
+            small = bare.again(shown.signature, life.steps, life.slot)
+            less = None if small is None else (life, small)
+        else:
+            less = least_of(bare, found.name, life)
+        if less is None:
+            return found
+        made = self._made(found.name, less[1], replace(seen, life=less[0]))
+        if len(made.events) < len(found.events):
+            found.bare, found.shown, found.life = made.bare, made.shown, made.life
+            found.events, found.reproducer = made.events, made.reproducer
+        return found
 
     def merge(self) -> None:
         """Count findings for a cause that explains them and was found behind them.
@@ -208,30 +285,3 @@ class Rediscovery:
             if better is not None:
                 self.findings[better].raw |= found.raw
                 del self.findings[name]
-
-    def _before(self, bare: Bare, shown: Shown, life: Life) -> Shown | None:
-        """Return where the unit has left the specification before, in what nothing can be left out.
-
-        What it then shows follows from that. A fault for a fault leads nowhere else.
-        """
-        for one in bare.run(life.steps, life.slot):
-            found = one.divergence
-            if found is None or one.step >= shown.step:
-                break
-            sides = (found.finding.observed, *found.finding.permitted)
-            if one.signature.event == "Access" and not all(isinstance(x, Fault) for x in sides):
-                return one if one.signature != shown.signature else None
-        return None
-
-    def _plain(self, bare: Bare, shown: Shown, life: Life) -> Sequence[Event]:
-        """Return the events without reads that say nothing, where these still show the same."""
-        found = shown.divergence
-        wanted = found.finding.event if found is not None else -1
-        beside = {one.event for one in found.beside} if found is not None else set()
-        events = [
-            event for number, event in enumerate(shown.events)
-            if not isinstance(event, RegRead) or number == wanted or number in beside
-        ]  # fmt: skip
-        steps = steps_of(events, bare.qemu, bare.differential.scene)
-        again = bare.again(shown.signature, steps, life.slot)
-        return shown.events if again is None else events

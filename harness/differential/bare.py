@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from decoders.events import Event
-from harness.differential.naming import signature
+from decoders.events import Event, Fault, RegRead
+from harness.differential.given_vtd import steps_of
+from harness.differential.naming import TABLE, signature
 from harness.differential.shrink import shrunk
 from harness.differential.vtd import MODEL, Differential, Divergence
 from harness.errors import HarnessError
@@ -90,6 +91,34 @@ class Bare:
     def again(self, wanted: Signature, steps: Sequence[Step], slot: int) -> Shown | None:
         """Run steps; return what they show of a signature."""
         return next((one for one in self.run(steps, slot) if one.signature == wanted), None)
+
+    def departed(self, shown: Shown, life: Life) -> Shown | None:
+        """Return where the unit has left the specification before, in what nothing can be left out.
+
+        What it then shows follows from that. A fault for a fault leads nowhere else.
+        """
+        for one in self.run(life.steps, life.slot):
+            found = one.divergence
+            # What tables hold is looked at behind the last step.
+            if found is None or (one.step >= shown.step and shown.signature.subject != TABLE):
+                break
+            sides = (found.finding.observed, *found.finding.permitted)
+            if one.signature.event == "Access" and not all(isinstance(x, Fault) for x in sides):
+                return one if one.signature != shown.signature else None
+        return None
+
+    def plain(self, shown: Shown, life: Life) -> Sequence[Event]:
+        """Return the events without reads that say nothing, where these still show the same."""
+        found = shown.divergence
+        wanted = found.finding.event if found is not None else -1
+        beside = {one.event for one in found.beside} if found is not None else set()
+        events = [
+            event for number, event in enumerate(shown.events)
+            if not isinstance(event, RegRead) or number == wanted or number in beside
+        ]  # fmt: skip
+        steps = steps_of(events, self.qemu, self.differential.scene)
+        again = self.again(shown.signature, steps, life.slot)
+        return shown.events if again is None else events
 
 
 def of_end(error: HarnessError) -> Signature:

@@ -9,7 +9,7 @@ the one that a walk comes to first is the cause. No field is expected to be one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from decoders.events import (
@@ -18,62 +18,24 @@ from decoders.events import (
     Fault,
     FaultRecord,
     InterruptRequest,
-    RegWrite,
-    Role,
-    Store,
+    RegRead,
     Translation,
 )
-from decoders.fields import Structure
-from decoders.layout import Layout, layout
-from decoders.vtd import registers as vtd
+from decoders.layout import layout
 from decoders.vtd.descriptors import InvalidationWait
-from decoders.vtd.tables import ScalableRootEntry
 from harness.differential.bare import Bare, Life, Shown
-from harness.differential.naming import DESCRIPTOR, TAKEN, descriptor_name
+from harness.differential.fields import Part, cleared, set_fields
+from harness.differential.naming import DESCRIPTOR, TABLE, TAKEN, descriptor_name
 from harness.differential.shrink import shrunk
-from harness.explain import SHAPES
+from harness.differential.table_use import ACCESSED, DIRTY
 from harness.findings import Finding, FindingKind
 from harness.generate.vtd_steps import Step
-from harness.generate.vtd_tables import QUEUE, STATUS, Spot
+from harness.generate.vtd_tables import QUEUE, STATUS
 from harness.signature import Signature
-
-_POINTER: Final = 40
-"""Bits from which on a field is a pointer: what leads nowhere any more says nothing."""
-
-_WRITTEN: Final[dict[int, tuple[str, Layout]]] = {
-    vtd.RTADDR.offset: ("RTADDR", layout(vtd.RootTableAddress)),
-    vtd.IRTA.offset: ("IRTA", layout(vtd.Irta)),
-    vtd.GCMD.offset: ("GCMD", layout(vtd.GlobalCommand)),
-}
-"""Registers that say how requests are handled."""
-
 
 _TYPE: Final = layout(InvalidationWait)
 _BESIDE_TYPE: Final = (1 << 64) - 1 & ~_TYPE.mask("type", "type_high")
 """All bits of the first quadword of a descriptor but its type."""
-
-_SWITCHES: Final = frozenset(
-    (
-        ("RTADDR", 1 << layout(vtd.RootTableAddress)["ttm"].low),
-        *(
-            ("GCMD", layout(vtd.GlobalCommand)[name].mask)
-            for name in ("te", "qie", "ire", "srtp", "sirtp")
-        ),
-    )
-)
-"""What switches scalable mode on, translation and the like: all depends on it that follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Bits that software set: which step, which of its stores or writes, their name and rank."""
-
-    step: int
-    stored: bool
-    number: int
-    mask: int
-    name: str
-    rank: tuple[int, int]
 
 
 def cause(bare: Bare, shown: Shown, life: Life) -> Signature | None:
@@ -92,16 +54,42 @@ def cause(bare: Bare, shown: Shown, life: Life) -> Signature | None:
     before = _answers(bare, found.finding, found.events, life.steps, life)
     if before is None:
         return None
-    for part in sorted(_parts(life, bare.qemu.width), key=lambda one: one.rank):
-        now = _answers(bare, found.finding, found.events, _cleared(life.steps, part), life)
+    fields = sorted(set_fields(life, bare.qemu), key=lambda one: one.rank)
+    for name, parts in _named(fields):
+        now = _answers(bare, found.finding, found.events, _without(life.steps, parts), life)
         if now is None:
             continue
         right, seen = now[0] != before[0], now[1] != before[1]
-        if right != seen:
-            who = UNIT_ALONE if seen else _UNIT_NOT
-            # A stale answer may come of it as well as a wrong one.
-            return Signature(str(FindingKind.DIVERGENCE), "", who, "", part.name)
+        if right == seen:
+            continue
+        entries = {one.entry for one in parts} - {None}
+        if entries:
+            # Where one side goes on from where it should have ended, no field says why.
+            whole = [one for one in fields if one.entry in entries]
+            without = _answers(bare, found.finding, found.events, _without(life.steps, whole), life)
+            if without is None or without[right] == before[right]:
+                continue
+        who = UNIT_ALONE if seen else _UNIT_NOT
+        # A stale answer may come of it as well as a wrong one.
+        return Signature(str(FindingKind.DIVERGENCE), "", who, "", name)
     return None
+
+
+def _named(fields: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
+    """Yield what has one name, all of it first, then each by itself."""
+    named: dict[str, list[Part]] = {}
+    for one in fields:
+        named.setdefault(one.name, []).append(one)
+    for name, parts in named.items():
+        yield name, parts
+        for one in parts if len(parts) > 1 else ():
+            yield name, [one]
+
+
+def _without(steps: Sequence[Step], parts: Iterable[Part]) -> Sequence[Step]:
+    for one in parts:
+        steps = cleared(steps, one)
+    return steps
 
 
 def _unread(bare: Bare, name: Signature, life: Life) -> Signature | None:
@@ -129,21 +117,20 @@ def explained(bare: Bare, shown: Shown, life: Life, known: Iterable[Signature]) 
     cause says does not look at it.
     """
     found = shown.divergence
-    if found is None or not _is_judged(found.finding, found.events):
+    if found is None:
         return None
     prefix = replace(life, steps=life.steps[: shown.step + 1])
-    parts = list(_parts(prefix, bare.qemu.width))
+    fields = list(set_fields(prefix, bare.qemu))
     wanted = {one.step: one for one in known}
     before = (_of(found.finding, found.events), _of(found.finding, found.events, seen=True))
-    for name in dict.fromkeys(one.name for one in parts if one.name in wanted):
-        steps = list(prefix.steps)
-        for part in parts:
-            if part.name == name:
-                steps = _cleared(steps, part)
+    for name in dict.fromkeys(one.name for one in fields if one.name in wanted):
+        steps = _without(prefix.steps, [one for one in fields if one.name == name])
         now = _answers(bare, found.finding, found.events, steps, life)
         if now is None or now[0] != now[1]:
             continue
         unit = wanted[name].subject == UNIT_ALONE
+        if not unit and not _is_judged(found.finding, found.events):
+            continue  # where the unit goes on, and the model does not, it does more besides
         if now[0 if unit else 1] == before[0 if unit else 1]:
             return wanted[name]
     return None
@@ -173,13 +160,38 @@ _UNIT_NOT: Final = "the unit does not look at"
 
 def _of(finding: Finding, events: Sequence[Event], seen: bool = False) -> object:
     right = finding.permitted[0] if finding.permitted else None
+    if _of_table(finding):
+        return _marks(finding.observed if seen else right)
+    if _of_record(finding):
+        return finding.observed if seen else right
     return _plain(finding.observed if seen else right, _event(events, finding))
+
+
+def _of_table(finding: Finding) -> bool:
+    return finding.subject == TABLE and isinstance(finding.observed, bytes)
+
+
+def _of_record(finding: Finding) -> bool:
+    """Say whether there should be a record, but otherwise."""
+    return isinstance(finding.observed, FaultRecord) and bool(finding.permitted)
+
+
+def _place(finding: Finding) -> int:
+    """Return the address of a table entry."""
+    entry = finding.observed
+    return int.from_bytes(entry[:8], "big") if isinstance(entry, bytes) else -1
+
+
+def _marks(entry: object) -> int:
+    """Return A and D of a table entry, which has its address before it."""
+    return int.from_bytes(entry[-8:], "big") & (ACCESSED | DIRTY) if isinstance(entry, bytes) else 0
 
 
 def _is_judged(finding: Finding, events: Sequence[Event]) -> bool:
     """Say whether fields can be the cause: not of a record that should be there, but otherwise."""
-    wrong = isinstance(finding.observed, FaultRecord) and bool(finding.permitted)
-    return not wrong and isinstance(_event(events, finding), _JUDGED)
+    return isinstance(_event(events, finding), _JUDGED) and not (
+        _of_table(finding) or _of_record(finding)
+    )
 
 
 def _event(events: Sequence[Event], finding: Finding) -> Event | None:
@@ -195,7 +207,7 @@ def _answers(
     """Return what should have become of the last step and what did; None: it was not reached."""
     wanted = _event(events, like)
     done = bare.run(steps, life.slot)
-    now = bare.differential.events
+    now = bare.differential.events[bare.differential.began :]
     if any(one.divergence is None for one in done):
         return None
     last = len(steps) - 1
@@ -204,22 +216,34 @@ def _answers(
         if found is None or one.step < last:
             continue
         for finding in (found.finding, *found.beside):
-            if _alike(_event(found.events, finding), wanted) and finding.subject == like.subject:
+            alike = (
+                _place(finding) == _place(like)
+                if _of_table(like)
+                else _alike(_event(found.events, finding), wanted)
+            )
+            if alike and finding.subject == like.subject:
                 return _of(finding, found.events), _of(finding, found.events, seen=True)
     if done and done[-1].step < last:
         return None
+    if _of_table(like):
+        entry = int.from_bytes(bare.qemu.memory(_place(like), 8), "little") & (ACCESSED | DIRTY)
+        return entry, entry
     same = [event for event in now if _alike(event, wanted)]
     if not same:
         return None, None
     seen = same[-1]
     outcome = seen if isinstance(seen, FaultRecord) else getattr(seen, "outcome", None)
-    said = _plain(outcome, seen)
+    if isinstance(seen, RegRead):
+        outcome = seen.value
+    said = outcome if _of_record(like) or isinstance(seen, RegRead) else _plain(outcome, seen)
     return said, said
 
 
 def _alike(event: Event | None, wanted: Event | None) -> bool:
     if isinstance(event, Access) and isinstance(wanted, Access):
         return (event.sid, event.kind) == (wanted.sid, wanted.kind)
+    if isinstance(event, RegRead) and isinstance(wanted, RegRead):
+        return event.offset == wanted.offset
     return type(event) is type(wanted)
 
 
@@ -229,66 +253,3 @@ def _plain(outcome: object, event: Event | None) -> object:
     if isinstance(outcome, FaultRecord):
         return FaultRecord
     return (Fault, outcome.reason) if isinstance(outcome, Fault) else outcome
-
-
-# -- what can be cleared --------------------------------------------------------------------------
-
-
-def _parts(life: Life, width: int) -> Iterator[Part]:
-    for number, step in enumerate(life.steps):
-        for place, store in enumerate(step.stores):
-            spot = _spot(life.spots, store.address)
-            if spot is None:
-                continue
-            shape, word = layout(_shape(spot, life)), (store.address - spot.address) // 8
-            name = spot.role.name.lower().replace("_", " ")
-            rank = int(spot.role), -spot.level
-            for mask, what in _fields(shape, word, store.value, width):
-                yield Part(number, True, place, mask, f"{name} {what}", rank)
-        for place, write in enumerate(step.writes):
-            if write.offset in _WRITTEN:
-                name, shape = _WRITTEN[write.offset]
-                for mask, what in _fields(shape, 0, write.value, width):
-                    if (name, write.value & mask) in _SWITCHES:
-                        continue
-                    yield Part(number, False, place, mask, f"{name} {what}", (-1, 0))
-
-
-def _fields(shape: Layout, word: int, value: int, width: int) -> Iterator[tuple[int, str]]:
-    """Yield the fields of a word that are not zero, as mask and name."""
-    for name, field in shape.fields.items():
-        if field.word != word or not value & field.mask:
-            continue
-        if field.width < _POINTER:
-            yield field.mask, name
-        elif value & field.mask >> width << width:
-            yield field.mask >> width << width, f"{name} beyond the host's width"
-    for what, masks in (("reserved bits", shape.reserved), ("ignored bits", shape.ignored)):
-        if value & masks[word]:
-            yield masks[word], what
-
-
-def _spot(spots: Sequence[Spot], address: int) -> Spot | None:
-    inside = (one for one in spots if 0 <= address - one.address < 8 * len(one.words))
-    return next(inside, None)
-
-
-def _shape(spot: Spot, life: Life) -> type[Structure]:
-    scalable = any(one.role == Role.SCALABLE_CONTEXT for one in life.spots)
-    return ScalableRootEntry if spot.role == Role.ROOT and scalable else SHAPES[spot.role]
-
-
-def _cleared(steps: Sequence[Step], part: Part) -> list[Step]:
-    made = list(steps)
-    step = made[part.step]
-    if part.stored:
-        stores: list[Store] = list(step.stores)
-        one = stores[part.number]
-        stores[part.number] = replace(one, value=one.value & ~part.mask)
-        made[part.step] = replace(step, stores=tuple(stores))
-    else:
-        writes: list[RegWrite] = list(step.writes)
-        write = writes[part.number]
-        writes[part.number] = replace(write, value=write.value & ~part.mask)
-        made[part.step] = replace(step, writes=tuple(writes))
-    return made

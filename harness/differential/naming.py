@@ -31,7 +31,7 @@ _IQE: Final = layout(vtd.FaultStatus)["iqe"].mask
 _WIDE: Final = layout(vtd.InvalidationQueueAddress)["dw"].mask
 _QUEUE_SIZE: Final = layout(vtd.InvalidationQueueAddress)["qs"]
 _PAGE: Final = 4096
-_TABLE: Final = "table"
+TABLE: Final = "table"
 _HEADS: Final = (vtd.IQH.offset, vtd.FSTS.offset)
 
 
@@ -58,7 +58,7 @@ def _one(finding: Finding, event: Event | None) -> Signature:
         step = role_words(finding.steps[-1]) if finding.steps else ""
         words = f"{_led(right, event, made, 0)} -> {_led(finding.observed, event, made, 1)}"
         return replace(made, step=step, outcome=words)
-    if finding.subject == _TABLE and isinstance(finding.observed, bytes):
+    if finding.subject == TABLE and isinstance(finding.observed, bytes):
         assert isinstance(right, bytes)
         apart = int.from_bytes(finding.observed[8:], "big") ^ int.from_bytes(right[8:], "big")
         bits = [name for name, bit in (("a", ACCESSED), ("d", DIRTY)) if apart & bit]

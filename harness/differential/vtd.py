@@ -147,6 +147,8 @@ class Differential:
         self._messages = DeviceMessages(qemu.device_tlb)
         self.totals = Totals()
         self.events: list[Event] = []
+        self.began = 0
+        """How many events there were before the last step."""
         info = UnitInfo(
             version=qemu.unit_version,
             capability=qemu.capability,
@@ -191,7 +193,7 @@ class Differential:
         found: list[Divergence] = []
         looked = 0
         for number, (step, seen) in enumerate(self._seen(steps)):
-            first = len(events)
+            first = self.began = len(events)
             teller.ways.clear()
             self._step(step, seen, guide, teller)
             self._count(step, events[first:])

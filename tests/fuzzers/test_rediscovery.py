@@ -13,7 +13,7 @@ import pytest
 from decoders.events import AccessKind, RegWrite, Role, Store
 from decoders.vtd import registers as vtd
 from fuzzers.real import BareVtdJudge
-from fuzzers.rediscovery import Rediscovery
+from fuzzers.rediscovery import Rediscovery, turns
 from fuzzers.target import BARE, MODEL, QEMU, Found, judged_by
 from harness.differential.bare import Bare, Life
 from harness.differential.cause import cause, explained, least_of
@@ -29,6 +29,7 @@ from harness.signature import Signature
 qemu_only = pytest.mark.qemu
 ROOT, CONTEXT, DIRECTORY, PASIDS = 0x10_0000, 0x10_1000, 0x10_2000, 0x10_3000
 PASS_THROUGH = 0x101
+FIRST_STAGE = 0x49
 RID_PASID = "the unit alone looks at, scalable context rid_pasid"
 ON = (
     RegWrite(vtd.RTADDR.offset, 8, ROOT | 0x400),
@@ -91,6 +92,56 @@ def test_the_cause_is_the_field_that_one_side_looks_at_alone(bare: Bare) -> None
     assert len(least[0].steps[0].stores) <= len(life.steps[0].stores)
     other = Signature(name.kind, name.event, name.subject, name.outcome, "pasid table p")
     assert explained(bare, one, life, [other]) is None
+
+
+@qemu_only
+def test_a_cause_explains_what_tables_hold() -> None:
+    with VtdQemu("first-stage") as machine:
+        bare = Bare(machine, 24)
+        life = through_pasid(bare, 1)
+        (step,) = life.steps
+        place = machine.pool.start
+        stores = list(step.stores[:-1])
+        for number in (0, 1):
+            tables = [0x10_4000 + 0x4000 * number + 0x1000 * level for level in range(4)]
+            stores += (
+                Store(PASIDS + 64 * number, 8, FIRST_STAGE),
+                Store(PASIDS + 64 * number + 16, 8, tables[0]),
+                Store(tables[0], 8, tables[1] | 7),
+                Store(tables[1], 8, tables[2] | 7),
+                Store(tables[2] + 8 * (place >> 21), 8, tables[3] | 7),
+                Store(tables[3] + 8 * (place >> 12 & 0x1FF), 8, place | 7),
+            )
+        # Both lead to the same page, and a read leaves nothing but A.
+        dma = DmaChoice(0, AccessKind.READ, place)
+        life = replace(life, steps=[replace(step, stores=tuple(stores), dma=dma)])
+        shown = bare.run(life.steps, life.slot)
+        if machine.version >= (11,):
+            assert not shown, "RID_PASID does not count without ECAP.RPS"
+            return
+        assert {one.signature.subject for one in shown} == {"table"}
+        name = Signature(
+            "divergence", "", "the unit alone looks at", "", "scalable context rid_pasid"
+        )
+        for one in shown:
+            assert explained(bare, one, life, [name]) == name
+
+
+def test_subjects_of_one_kind_take_turns_as_kinds_do() -> None:
+    wait, other = (
+        Signature("divergence", "Descriptor", subject, "taken -> refused")
+        for subject in ("InvalidationWait fn", "InvalidationWait sw")
+    )
+    assert turns(wait)[:2] == turns(other)[:2], "flags are no subject"
+    assert len(set(turns(wait))) == len(turns(wait))
+    faults, others = (
+        replace(wait, event="Access", outcome=outcome)
+        for outcome in ("fault 0x3a -> fault 0x0a", "fault 0x71 -> fault 0x51")
+    )
+    assert turns(faults)[:3] == turns(others)[:3], "one sort of outcome has one turn"
+    assert turns(faults)[3] != turns(others)[3]
+    cache = replace(wait, subject="PasidCacheInvalidation")
+    assert turns(cache)[0] == turns(wait)[0] and turns(cache)[1] != turns(wait)[1]
 
 
 def queued(*words: int) -> Life:

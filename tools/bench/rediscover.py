@@ -31,6 +31,7 @@ from harness.differential.deviation import VtdDeviation
 from harness.differential.evidence import reproduces
 from harness.differential.follow import judged
 from harness.differential.machine import unit_config
+from harness.differential.naming import signature
 from harness.differential.vtd import JUDGED, MODEL, Differential, Divergence
 from harness.files import replacing
 from harness.model.dialects import SPECIFICATION, Dialect, dialect_named
@@ -166,6 +167,7 @@ def attributed(found: Finding) -> str:
     subject = divergence.finding.subject
     done.sort(key=lambda one: (one.step != found.shown.step, one.finding.subject != subject))
     there = [one for one in done if one.step == found.shown.step]
+    there = [one for one in there if signature(one) == found.shown.signature] or there
     for one in there:
         if not _objects(qemu, SPECIFICATION, one):
             continue  # it is about what no trace says

@@ -206,6 +206,8 @@ def _answers(
 ) -> tuple[object, object] | None:
     """Return what should have become of the last step and what did; None: it was not reached."""
     wanted = _event(events, like)
+    totals = bare.differential.totals
+    before = totals.steps
     done = bare.run(steps, life.slot)
     now = bare.differential.events[bare.differential.began :]
     if any(one.divergence is None for one in done):
@@ -223,7 +225,7 @@ def _answers(
             )
             if alike and finding.subject == like.subject:
                 return _of(finding, found.events), _of(finding, found.events, seen=True)
-    if done and done[-1].step < last:
+    if totals.steps - before < len(steps):
         return None
     if _of_table(like):
         entry = int.from_bytes(bare.qemu.memory(_place(like), 8), "little") & (ACCESSED | DIRTY)

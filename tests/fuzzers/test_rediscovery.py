@@ -12,6 +12,7 @@ import pytest
 
 from decoders.events import AccessKind, RegWrite, Role, Store
 from decoders.vtd import registers as vtd
+from decoders.vtd.registers import fault_record_offset
 from fuzzers.real import BareVtdJudge
 from fuzzers.rediscovery import Rediscovery, turns
 from fuzzers.target import BARE, MODEL, QEMU, Found, judged_by
@@ -92,6 +93,27 @@ def test_the_cause_is_the_field_that_one_side_looks_at_alone(bare: Bare) -> None
     assert len(least[0].steps[0].stores) <= len(life.steps[0].stores)
     other = Signature(name.kind, name.event, name.subject, name.outcome, "pasid table p")
     assert explained(bare, one, life, [other]) is None
+
+
+@qemu_only
+def test_a_cause_is_found_behind_a_step_that_shows_something_else(bare: Bare) -> None:
+    if bare.qemu.version >= (11,):
+        pytest.skip("RID_PASID does not count without ECAP.RPS")
+    life = through_pasid(bare, 1)
+    (step,) = life.steps
+    root, *rest = step.stores
+    taken = RegWrite(fault_record_offset(bare.qemu.capability, 0) + 12, 4, 1 << 31)
+    steps = [
+        replace(step, stores=(root,)),  # a context entry that is not present has another reason
+        replace(step, stores=tuple(rest), writes=(taken,)),
+    ]
+    life = replace(life, steps=steps)
+    shown = bare.run(life.steps, life.slot)
+    assert [one.step for one in shown if one.signature.event == "Access"] == [0, 1]
+    one = next(one for one in shown if one.step == 1)
+    name = cause(bare, one, life)
+    assert name is not None and RID_PASID in str(name)
+    assert explained(bare, one, life, [name]) == name
 
 
 @qemu_only

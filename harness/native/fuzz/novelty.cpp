@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
+#include <utility>
 #include <vector>
 
-// The linker (--wrap) leads the call that instrumented code makes when it is loaded to the first
-// of these, and calls the fuzzer's own the second. Another engine may have none.
+// The linker (--wrap) leads the calls that instrumented code makes when it is loaded to the first
+// of each pair, and calls the fuzzer's own the second. Another engine may have none.
 extern "C" {
 void __wrap___sanitizer_cov_8bit_counters_init(std::uint8_t *start, std::uint8_t *stop);
 void __real___sanitizer_cov_8bit_counters_init(std::uint8_t *start, std::uint8_t *stop)
+    __attribute__((weak));
+void __wrap___sanitizer_cov_pcs_init(const std::uintptr_t *start, const std::uintptr_t *stop);
+void __real___sanitizer_cov_pcs_init(const std::uintptr_t *start, const std::uintptr_t *stop)
     __attribute__((weak));
 }
 
@@ -26,19 +29,48 @@ constexpr std::size_t line_bytes = line * sizeof(Vector);
 // From so many times on a counter is in the next class: libFuzzer's classes.
 constexpr std::uint8_t classes[] = {1, 2, 3, 4, 8, 16, 32, 128};
 
+// One counter in so many is expected to be reached: others are of checks that nothing fails, and of
+// what a target does not use. libFuzzer looks at each counter that it knows, for each run.
+constexpr std::size_t reached_of = 4;
+constexpr std::size_t reached_at_least = 4096;
+
+// An address in the code, and flags: what libFuzzer knows of a counter.
+struct Place {
+    std::uintptr_t address = 0;
+    std::uintptr_t flags = 0;
+};
+
 struct Module {
     std::uint8_t *counters;
     std::size_t size;
     std::size_t lines;
-    std::vector<std::uint8_t> shown; // what libFuzzer looks at
+    const Place *places = nullptr;    // of the counters
+    std::vector<std::uint8_t> shown;  // what libFuzzer looks at: counters in the order they came in
+    std::vector<Place> shown_places;  // of those
+    std::vector<std::uint32_t> slots; // where a counter is shown, from 1 on; 0: it was not yet
+    std::uint32_t taken = 0;
     std::vector<std::uint8_t> seen;  // a bit for each class that a run has shown
+    std::vector<std::uint8_t> last;  // each vector as it was learnt from last
     std::vector<std::uint32_t> used; // the vectors that a run has left something in
     std::uint8_t rest[line_bytes]{}; // behind the last whole line
 
     Module(std::uint8_t *start, std::size_t length)
-        : counters(start), size(length), lines(length / line_bytes), shown(length),
-          seen((lines + 1) * line_bytes) {
+        : counters(start), size(length), lines(length / line_bytes),
+          shown(std::max(length / reached_of, std::min(length, reached_at_least))),
+          shown_places(shown.size()), slots(length), seen((lines + 1) * line_bytes),
+          last(seen.size()) {
         used.reserve((lines + 1) * line);
+    }
+
+    // Show a counter. When more were reached than there is room for they share.
+    void show(std::size_t at) {
+        std::uint32_t &slot = slots[at];
+        if (slot == 0) {
+            slot = 1 + taken++ % static_cast<std::uint32_t>(shown.size());
+            if (places != nullptr && shown_places[slot - 1].address == 0)
+                shown_places[slot - 1] = places[at];
+        }
+        shown[slot - 1] = std::max(shown[slot - 1], last[at]);
     }
 };
 
@@ -48,7 +80,6 @@ std::vector<Module *> &modules() {
     return *made;
 }
 
-bool all = false;
 unsigned runs = 0;
 
 [[gnu::always_inline]] inline bool is_empty(const Aligned &vector) {
@@ -56,12 +87,12 @@ unsigned runs = 0;
     return (words[0] | words[1] | words[2] | words[3]) == 0;
 }
 
-// Add the classes of counters to those seen, and list the vectors that are not empty; whether a
-// class is new.
+// Add the classes of counters to those seen, list the vectors that are not empty, and clear them;
+// whether a class is new. What was there is what was learnt from last.
 #if defined(__x86_64__)
 [[gnu::target_clones("avx2", "default")]]
 #endif
-bool learn(const Vector *counters, Vector *seen, std::size_t lines,
+bool learn(Vector *counters, Vector *last, Vector *seen, std::size_t lines,
            std::vector<std::uint32_t> &used) {
     Aligned added{};
     for (std::size_t first = 0; first < lines * line; first += line) {
@@ -74,6 +105,10 @@ bool learn(const Vector *counters, Vector *seen, std::size_t lines,
             if (is_empty(counted))
                 continue;
             used.push_back(static_cast<std::uint32_t>(at));
+            counters[at] = Aligned{};
+            if (is_empty(counted ^ last[at]))
+                continue;
+            last[at] = counted;
             Aligned reached{}; // a bit for each class that was passed, too
             for (unsigned bit = 0; bit < std::size(classes); ++bit)
                 reached |= reinterpret_cast<Aligned>(counted >= classes[bit]) &
@@ -88,42 +123,41 @@ bool learn(const Vector *counters, Vector *seen, std::size_t lines,
 
 bool learn(Module &module) {
     module.used.clear();
-    const std::size_t whole = module.lines * line_bytes;
-    std::memcpy(module.rest, module.counters + whole, module.size - whole);
     auto *seen = reinterpret_cast<Vector *>(module.seen.data());
-    std::vector<std::uint32_t> &used = module.used;
-    const bool rest =
-        learn(reinterpret_cast<const Vector *>(module.rest), seen + module.lines * line, 1, used);
-    used.clear(); // the rest is shown and cleared in any case
-    return learn(reinterpret_cast<const Vector *>(module.counters), seen, module.lines, used) ||
-           rest;
+    auto *last = reinterpret_cast<Vector *>(module.last.data());
+    const std::size_t end = module.lines * line;
+    const bool added =
+        learn(reinterpret_cast<Vector *>(module.counters), last, seen, module.lines, module.used);
+    // What is behind the last whole line is copied, and learnt from whether it is empty or not.
+    const std::size_t whole = module.lines * line_bytes;
+    for (std::size_t at = whole; at < module.size; ++at)
+        module.rest[at - whole] = std::exchange(module.counters[at], std::uint8_t{0});
+    const std::size_t listed = module.used.size();
+    const bool more =
+        learn(reinterpret_cast<Vector *>(module.rest), last + end, seen + end, 1, module.used);
+    for (std::size_t at = listed; at < module.used.size(); ++at)
+        module.used[at] += static_cast<std::uint32_t>(end);
+    return added || more;
 }
 
-// Let libFuzzer see the counters, if it shall, and clear them.
-void clear(Module &module, bool shows) {
-    const auto part = [&](std::size_t at, std::size_t size) {
-        if (shows)
-            std::memcpy(module.shown.data() + at, module.counters + at, size);
-        std::memset(module.counters + at, 0, size);
-    };
-    for (const std::uint32_t at : module.used)
-        part(at * sizeof(Vector), sizeof(Vector));
-    const std::size_t whole = module.lines * line_bytes;
-    part(whole, module.size - whole);
+// Let libFuzzer see what a run has left.
+void show(Module &module) {
+    for (const std::size_t vector : module.used)
+        for (std::size_t at = vector * sizeof(Vector); at < (vector + 1) * sizeof(Vector); ++at)
+            if (module.last[at] != 0)
+                module.show(at);
 }
 
 } // namespace
 
 void settle() {
-    bool shows = all || ++runs % sampled == 0;
+    bool shows = ++runs % sampled == 0;
     for (Module *module : modules())
         shows |= learn(*module);
+    if (!shows)
+        return;
     for (Module *module : modules())
-        clear(*module, shows);
-}
-
-void show_all() {
-    all = true;
+        show(*module);
 }
 
 } // namespace dmarewind::novelty
@@ -141,5 +175,26 @@ void __wrap___sanitizer_cov_8bit_counters_init(std::uint8_t *start, std::uint8_t
         return;
     auto *const made = new Module(start, static_cast<std::size_t>(stop - start));
     modules().push_back(made);
-    __real___sanitizer_cov_8bit_counters_init(made->shown.data(), made->shown.data() + made->size);
+    __real___sanitizer_cov_8bit_counters_init(made->shown.data(),
+                                              made->shown.data() + made->shown.size());
+}
+
+void __wrap___sanitizer_cov_pcs_init(const std::uintptr_t *start, const std::uintptr_t *stop) {
+    using namespace dmarewind::novelty;
+    if (__real___sanitizer_cov_pcs_init == nullptr)
+        return;
+    // A module's places register themselves behind its counters.
+    Module *const module = modules().empty() ? nullptr : modules().back();
+    const auto *const places = reinterpret_cast<const Place *>(start);
+    const auto count = static_cast<std::size_t>(reinterpret_cast<const Place *>(stop) - places);
+    if (module == nullptr || module->places == places) {
+        if (module == nullptr)
+            __real___sanitizer_cov_pcs_init(start, stop);
+        return;
+    }
+    if (count != module->size)
+        return;
+    module->places = places;
+    const auto *const shown = reinterpret_cast<const std::uintptr_t *>(module->shown_places.data());
+    __real___sanitizer_cov_pcs_init(shown, shown + 2 * module->shown_places.size());
 }

@@ -1,8 +1,9 @@
 // Shows libFuzzer the counters of a run where they say something that no run before it said.
 //
-// libFuzzer looks at each counter that is not zero, for each run: some hundreds, which takes longer
-// than the run. Nearly all runs show nothing new, which comparing vectors tells at once. So
-// libFuzzer is given an array of its own, which stays empty behind such runs. One run in sampled is
+// libFuzzer looks at all counters that it knows, and longer at each that is not zero, for each run:
+// that takes longer than the run. Nearly all runs show nothing new, which comparing vectors tells at
+// once. So libFuzzer is given an array of its own, which stays empty behind such runs, and has room
+// for the counters that are reached, in the order in which they first are. One run in sampled is
 // shown in any case: how often something is reached, and shorter inputs that reach the same,
 // libFuzzer learns from those.
 #pragma once
@@ -14,11 +15,9 @@ inline constexpr unsigned sampled = 64;
 // Behind each run: show its counters or not, and clear them.
 void settle();
 
-// Show all from now on: for who compares inputs by what each of them reaches, as a merge does.
-void show_all();
-
 // Whether somebody settles, asked when counters register themselves; else libFuzzer is given the
-// counters themselves. Who links this defines it.
+// counters themselves: for a merge, which compares inputs by what each of them reaches. Who links
+// this defines it.
 bool is_wanted();
 
 } // namespace dmarewind::novelty

@@ -15,8 +15,8 @@ from fuzzers.command import plant, write_dictionary
 from fuzzers.target import NONE, target_named
 from tools.bench.ratio import Ratio
 
-RUNS: Final = 200_000
-ROUNDS: Final = 1
+RUNS: Final = 100_000
+ROUNDS: Final = 3
 _TIMEOUT: Final = 900
 _ATHERIS: Final = ("descriptors", "pasid", "pagetables", "viot")
 _TWINS: Final = ("descriptors", "pasid", "pagetables", "acpi", "virtio", "trace", "reader")

@@ -223,8 +223,11 @@ void Memory::note(u64 address, u64 size, std::byte *page, u64 *writers) {
         return;
     const u64 first = offset_of(address) / sizeof(u64);
     const u64 last = (offset_of(address) + size - 1) / sizeof(u64);
+    const std::size_t noted = undo_.size();
+    undo_.resize(noted + last - first + 1);
+    Undo *next = undo_.data() + noted;
     for (u64 at = first; at <= last; ++at) {
-        Undo &entry = undo_.emplace_back();
+        Undo &entry = *next++;
         entry.place = page + at * sizeof(u64);
         entry.writer_place = writers + at;
         std::memcpy(&entry.content, entry.place, sizeof entry.content);

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
-import os
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,7 @@ from harness.signature import TEXT_LIMIT, Signature, of_crash
 from harness.trace import write_text
 
 _SIGNATURES: Final = "signatures"
+_LOCK: Final = ".lock"
 _TEXT_KEPT: Final = 16 << 10
 EXPLANATION: Final = ".txt"
 """What an explanation's name ends with; the input has the same name without it."""
@@ -49,6 +52,7 @@ class Findings:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / _SIGNATURES).mkdir(parents=True, exist_ok=True)
+        self._known: set[str] = set()
 
     def add(
         self,
@@ -58,34 +62,74 @@ class Findings:
         text: str,
         trace: Trace | None = None,
     ) -> Path | None:
-        """Keep an input; None when there is one of its signature already."""
+        """Keep an input; None when there is one of its signature already.
+
+        The signature is written last: a writer that is killed before has kept nothing, and whoever
+        finds the same keeps it.
+        """
         name = f"{target.name}-{hashlib.sha1(data).hexdigest()}"
         path = self.directory / name
         claim = self.directory / _SIGNATURES / f"{target.name}-{signature.key}"
-        try:
-            claimed = os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
+        if self._has(claim):
             return None
-        with os.fdopen(claimed, "w") as stream:
-            stream.write(json.dumps({"input": name, "signature": signature.as_json()}) + "\n")
-        _write(path, data)
         if trace is None and isinstance(target, Traced):
             trace = target.events(data)
         explanation = _explain(target, signature, text, trace)
-        _write(path.with_name(name + EXPLANATION), explanation.encode())
+        plain = {"input": name, "signature": signature.as_json()}
+        with self._alone():
+            if self._has(claim):
+                return None
+            _write(path, data)
+            _write(path.with_name(name + EXPLANATION), explanation.encode())
+            _write(claim, f"{json.dumps(plain)}\n".encode())
         return path
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only one of all processes that adds; a lock does not outlive who holds it."""
+        with (self.directory / _SIGNATURES / _LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def leave(self, target: FuzzTarget, artifact: Path) -> None:
+        """Take an input over whose signature is to be found out later. Errors: OSError."""
+        name = f"{target.name}-{hashlib.sha1(artifact.read_bytes()).hexdigest()}"
+        shutil.move(artifact, self.directory / name)
+
+    def unclaimed(self) -> Iterator[bytes]:
+        """Yield whole inputs whose signature nobody has written."""
+        claimed = {kept.path.name for kept in self}
+        for path in sorted(self.directory.glob("*-*")):
+            if path.name not in claimed and not path.name.startswith("."):
+                data = path.read_bytes()
+                if path.name.endswith(hashlib.sha1(data).hexdigest()):
+                    yield data
+
+    def _has(self, claim: Path) -> bool:
+        """Say whether a signature is kept, with its input; fuzzers ask that all the time."""
+        if claim.name not in self._known and _kept(claim) is None:
+            return False
+        self._known.add(claim.name)
+        return True
 
     def __iter__(self) -> Iterator[Kept]:
         """Yield what is kept, by name."""
-        for claim in sorted((self.directory / _SIGNATURES).iterdir()):
-            try:
-                plain = json.loads(claim.read_text())
-                signature = Signature.from_json(plain["signature"])
-                path = self.directory / Path(plain["input"]).name
-                text = path.with_name(path.name + EXPLANATION).read_text(errors="replace")
-            except (ValueError, KeyError, TypeError, OSError, DecodeError):
-                continue  # of a writer that was killed, or is at it
-            yield Kept(path, claim.name.rpartition("-")[0], signature, text)
+        claims = sorted((self.directory / _SIGNATURES).iterdir())
+        yield from filter(None, map(_kept, claims))
+
+
+def _kept(claim: Path) -> Kept | None:
+    """Return what a file of a signature tells of; None for a draft, or what a power cut left."""
+    if claim.name.startswith("."):
+        return None
+    try:
+        plain = json.loads(claim.read_text())
+        signature = Signature.from_json(plain["signature"])
+        path = claim.parents[1] / Path(plain["input"]).name
+        text = path.with_name(path.name + EXPLANATION).read_text(errors="replace")
+    except (ValueError, KeyError, TypeError, OSError, DecodeError):
+        return None
+    return Kept(path, claim.name.rpartition("-")[0], signature, text)
 
 
 def signature_of(error: BaseException, report: str) -> tuple[Signature, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import subprocess
@@ -26,6 +27,10 @@ _DONE: Final = re.compile(rb"^(?:Done (\d+) runs|stat::number_of_executed_units:
 _NAMELESS: Final = re.compile(r"^\s*#\d+ 0x[0-9a-f]+ +\(.*\n", re.M)
 _ARTIFACT: Final = re.compile(r"^(?:crash|timeout|oom|leak)-")
 _REPORT_LIMIT: Final = 256 << 10
+_LOG: Final = "log"
+_WHOLE: Final = "SUMMARY: "
+"""Stands at the end of what a sanitizer or libFuzzer says of a crash."""
+
 _HANG_SECONDS: Final = 20
 _RSS_LIMIT: Final = 2048
 _GRACE: Final = 180.0
@@ -42,6 +47,40 @@ def crash_in(report: str) -> tuple[Signature, str]:
     start = max(0, report.find("=================="), report.find("ERROR: "))
     # A frame without a name has an address, which is another one each time.
     return of_crash(_NAMELESS.sub("", report[start:])), report[start:]
+
+
+def artifacts_in(scratch: Path) -> list[Path]:
+    """Return whole inputs that ended processes: a full disk or a kill may cut one off."""
+    found = []
+    for path in scratch.iterdir():
+        digest = path.name.partition("-")[2]
+        if _ARTIFACT.match(path.name) and hashlib.sha1(path.read_bytes()).hexdigest() == digest:
+            found.append(path)
+    return found
+
+
+def keep_crash(artifact: Path, report: str, target: FuzzTarget, findings: Findings) -> bool:
+    """Keep an input that ended a process as the report says; say whether that is new.
+
+    The artifact goes when all else is written. Where that fails, or a report says nothing because
+    a full disk cut it off, the input is left as one to run again.
+    """
+    signature, said = crash_in(report)
+    if _WHOLE in report:
+        with contextlib.suppress(OSError):
+            kept = findings.add(target, artifact.read_bytes(), signature, said)
+            artifact.unlink()
+            return kept is not None
+    findings.leave(target, artifact)
+    return True
+
+
+def salvage_crashes(scratch: Path, target: FuzzTarget, findings: Findings) -> None:
+    """Keep what ended a process that nobody looked at any more."""
+    for artifact in artifacts_in(scratch):
+        log = scratch / _LOG
+        report = log.read_text(errors="replace") if log.exists() else ""
+        keep_crash(artifact, report[-_REPORT_LIMIT:], target, findings)
 
 
 class Job:
@@ -62,7 +101,7 @@ class Job:
         self._environment = with_hooks(environment, target, against)
         self._scratch = scratch
         scratch.mkdir(parents=True)
-        self._log = scratch / "log"
+        self._log = scratch / _LOG
         self._process: subprocess.Popen[bytes] | None = None
         self._stream: IO[bytes] | None = None
         self._before = 0
@@ -99,15 +138,14 @@ class Job:
 
     def _now(self) -> int:
         tail = self._tail()
+        pulses = list(_PULSE.finditer(tail))
+        if pulses:
+            self.coverage = max(self.coverage, int(pulses[-1][2]))
+            self.features = max(self.features, int(pulses[-1][3]))
         done = list(_DONE.finditer(tail))
         if done:
             return max(int(one[1] or one[2]) for one in done)
-        pulses = list(_PULSE.finditer(tail))
-        if not pulses:
-            return 0
-        self.coverage = max(self.coverage, int(pulses[-1][2]))
-        self.features = max(self.features, int(pulses[-1][3]))
-        return int(pulses[-1][1])
+        return int(pulses[-1][1]) if pulses else 0
 
     def _report(self) -> str:
         return self._tail().decode(errors="replace")
@@ -133,12 +171,14 @@ class Job:
                 return False
             return True
         report = self._report()
+        # The report goes when what it is about is kept.
+        crashed = code != 0 and self._crashed(report)
         self._end()
         if code == 0:
             return False
         if code == UNFIT:
             raise HarnessError(report.strip().removeprefix("error: "))
-        if not self._crashed(report):
+        if not crashed:
             raise HarnessError(f"a worker ended with exit code {code}:\n{report[-4000:]}")
         if time.monotonic() >= deadline:
             return False
@@ -147,22 +187,16 @@ class Job:
 
     def _crashed(self, report: str) -> bool:
         """Keep the inputs that a crash left behind; say whether there are any."""
-        artifacts = [path for path in self._scratch.iterdir() if _ARTIFACT.match(path.name)]
-        for path in artifacts:
-            data = path.read_bytes()
-            path.unlink()
-            # Its name is that of the whole input, which a full disk may have cut off.
-            if not path.name.endswith(hashlib.sha1(data).hexdigest()):
-                continue
+        ended = artifacts_in(self._scratch)
+        for path in ended:
             self.crashes += 1
-            signature, said = crash_in(report)
-            kept = self._findings.add(self._target, data, signature, said)
+            kept = keep_crash(path, report, self._target, self._findings)
             # An input that crashes must not end each process at its beginning.
-            (self._corpus / hashlib.sha1(data).hexdigest()).unlink(missing_ok=True)
+            (self._corpus / path.name.partition("-")[2]).unlink(missing_ok=True)
             self._same = 0 if kept else self._same + 1
             if self._same >= _SAME_CRASH_LIMIT:
-                raise HarnessError(f"fuzzing does not get past one crash: {signature}")
-        return bool(artifacts)
+                raise HarnessError(f"fuzzing does not get past one crash: {crash_in(report)[0]}")
+        return bool(ended)
 
     def _end(self) -> None:
         self._before += self._now()
@@ -182,9 +216,8 @@ class Job:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        report = self._report()
+        self._crashed(self._report())
         self._end()
-        self._crashed(report)
 
 
 @dataclass(frozen=True, slots=True)

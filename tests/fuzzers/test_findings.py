@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from pathlib import Path
+
+import pytest
 
 from fuzzers.findings import EXPLANATION, Findings, signature_of
 from fuzzers.target import Found, target_named
@@ -57,10 +61,45 @@ def test_what_one_input_shows_is_kept_with_an_explanation_each(tmp_path: Path) -
     assert [kept[one].path.read_bytes() for one in (SIGNATURE, other)] == [b"\7", b"\7\0"]
 
 
-def test_half_written_findings_are_passed_over(tmp_path: Path) -> None:
-    findings = Findings(tmp_path)
-    (tmp_path / "signatures" / "descriptors-0123").write_text('{"input": "descr')
+def test_half_written_findings_are_passed_over_and_replaced(tmp_path: Path) -> None:
+    findings, target = Findings(tmp_path), target_named("descriptors")
+    claim = tmp_path / "signatures" / f"descriptors-{SIGNATURE.key}"
+    claim.write_text('{"input": "descr')
     assert list(findings) == []
+    assert findings.add(target, b"\7", SIGNATURE, "it said no") is not None
+    assert [one.signature for one in findings] == [SIGNATURE]
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_finding_is_whole_or_found_again_whenever_its_writer_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    target, written = target_named("descriptors"), iter(range(writes))
+
+    def killed_at_last(draft: Path, final: Path) -> Path:
+        draft.rename(final)
+        if next(written, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return final
+
+    child = os.fork()
+    if child == 0:
+        try:
+            monkeypatch.setattr(Path, "replace", killed_at_last)
+            Findings(tmp_path).add(target, b"\7", SIGNATURE, "it said no")
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) == (writes < 3), "a finding is three files"
+    findings = Findings(tmp_path)
+    kept = [one.signature for one in findings]
+    assert kept == ([SIGNATURE] if writes >= 2 else [])
+    assert [*findings.unclaimed()] == ([] if kept else [b"\7"])
+    again = findings.add(target, b"\7", SIGNATURE, "it said no")
+    assert (again is None) == bool(kept), "its signature was taken, its input was not there"
+    (one,) = Findings(tmp_path)
+    assert (one.path.read_bytes(), one.signature) == (b"\7", SIGNATURE)
+    assert "it said no" in one.text
 
 
 def test_what_was_raised_is_named() -> None:

@@ -22,7 +22,7 @@ from harness.native.loading import CORE_VARIABLE
 
 ROOT: Final = Path(__file__).parents[1]
 SOURCES: Final = ROOT / "harness/native"
-BUILD: Final = ROOT / "build/fuzz"
+BUILD: Final = Path(os.environ.get("DMAREWIND_FUZZ_BUILD", ROOT / "build/fuzz"))
 HOOKS: Final = ("custom_mutator", "custom_crossover")
 """Libraries of Atheris in which libFuzzer finds a target's own changes."""
 

@@ -5,6 +5,7 @@
 #include <nanobind/stl/string_view.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <iterator>
 
 namespace nb = nanobind;
@@ -34,6 +35,9 @@ nb::list all_defects() {
 void bind_defects(nb::module_ &m) {
     m.def("plant", &plant, nb::arg("name"));
     m.def("defects", &all_defects);
+    // Whoever starts processes that know nothing of defects, such as a campaign, says it here.
+    if (const char *name = std::getenv("DMAREWIND_PLANT"); name != nullptr)
+        plant(name);
 }
 
 #else

@@ -14,7 +14,7 @@ from fuzzers.campaign.files import is_full
 from fuzzers.campaign.places import left_places, remove
 from fuzzers.campaign.rows import NEW, OPEN, REGRESSED
 from fuzzers.campaign.schedule import choose, merge_due
-from fuzzers.campaign.slices import CHECK, FUZZ, MERGE, SHRINK, Result, Slice, salvage
+from fuzzers.campaign.slices import CHECK, FUZZ, HANDED, MERGE, SHRINK, Result, Slice, salvage
 from fuzzers.campaign.state import State
 from fuzzers.campaign.status import Teller
 from fuzzers.target import target_named
@@ -105,9 +105,8 @@ class Campaign:
         self._state.apply_known()
         for place in left_places(self._state.files.work):
             result = salvage(place)
-            if result is not None:
-                self._state.take(result)
-                self._tell(result)
+            self._state.take(result)
+            self._tell(result)
             remove(place.path)
 
     def _insist(self, do: Callable[[], None]) -> None:
@@ -134,6 +133,7 @@ class Campaign:
     def _end(self) -> None:
         """Let slices end, and keep what they bring. What a full disk refuses stays in its place."""
         self._executor.stop()
+        self._backlog.results += [(one, None) for one in self._executor.handed()]
         self._executor.close()
         self._collect()
         self._retry()
@@ -176,6 +176,9 @@ class Campaign:
         return Slice(FUZZ, name, against, seconds, inputs)
 
     def _to_shrink(self, left: float) -> Slice | None:
+        # What is cut short would count as done.
+        if left < self._options.shrink_seconds / 3:
+            return None
         for row in self._state.findings():
             name = row["target"]
             if row["state"] not in (NEW, REGRESSED) or row["lost"]:
@@ -203,6 +206,8 @@ class Campaign:
             self._lost = 0
             self._backlog.results += [(one, task if n == 0 else None)
                                       for n, one in enumerate(results)]  # fmt: skip
+        if not self._backlog.results:
+            self._backlog.results += [(one, None) for one in self._executor.handed()]
         if time.monotonic() >= self._backlog.tried:
             self._retry()
 
@@ -220,7 +225,8 @@ class Campaign:
                 self._teller.full(str(error))
                 return
             del self._backlog.results[0]
-            self._executor.acknowledge(result)
+            if result.kind != HANDED:
+                self._executor.acknowledge(result)
             self._tell(result)
         self._backlog.tried = 0.0
         if full:
@@ -234,7 +240,8 @@ class Campaign:
             if row is not None and row["state"] in OPEN and key not in self.found:
                 self.found.add(key)
                 self._teller.finding(row, self._report(result.target, seen.signature.key))
-        self._teller.slice(result)
+        if result.kind != HANDED:
+            self._teller.slice(result)
 
     def _report(self, target: str, key: str) -> Path:
         return self._state.files.reports / f"{target}-{key}.txt"

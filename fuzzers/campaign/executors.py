@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import pickle
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from fuzzers.campaign.places import remove
-from fuzzers.campaign.slices import Result, Slice, Stopped, environment, run_slice
+from fuzzers.campaign.handing import EVERY, Courier
+from fuzzers.campaign.places import Place, remove
+from fuzzers.campaign.slices import Look, Result, Slice, Stopped, environment, run_slice
 from harness.errors import HarnessError
 
 HOW_TO_INSTALL: Final = "pip install 'dmarewind[cluster]'"
 _CONNECTING: Final = 20
 _ACKNOWLEDGED_KEPT: Final = 10_000
 _RETRIES: Final = 3
+_QUEUED: Final = 64
+"""Results that wait on the scheduler until they are taken."""
+
+_SENDING: Final = 2
 
 
 class Future(Protocol):
@@ -33,7 +42,7 @@ class Future(Protocol):
         ...
 
 
-Work = Callable[[Slice, Path, Stopped], tuple[Result, ...]]
+Work = Callable[[Slice, Path, Stopped, Look], tuple[Result, ...]]
 """Does a slice in a directory of places."""
 
 
@@ -50,6 +59,10 @@ class Executor(Protocol):
 
     def acknowledge(self, result: Result) -> None:
         """Say that a result is kept: its place is not needed any more."""
+        ...
+
+    def handed(self) -> list[Result]:
+        """Return what slices that still run have found, and not handed over before."""
         ...
 
     def stop(self) -> None:
@@ -75,11 +88,15 @@ class Local:
 
     def submit(self, task: Slice) -> Future:
         """Have a slice done."""
-        return self._pool.submit(self._do, task, self._work, self._stopped.is_set)
+        return self._pool.submit(self._do, task, self._work, self._stopped.is_set, _no_look)
 
     def acknowledge(self, result: Result) -> None:
         """Remove a place."""
         remove(self._work / result.place)
+
+    def handed(self) -> list[Result]:
+        """Return nothing: a place here outlives whoever is at work in it."""
+        return []
 
     def stop(self) -> None:
         """Have slices end early."""
@@ -89,6 +106,10 @@ class Local:
         """Wait for the threads."""
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
+
+
+def _no_look(place: Place) -> None:
+    del place
 
 
 class Cluster:
@@ -108,6 +129,8 @@ class Cluster:
         name = hashlib.sha1(str(campaign.resolve()).encode()).hexdigest()[:12]
         self._folder = f"dmarewind-campaign-{name}"
         self._acknowledged: dict[str, None] = {}
+        self._queue = distributed.Queue(self._folder, client=self._client, maxsize=_QUEUED)
+        self._asked = 0.0
 
     def capacity(self) -> int:
         """Return how many threads the workers have, or --workers when that is less.
@@ -133,6 +156,17 @@ class Cluster:
         while len(self._acknowledged) > _ACKNOWLEDGED_KEPT:
             del self._acknowledged[next(iter(self._acknowledged))]
 
+    def handed(self) -> list[Result]:
+        """Return what has come in; nothing while the scheduler does not answer."""
+        now = time.monotonic()
+        if now < self._asked + EVERY or self._client.status != "running":
+            return []
+        self._asked = now
+        try:
+            return [pickle.loads(one) for one in self._queue.get(timeout=_CONNECTING, batch=True)]
+        except (OSError, KeyError):
+            return []  # It begins anew, or is gone, which capacity() says.
+
     def stop(self) -> None:
         """Leave slices alone: what they find is taken by the next campaign that runs there."""
 
@@ -145,10 +179,21 @@ def run_remotely(
     do: Work, task: Slice, folder: str, acknowledged: frozenset[str]
 ) -> tuple[Result, ...]:
     """Do a slice on this machine, in its directory for temporary files."""
-    known = Slice(
-        task.kind, task.target, task.against, task.seconds, task.inputs, task.wanted, acknowledged
-    )
-    return do(known, Path(tempfile.gettempdir()) / folder, lambda: False)
+    known = replace(task, acknowledged=acknowledged)
+    courier = Courier(functools.partial(_send, folder))
+    return do(known, Path(tempfile.gettempdir()) / folder, lambda: False, courier)
+
+
+def _send(name: str, result: Result) -> bool:
+    """Put a result into a queue of the scheduler; say whether there was room."""
+    distributed: Any = import_module("distributed")
+    try:
+        client = distributed.get_client(timeout=_SENDING)
+        queue = distributed.Queue(name, client=client, maxsize=_QUEUED)
+        queue.put(pickle.dumps(result), timeout=_SENDING)
+    except (OSError, ValueError, KeyError):
+        return False  # It stays in its place, and comes with the result.
+    return True
 
 
 def executor_for(

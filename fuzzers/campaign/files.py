@@ -66,7 +66,7 @@ class Files:
             _write(folder / name_of(data), data)
         _settle(folder)
 
-    def add_finding(self, target: str, seen: Seen, trace: str = "") -> None:
+    def add_finding(self, target: str, seen: Seen) -> None:
         """Write the input of a finding, then what is said about it. Errors: OSError."""
         folder = self.findings / target
         folder.mkdir(exist_ok=True)
@@ -75,12 +75,15 @@ class Files:
         _settle(folder)
         stem = f"{target}-{seen.signature.key}"
         _write(self.reports / f"{stem}.txt", seen.text.encode(), again=True)
-        if trace:
-            _write(self.reports / f"{stem}.trace.txt", trace.encode(), again=True)
         _settle(self.reports)
         plain = {"target": target, "input": name, "signature": seen.signature.as_json()}
         _write(self.records / f"{stem}.json", json.dumps(plain).encode() + b"\n", again=True)
         _settle(self.records)
+
+    def add_trace(self, target: str, key: str, trace: str) -> None:
+        """Write the smallest trace of a finding. Errors: OSError."""
+        _write(self.reports / f"{target}-{key}.trace.txt", trace.encode(), again=True)
+        _settle(self.reports)
 
     def all_records(self) -> Iterator[Record]:
         """Yield what is known of findings by files alone."""

@@ -23,6 +23,9 @@ from harness.signature import Signature
 INPUT_LIMIT: Final = 1 << 20
 """Bytes of the longest input that is taken in."""
 
+ROUND: Final = "round"
+"""What names of directories begin with in which candidates are run."""
+
 _NOTE: Final = "slice.json"
 _LOCK: Final = "lock"
 
@@ -53,25 +56,37 @@ class Place:
         """Return what tells it from all others."""
         return self.path.name
 
-    def fill(self, note: dict[str, object], inputs: tuple[bytes, ...]) -> None:
+    def fill(self, kind: str, target: str, inputs: tuple[bytes, ...]) -> None:
         """Put inputs into the corpus, and on record what this is about."""
         self.corpus.mkdir()
         for data in inputs:
             (self.corpus / name_of(data)).write_bytes(data)
-        (self.path / _NOTE).write_text(json.dumps(note | {"given": [*map(name_of, inputs)]}))
+        note = {"kind": kind, "target": target, "given": [*map(name_of, inputs)]}
+        (self.path / _NOTE).write_text(json.dumps(note))
 
-    def note(self) -> dict[str, object]:
-        """Return what is on record; nothing where the record was not finished."""
+    def about(self) -> tuple[str, str, frozenset[str]]:
+        """Return kind, target and the names of inputs that were given, as far as is on record."""
         try:
             plain = json.loads((self.path / _NOTE).read_text())
-        except (OSError, ValueError):
-            return {}
-        return plain if isinstance(plain, dict) else {}
+            return str(plain["kind"]), str(plain["target"]), frozenset(map(str, plain["given"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", "", frozenset()
 
     def new_inputs(self) -> tuple[bytes, ...]:
         """Return inputs that were not given."""
-        given = self.note().get("given")
-        return tuple(inputs_in(self.corpus, frozenset(given if isinstance(given, list) else ())))
+        return tuple(inputs_in(self.corpus, self.about()[2]))
+
+    def unsettled(self) -> tuple[bytes, ...]:
+        """Return inputs that may be findings: who found them did not get to say what they show."""
+        return tuple(data for folder in self._folders() for data in Findings(folder).unclaimed())
+
+    def left(self) -> tuple[Seen, ...]:
+        """Return findings, also those of rounds of shrinking."""
+        return tuple(seen for folder in self._folders() for seen in findings_in(folder))
+
+    def _folders(self) -> list[Path]:
+        folders = [self.findings, *sorted(self.path.glob(f"{ROUND}*/findings"))]
+        return [folder for folder in folders if folder.is_dir()]
 
     def seen(self) -> tuple[Seen, ...]:
         """Return findings whose inputs are whole."""
@@ -129,11 +144,12 @@ def left_places(parent: Path) -> Iterator[Place]:
 
 
 def end_orphans(path: Path) -> None:
-    """Kill fuzzers that write to a place: whoever started them is gone."""
-    sign = b"-artifact_prefix=" + os.fsencode(path) + b"/"
+    """Kill what writes to a place, fuzzers and minimisers: whoever started them is gone."""
+    signs = [option + os.fsencode(path) + b"/" for option in (b"-artifact_prefix=", b"\0-o\0")]
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if sign in (entry / "cmdline").read_bytes():
+            words = (entry / "cmdline").read_bytes()
+            if any(sign in words for sign in signs):
                 os.kill(int(entry.name), signal.SIGKILL)
 
 

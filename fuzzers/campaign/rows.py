@@ -11,7 +11,8 @@ from typing import Final
 from fuzzers.campaign.files import Record
 from fuzzers.campaign.places import Seen, name_of
 from fuzzers.campaign.schedule import rest
-from fuzzers.campaign.slices import FUZZ, Result, Slice
+from fuzzers.campaign.slices import FUZZ, HANDED, Result, Slice
+from harness.signature import CRASH, HANG
 
 LIVE, COVERED, LOST = "live", "covered", "lost"
 """States of an input: handed out; kept, but others reach what it reaches; its file is missing."""
@@ -80,10 +81,19 @@ def insert_finding(database: sqlite3.Connection, record: Record, size: int, time
 
 
 def see(database: sqlite3.Connection, result: Result, seen: Seen, now: float) -> bool:
-    """Count a finding; say whether it is new, or came back."""
+    """Count a finding; say whether it is new, or came back.
+
+    What a slice has handed over is new once more at its end, and counts from then on.
+    """
     record = Record(result.target, seen.signature, name_of(seen.data))
     key = (result.target, seen.signature.key)
-    if insert_finding(database, record, len(seen.data), 1):
+    if seen.signature.kind in (CRASH, HANG):
+        # Each slice that were given it would begin with a crash.
+        database.execute(
+            "UPDATE inputs SET state = ? WHERE target = ? AND name = ?",
+            (COVERED, result.target, record.input),
+        )
+    if insert_finding(database, record, len(seen.data), int(result.kind != HANDED)):
         return True
     row = database.execute("SELECT * FROM findings WHERE target = ? AND key = ?", key).fetchone()
     back = row["state"] == GONE
@@ -96,7 +106,7 @@ def see(database: sqlite3.Connection, result: Result, seen: Seen, now: float) ->
         "UPDATE findings SET times = times + ?, last = ?, state = ? WHERE target = ? AND key = ?",
         (int(result.kind == FUZZ), now, REGRESSED if back else row["state"], *key),
     )
-    return bool(back)
+    return bool(back) or (row["times"] == 0 and result.kind == FUZZ)
 
 
 def note_shrunk(database: sqlite3.Connection, result: Result) -> None:
@@ -132,7 +142,7 @@ def account(
 ) -> None:
     """Write down a run, and what it says of its target and worker."""
     target = database.execute("SELECT * FROM targets WHERE name = ?", (result.target,)).fetchone()
-    if target is None:
+    if target is None or result.kind == HANDED:
         return
     reached = result.kind == FUZZ and (
         result.features > target["features"] or result.coverage > target["coverage"]

@@ -10,20 +10,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from fuzzers.campaign.places import Seen
 from fuzzers.target import QEMU
-from harness.native.loading import CORE_VARIABLE
 from harness.signature import DISAGREEMENT, Signature
 
 CANDIDATES: Final = 128
 """Candidates of one round."""
-TRACE_BUDGET: Final = {"pair": 2000, "qemu": 100}
+TRACE_BUDGET: Final = {"pair": 1000, "qemu": 100}
 """Runs of the judge that minimises a trace."""
+_PROBLEM_KEPT: Final = 500
+_HEAD: Final = 2
+"""Lines of a trace's text in front of its events."""
+
 _HEADING: Final = "as a trace:\n\n"
 
 Shown = Callable[[Sequence[bytes]], Seen | None]
@@ -58,32 +61,51 @@ def candidates(data: bytes) -> Iterator[bytes]:
             size //= 2
 
 
-def smallest_trace(seen: Seen, against: str, scratch: Path, seconds: float) -> str:
-    """Return the trace of a finding, minimised where something can judge traces; may be empty."""
+def smallest_trace(
+    seen: Seen, against: str, scratch: Path, seconds: float, environment: Mapping[str, str]
+) -> str:
+    """Return the trace of a finding, minimised where something can judge traces; may be empty.
+
+    What fuzzers run in is given: the core that they ran is the one that has to show it. Where it
+    cannot be minimised, a remark says why.
+    """
     _, _, trace = seen.text.partition(_HEADING)
     if not trace:
         return ""
     judge = judge_of(seen.signature, against)
-    if judge is None or seconds < 1:
+    if judge is None:
         return trace
     before, after = scratch / "found.txt", scratch / "small.txt"
-    before.write_text(trace.rstrip("\n"))
-    plain = {k: v for k, v in os.environ.items() if k != CORE_VARIABLE}
+    # A real unit is a program of its own, which does not run in that.
+    where = {**os.environ, "PYTHONPATH": environment["PYTHONPATH"]}
+    if judge == "pair":
+        where = dict(environment)
     try:
+        before.write_text(trace.rstrip("\n") + "\n")
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "harness", "--json", "minimise", str(before)),
                 *("-o", str(after), "--target", judge, "--budget", str(TRACE_BUDGET[judge])),
             ],
-            env=plain | {"PYTHONPATH": os.pathsep.join(sys.path)}, stdin=subprocess.DEVNULL,
+            env=where, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=seconds, check=False,
         )  # fmt: skip
         if done.returncode == 0:
             cause = json.loads(done.stdout.splitlines()[-1])["cause"]
-            return f"# {cause}\n{after.read_text()}"
-    except (OSError, ValueError, KeyError, IndexError, subprocess.TimeoutExpired):
-        pass
-    return trace
+            return _remarked(after.read_text(), cause)
+        problem = done.stderr.strip()[-_PROBLEM_KEPT:]
+    except subprocess.TimeoutExpired:
+        problem = f"not done after {seconds:.0f} s"
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        problem = str(error)
+    return _remarked(trace, f"not minimised: {problem}")
+
+
+def _remarked(trace: str, remark: str) -> str:
+    """Return a trace with a remark behind its title and header, where one may stand."""
+    lines = trace.splitlines(keepends=True)
+    said = [f"# {line}\n" for line in remark.splitlines()]
+    return "".join([*lines[:_HEAD], *said, *lines[_HEAD:]])
 
 
 def judge_of(signature: Signature, against: str) -> str | None:

@@ -19,6 +19,7 @@ from typing import Final
 from fuzzers import instrumented
 from fuzzers.campaign import shrinking
 from fuzzers.campaign.places import (
+    ROUND,
     Place,
     Seen,
     findings_in,
@@ -30,13 +31,17 @@ from fuzzers.campaign.places import (
 )
 from fuzzers.command import write_dictionary
 from fuzzers.findings import Findings
-from fuzzers.jobs import Job
+from fuzzers.jobs import Job, salvage_crashes
 from fuzzers.target import FuzzTarget, target_named
 from harness.errors import HarnessError
 
 FUZZ, MERGE, CHECK, SHRINK = "fuzz", "merge", "check", "shrink"
 """What a slice does. CHECK runs inputs once; SHRINK makes the input of a finding smaller."""
 
+HANDED: Final = "handed"
+"""Kind of a result that a slice hands over before its end."""
+
+_JOB, _FINDINGS = "job", "findings"
 _PAUSE: Final = 0.1
 _TROUBLE_KEPT: Final = 2000
 
@@ -89,6 +94,7 @@ class _Done:
 
 
 Stopped = Callable[[], bool]
+Look = Callable[[Place], None]
 
 
 @functools.cache
@@ -107,14 +113,21 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def run_slice(task: Slice, parent: Path, stopped: Stopped = lambda: False) -> tuple[Result, ...]:
+def run_slice(
+    task: Slice, parent: Path, stopped: Stopped = lambda: False, look: Look = lambda _: None
+) -> tuple[Result, ...]:
     """Do a slice; return what came of it, and of slices that were killed here before.
 
-    Places stay until they are acknowledged.
+    look is called all the time with the place. Places stay until they are acknowledged.
     """
     salvaged = salvage_all(parent, task.acknowledged)
     with working_place(parent) as place:
-        return (_work(task, place, stopped), *salvaged)
+
+        def over() -> bool:
+            look(place)
+            return stopped()
+
+        return (_work(task, place, over), *salvaged)
 
 
 def salvage_all(parent: Path, acknowledged: frozenset[str]) -> list[Result]:
@@ -123,19 +136,25 @@ def salvage_all(parent: Path, acknowledged: frozenset[str]) -> list[Result]:
     for place in left_places(parent):
         if place.name in acknowledged:
             remove(place.path)
-        elif (result := salvage(place)) is not None:
-            salvaged.append(result)
+        else:
+            salvaged.append(salvage(place))
     return salvaged
 
 
-def salvage(place: Place) -> Result | None:
-    """Return what a slice that did not come to its end has left; None when that is nothing."""
-    note = place.note()
-    kind, target = note.get("kind"), note.get("target")
-    if not isinstance(kind, str) or not isinstance(target, str) or kind == MERGE:
+def salvage(place: Place) -> Result:
+    """Return what a slice that did not come to its end has left; no target where it says little.
+
+    A crash that nobody has looked at is looked at now.
+    """
+    kind, target, _ = place.about()
+    if not target or kind == MERGE:
         return Result(CHECK, "", place.name, worker_name())
+    for scratch in (place.path, *place.path.glob(f"{ROUND}*")):
+        with contextlib.suppress(HarnessError, OSError):
+            salvage_crashes(scratch / _JOB, target_named(target), Findings(scratch / _FINDINGS))
     inputs = place.new_inputs() if kind == FUZZ else ()
-    return Result(CHECK, target, place.name, worker_name(), inputs, place.seen())
+    inputs += place.unsettled()
+    return Result(CHECK, target, place.name, worker_name(), inputs, place.left())
 
 
 def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
@@ -145,7 +164,7 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
     trace = ""
     try:
         target = target_named(task.target)
-        place.fill({"kind": task.kind, "target": task.target}, task.inputs)
+        place.fill(task.kind, task.target, task.inputs)
         flags = [f"-max_len={target.max_size}", *write_dictionary(target, place.path / "words")]
         if task.kind == MERGE:
             merged.mkdir()
@@ -155,8 +174,9 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
         if task.kind == SHRINK:
             smallest = _shrink(task, target, place, done, stopped)
             if smallest is not None:
-                left = task.seconds - done.seconds
-                trace = shrinking.smallest_trace(smallest, task.against, place.path, left)
+                trace = shrinking.smallest_trace(
+                    smallest, task.against, place.path, task.seconds, environment()
+                )
         else:
             run_job(target, task.against, place.path, place.corpus, flags, task.seconds, done,
                     stopped)  # fmt: skip
@@ -170,6 +190,8 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
         # A merge that went wrong is silent about it.
         if task.inputs and not inputs:
             done.trouble.append("the merge kept nothing, and was not believed")
+    if task.kind != MERGE:
+        inputs = (*inputs, *place.unsettled())
     findings = (*([smallest] if smallest else ()), *place.seen())
     return Result(
         task.kind, task.target, place.name, worker_name(), tuple(inputs), findings,
@@ -191,8 +213,8 @@ def run_job(
     temporary = scratch / "tmp"
     temporary.mkdir(exist_ok=True)
     job = Job(
-        target, against, corpus, Findings(scratch / "findings"), flags,
-        environment() | {"TMPDIR": str(temporary)}, scratch / "job",
+        target, against, corpus, Findings(scratch / _FINDINGS), flags,
+        environment() | {"TMPDIR": str(temporary)}, scratch / _JOB,
     )  # fmt: skip
     try:
         job.start(deadline)
@@ -216,7 +238,7 @@ def _shrink(
 
     def shown(candidates: Sequence[bytes]) -> Seen | None:
         """Run candidates; return the first that shows what is wanted."""
-        scratch = place.path / f"round{next(rounds)}"
+        scratch = place.path / f"{ROUND}{next(rounds)}"
         scratch.mkdir()
         corpus = scratch / "corpus"
         corpus.mkdir()
@@ -227,17 +249,17 @@ def _shrink(
             return None
 
         def found() -> bool:
-            return stopped() or _wanted(scratch / "findings", task.wanted) is not None
+            return stopped() or _wanted(scratch / _FINDINGS, task.wanted) is not None
 
         flags = [f"-max_len={target.max_size}", "-runs=0"]
         # Where it goes round in circles, or does not begin, what it found counts.
         with contextlib.suppress(HarnessError):
             run_job(target, task.against, scratch, corpus, flags, left, done, found)
         others = Findings(place.findings)
-        for seen in findings_in(scratch / "findings"):
+        for seen in findings_in(scratch / _FINDINGS):
             if seen.signature.key != task.wanted:
                 others.add(target, seen.data, seen.signature, seen.text)
-        return _wanted(scratch / "findings", task.wanted)
+        return _wanted(scratch / _FINDINGS, task.wanted)
 
     rounds: Iterator[int] = iter(range(1 << 20))
     return shrinking.shrink(task.inputs[0], shown, lambda: stopped() or time.monotonic() > deadline)

@@ -145,8 +145,9 @@ class State:
         for seen in result.findings:
             old = before.get(seen.signature.key)
             if old is None or old["lost"] or len(seen.data) < old["size"]:
-                shrunk = result.kind == SHRINK and seen.signature.key == result.wanted
-                self.files.add_finding(result.target, seen, result.trace if shrunk else "")
+                self.files.add_finding(result.target, seen)
+        if result.kind == SHRINK and result.trace:
+            self.files.add_trace(result.target, result.wanted, result.trace)
         now = time.time()
         with self._transaction() as database:
             added = 0

@@ -17,7 +17,7 @@ from typing import IO
 from fuzzers.campaign.engine import Campaign, Options
 from fuzzers.campaign.executors import Cluster, Executor, Local
 from fuzzers.campaign.places import Seen, name_of, working_place
-from fuzzers.campaign.slices import FUZZ, Result, Slice, Stopped, salvage_all, worker_name
+from fuzzers.campaign.slices import FUZZ, Look, Result, Slice, Stopped, salvage_all, worker_name
 from fuzzers.campaign.state import State, alone
 from fuzzers.campaign.status import Teller
 from fuzzers.findings import Findings
@@ -36,12 +36,12 @@ def seen(number: int, data: bytes = b"an input", text: str = "it said no") -> Se
     return Seen(signature(number), data, text)
 
 
-def make_up(task: Slice, parent: Path, stopped: Stopped) -> tuple[Result, ...]:
+def make_up(task: Slice, parent: Path, stopped: Stopped, look: Look) -> tuple[Result, ...]:
     """Write inputs and findings as fuzzers do, and return them."""
     chance = Random()
     salvaged = salvage_all(parent, task.acknowledged)
     with working_place(parent) as place:
-        place.fill({"kind": task.kind, "target": task.target}, task.inputs[:10])
+        place.fill(task.kind, task.target, task.inputs[:10])
         findings = Findings(place.findings)
         for _ in range(chance.randrange(1, 12)):
             if stopped():
@@ -51,6 +51,7 @@ def make_up(task: Slice, parent: Path, stopped: Stopped) -> tuple[Result, ...]:
             if chance.random() < 0.2:
                 number = chance.randrange(SIGNATURES)
                 findings.add(target_named(task.target), data, signature(number), "it said no")
+            look(place)
             time.sleep(chance.random() * 0.02)
         new = place.new_inputs() if task.kind == FUZZ else ()
         return (

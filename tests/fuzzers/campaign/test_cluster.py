@@ -1,8 +1,4 @@
-"""A campaign on workers of a Dask scheduler finds and keeps what one here does.
-
-Scheduler, workers and campaign are processes of their own; each worker has its own directory for
-temporary files, as on a machine of its own.
-"""
+"""A campaign on workers of a Dask scheduler keeps what they bring, and goes on without one."""
 
 from __future__ import annotations
 
@@ -11,23 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from fuzzers.campaign.executors import Cluster
 from harness.errors import HarnessError
+from tests.fuzzers.campaign.machines import Machine, needs_dask, two_machines
 from tests.fuzzers.campaign.test_killed import ROOT, assert_there, kept
 
 SLICES = 5
 """Slices that each worker has to bring."""
-
-needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed")
 
 
 def test_without_dask_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,61 +28,20 @@ def test_without_dask_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -
         Cluster("tcp://127.0.0.1:1", Path(), 0)
 
 
-def spawn(stack: ExitStack, directory: Path, *words: str) -> subprocess.Popen[bytes]:
-    directory.mkdir(exist_ok=True)
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words],
-            cwd=ROOT, stdout=log, stderr=log,
-            env=os.environ | {"TMPDIR": str(directory), "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-    stack.callback(process.wait)
-    stack.callback(process.kill)
-    return process
-
-
 @pytest.fixture
-def address(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """Start a scheduler and two workers of one thread each."""
-    note = tmp_path / "scheduler.json"
-    with ExitStack() as stack:
-        spawn(
-            stack, tmp_path / "scheduler", "distributed.cli.dask_scheduler", "--port", "0",
-            "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(note),
-        )  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not note.exists() or not note.read_text():
-            assert time.monotonic() < deadline, (tmp_path / "scheduler/log").read_text()
-            time.sleep(0.2)
-        where = json.loads(note.read_text())["address"]
-        workers = [
-            spawn(
-                stack,
-                tmp_path / f"worker{number}",
-                "distributed.cli.dask_worker",
-                where,
-                "--nthreads",
-                "1",
-                "--no-nanny",
-                "--no-dashboard",
-                "--name",
-                f"worker{number}",
-                "--local-directory",
-                str(tmp_path / f"worker{number}"),
-            )
-            for number in range(2)
-        ]
-        yield where, workers
+def machines(tmp_path: Path) -> Iterator[tuple[str, list[Machine]]]:
+    with two_machines(tmp_path, os.environ | {"PYTHONPATH": str(ROOT)}) as there:
+        yield there
 
 
 @needs_dask
 @pytest.mark.optional
 def test_two_workers_of_which_one_is_killed(
-    address: tuple[str, list[subprocess.Popen[bytes]]],
+    machines: tuple[str, list[Machine]],
     tmp_path: Path,
     record_property: Callable[[str, object], None],
 ) -> None:
-    where, workers = address
+    where, workers = machines
     directory = tmp_path / "campaign"
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.fuzzers.campaign.chores", str(directory), "600", where],

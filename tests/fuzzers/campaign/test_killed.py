@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -69,10 +68,10 @@ def assert_there(directory: Path) -> None:
 def unacknowledged(directory: Path) -> set[str]:
     """Return whole inputs that slices have found and nobody has taken in yet."""
     places = [Place(path) for path in directory.glob("work/*")]
-    fuzzed = [place for place in places if place.note().get("kind") == FUZZ]
     return {
-        f"{place.note()['target']}/{name_of(data)}"
-        for place in fuzzed
+        f"{place.about()[1]}/{name_of(data)}"
+        for place in places
+        if place.about()[0] == FUZZ
         for data in place.new_inputs()
     }
 
@@ -118,26 +117,6 @@ def test_kill_9_at_any_moment_loses_nothing(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     record_property("summary", assert_survives(tmp_path, Forked, KILLS, 1.5))
-
-
-def start_fuzzers(directory: Path, seconds: float) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "harness", "--json", "campaign", str(directory)),
-            *("--targets", "planted", "--against", "none", "--slice", "4"),
-            *("--minutes", str(seconds / 60)),
-        ],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-@pytest.mark.clang
-@pytest.mark.optional
-@pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris is not installed")
-def test_kill_9_while_fuzzers_run_loses_nothing(
-    tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    record_property("summary", "fuzzers, " + assert_survives(tmp_path, start_fuzzers, KILLS, 15))
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from fuzzers.campaign.places import Seen
-from fuzzers.campaign.shrinking import CANDIDATES, candidates, judge_of, shrink
+from fuzzers.campaign.shrinking import CANDIDATES, candidates, judge_of, shrink, smallest_trace
 from harness.signature import CRASH, DISAGREEMENT, Signature
 from tests.fuzzers.campaign.chores import seen
 
@@ -59,3 +61,16 @@ def test_traces_are_judged_where_somebody_sees_the_finding() -> None:
     assert judge_of(Signature(DISAGREEMENT), "model") == "pair"
     assert judge_of(Signature(CRASH), "model") is None
     assert judge_of(Signature("divergence"), "qemu") == "qemu"
+
+
+def test_why_a_trace_is_not_smaller_stands_in_it(tmp_path: Path) -> None:
+    head = "dmarewind-text 1\nheader {}\n"
+    one = Seen(Signature(DISAGREEMENT), b"", f"it said no\n\nas a trace:\n\n{head}reset\n")
+    found = smallest_trace(one, "model", tmp_path, 60, os.environ)
+    assert found.startswith(f"{head}# not minimised: error: ")
+    assert found.endswith("reset\n")
+
+
+def test_what_has_no_trace_gets_none(tmp_path: Path) -> None:
+    one = Seen(Signature(DISAGREEMENT), b"", "it said no\n")
+    assert smallest_trace(one, "model", tmp_path, 60, {}) == ""

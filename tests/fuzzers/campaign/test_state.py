@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzzers.campaign.places import Place, Seen, left_places, name_of, working_place
-from fuzzers.campaign.slices import CHECK, FUZZ, MERGE, SHRINK, Result, Slice, salvage
+from fuzzers.campaign.places import Seen, name_of
+from fuzzers.campaign.slices import CHECK, FUZZ, HANDED, MERGE, SHRINK, Result, Slice
 from fuzzers.campaign.state import KNOWN_FILE, State, alone
 from harness.errors import HarnessError
 from tests.fuzzers.campaign.chores import TARGET, seen, signature
@@ -163,23 +163,19 @@ def test_a_directory_has_one_campaign(tmp_path: Path) -> None:
         pass
 
 
-# --- places --------------------------------------------------------------------------------------
+def test_what_a_slice_hands_over_counts_once(state: State) -> None:
+    assert state.take(result(HANDED, b"one", findings=(seen(1),))) != []
+    assert b"one" in state.corpus(TARGET), "it is kept before the slice ends"
+    assert [row["times"] for row in state.findings(TARGET)] == [0]
+    assert state.targets()[0]["executions"] == 0
+    for _ in range(2):
+        state.take(result(FUZZ, b"one", findings=(seen(1),)))
+    assert [row["times"] for row in state.findings(TARGET)] == [2]
+    news = state.database.execute("SELECT findings FROM runs ORDER BY number").fetchall()
+    assert [row["findings"] for row in news] == [1, 0], "the slice that found it gets the credit"
 
 
-def test_a_killed_slice_is_taken_in_but_not_what_was_cut_off(tmp_path: Path) -> None:
-    with working_place(tmp_path) as place:
-        place.fill({"kind": FUZZ, "target": TARGET}, (b"given",))
-        (place.corpus / name_of(b"found")).write_bytes(b"found")
-        (place.corpus / name_of(b"cut off")).write_bytes(b"cut")
-        assert list(left_places(tmp_path)) == [], "somebody is at work there"
-    (left,) = left_places(tmp_path)
-    taken = salvage(left)
-    assert taken is not None
-    assert (taken.target, taken.inputs, taken.findings) == (TARGET, (b"found",), ())
-
-
-def test_a_place_without_a_record_is_nothing(tmp_path: Path) -> None:
-    (tmp_path / "place").mkdir()
-    taken = salvage(Place(tmp_path / "place"))
-    assert taken is not None
-    assert (taken.target, taken.inputs) == ("", ())
+def test_an_input_that_crashes_is_not_handed_out(state: State) -> None:
+    state.take(result(CHECK, b"crashes", b"does not"))
+    state.take(result(FUZZ, findings=(seen(1, b"crashes"),)))
+    assert set(state.corpus(TARGET)) == {b"seed", b"does not"}

@@ -1,0 +1,239 @@
+"""A campaign of real fuzzers that is killed at any moment, or has no room, loses nothing.
+
+DMAREWIND_KILLS says how many kills there are, DMAREWIND_SEED when they come.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from fuzzers.campaign.places import Place
+from harness.trace import open_events
+from tests.fuzzers.campaign.fuzzing import PATIENCE, Running, command, needs_fuzzers, until
+from tests.fuzzers.campaign.test_killed import assert_there, kept, unacknowledged
+
+KILLS = int(os.environ.get("DMAREWIND_KILLS", "4"))
+SEED = int(os.environ.get("DMAREWIND_SEED", "5"))
+LONGEST = 30.0
+"""Seconds until a kill; checks of what is kept take the first of them, more with load."""
+
+pytestmark = [pytest.mark.clang, pytest.mark.optional, needs_fuzzers]
+
+
+def waiting_findings(directory: Path) -> set[str]:
+    """Return findings that slices have written and nobody has taken in yet."""
+    places = [Place(path) for path in directory.glob("work/*")]
+    return {
+        f"{place.about()[1]}-{seen.signature.key}" for place in places for seen in place.left()
+    } - {""}
+
+
+def assert_told_of(directory: Path, findings: dict[str, str]) -> None:
+    """Check that what is said of each finding is there, and whole."""
+    for name, path in findings.items():
+        record = json.loads((directory / "records" / f"{name}.json").read_text())
+        assert name == f"{record['target']}-{record['signature']['key']}"
+        assert (directory / "reports" / f"{name}.txt").read_text().endswith("\n")
+        assert (directory / "findings" / path).is_file()
+
+
+def executions(directory: Path) -> int:
+    database = sqlite3.connect(directory / "state.db", timeout=30)
+    try:
+        (found,) = database.execute("SELECT sum(executions) FROM targets").fetchone()
+    finally:
+        database.close()
+    return int(found or 0)
+
+
+def test_kill_9_while_fuzzers_run_loses_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    directory, chance = tmp_path / "campaign", Random(SEED)
+    words = command(directory, "--slice", "3", "--workers", "2")
+    inputs: set[str] = set()
+    findings: dict[str, str] = {}
+    left: set[str] = set()
+    left_findings: set[str] = set()
+    slices = salvaged = 0
+    for number in range(KILLS):
+        where = f"seed {SEED}, kill {number}"
+        running = Running(words, tmp_path / f"run{number}.log")
+        try:
+            time.sleep(chance.uniform(0.3, LONGEST))
+            assert running.process.poll() is None, running.errors()
+            running.kill(everything=bool(number % 2))
+        except BaseException:
+            running.end()
+            raise
+        told = running.told()
+        slices += told.slices
+        now, known = kept(directory)
+        assert inputs <= now, f"{where}: inputs were lost"
+        assert findings.keys() | told.findings <= known.keys(), f"{where}: findings were lost"
+        assert_there(directory)
+        assert_told_of(directory, known)
+        salvaged += len(left & now - inputs) + len(left_findings & known.keys() - findings.keys())
+        waiting, waiting_ones = unacknowledged(directory), waiting_findings(directory)
+        assert left <= now | waiting, f"{where}: what a killed slice had reached was lost"
+        assert left_findings <= known.keys() | waiting_ones, f"{where}: what it had found was lost"
+        inputs, findings, left, left_findings = now, known, waiting, waiting_ones
+    before = executions(directory)
+    running = Running([*words, "--minutes", "0.7"], tmp_path / "last.log")
+    try:
+        running.process.wait(PATIENCE)
+    finally:
+        running.end()
+    assert running.process.returncode in (0, 1), running.errors()
+    now, known = kept(directory)
+    assert inputs | left <= now
+    assert findings.keys() | left_findings <= known.keys()
+    assert_there(directory)
+    assert executions(directory) > before, "it did not go on"
+    assert not [*directory.rglob(".*.tmp")], "half-written files stay"
+    record_property(
+        "summary",
+        f"fuzzers, {KILLS} times kill -9 (seed {SEED}): {len(now)} inputs and {len(known)} "
+        f"findings kept, none lost, {salvaged} of them taken from slices that were killed; "
+        f"{slices + running.told().slices} slices ended",
+    )
+
+
+# --- a full disk ---------------------------------------------------------------------------------
+
+
+class Disk:
+    """Hold a small file system, which can be filled and made larger."""
+
+    def __init__(self, mounted: Path, size: int) -> None:
+        self.path, self._size = mounted, size
+
+    def mount(self) -> str | None:
+        """Mount it; return why not."""
+        mount = shutil.which("mount")
+        if mount is None or os.geteuid() != 0:
+            return "only root can mount a small file system"
+        return self._mount(f"size={self._size}")
+
+    def _mount(self, options: str) -> str | None:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.path)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return f"no tmpfs can be mounted here: {done.stderr}" if done.returncode else None
+
+    def fill(self, leaving: int) -> None:
+        """Leave some bytes: whoever writes next runs into the end somewhere."""
+        there = os.statvfs(self.path)
+        with (self.path / f"ballast{there.f_bavail}").open("wb") as stream:
+            stream.write(bytes(max(0, there.f_bavail * there.f_frsize - leaving)))
+
+    def grow(self, more: int) -> None:
+        """Make room."""
+        self._size += more
+        assert self._mount(f"remount,size={self._size}") is None
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    mounted = tmp_path / "disk"
+    mounted.mkdir()
+    disk = Disk(mounted, 8 << 20)
+    problem = disk.mount()
+    if problem is not None:
+        pytest.skip(problem)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(mounted)], check=True)
+
+
+def test_fuzzers_on_a_full_disk_wait_for_room(
+    disk: Disk, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    directory = disk.path / "campaign"
+    words = command(directory, "--slice", "3", "--workers", "2")
+    running = Running(words, tmp_path / "first.log")
+    try:
+        until(running, lambda told: told.slices >= 2 and bool(told.findings), "a finding")
+        disk.fill(64 << 10)
+        until(running, lambda told: "full" in told.kinds, "a full disk")
+        time.sleep(8)  # Slices that still run end there, and cannot be kept.
+        assert running.process.poll() is None, running.errors()
+        inputs, findings = kept(directory)
+        assert_there(directory)
+        slices = running.told().slices
+        disk.grow(8 << 20)
+        until(running, lambda told: "room" in told.kinds and told.slices >= slices + 3, "room")
+        now, known = kept(directory)
+        assert inputs <= now and findings.keys() | running.told().findings <= known.keys()
+        assert_there(directory)
+
+        disk.fill(16 << 10)
+        time.sleep(15)
+        running.kill(everything=True)
+        told = running.told()
+        inputs, findings = kept(directory)
+        assert now <= inputs and known.keys() | told.findings <= findings.keys()
+        left, left_findings = unacknowledged(directory), waiting_findings(directory)
+    finally:
+        running.end()
+    disk.grow(8 << 20)
+    before = executions(directory)
+    running = Running([*words, "--minutes", "0.7"], tmp_path / "second.log")
+    try:
+        running.process.wait(PATIENCE)
+    finally:
+        running.end()
+    assert running.process.returncode in (0, 1), running.errors()
+    now, known = kept(directory)
+    assert inputs | left <= now
+    assert findings.keys() | left_findings <= known.keys()
+    assert_there(directory)
+    assert_told_of(directory, known)
+    assert executions(directory) > before, "it did not go on"
+    record_property(
+        "summary",
+        f"fuzzers on a full disk, twice, once killed there: {len(now)} inputs and {len(known)} "
+        f"findings kept, none lost, {len(left)} inputs taken from what had no room",
+    )
+
+
+# --- what comes of a finding ---------------------------------------------------------------------
+
+
+def test_a_finding_ends_as_a_small_trace(tmp_path: Path) -> None:
+    directory = tmp_path / "campaign"
+    words = command(directory, "--slice", "3", targets="descriptors")
+    running = Running(words, tmp_path / "log")
+    try:
+        until(running, lambda told: bool([*directory.glob("reports/*.trace.txt")]), "a trace")
+        until(running, lambda told: "minimised" in states(directory).values(), "its row")
+    finally:
+        running.end()
+    done = [name for name, state in states(directory).items() if state == "minimised"]
+    assert done, running.errors()
+    for name in done:
+        path = directory / "reports" / f"{name}.trace.txt"
+        remarks = [line for line in path.read_text().splitlines() if line.startswith("#")]
+        assert remarks[0].startswith("# The model and the native core part at"), remarks
+        with open_events(path) as trace:
+            assert len([*trace]) < 40, f"{path.name} was not made small"
+
+
+def states(directory: Path) -> dict[str, str]:
+    database = sqlite3.connect(directory / "state.db", timeout=30)
+    try:
+        return dict(database.execute("SELECT target || '-' || key, state FROM findings").fetchall())
+    finally:
+        database.close()

@@ -23,7 +23,9 @@ from decoders.events import (
     Reset,
     Role,
 )
+from decoders.layout import layout
 from decoders.vtd import registers as vtd
+from decoders.vtd.tables import ScalableContextEntry
 from harness.differential.pair import BUDGETS
 from harness.findings import Finding
 from harness.minimise import virtio_closure
@@ -42,6 +44,7 @@ _SETUP: Final = frozenset(
     for more in (0, 4)
 )
 """Registers without which a unit translates nothing."""
+_CONTEXT_WORDS: Final = layout(ScalableContextEntry).words
 _QUEUE: Final = (*QUEUE_ADDRESS, vtd.IQT.offset)
 
 
@@ -53,6 +56,8 @@ class Reader(VtdUnit):
         self.writers: dict[int, set[int]] = {}
         self.words: dict[int, tuple[Role, int]] = {}
         """Quadwords that were read, by address: role and level of the table they are in."""
+        self.readers: dict[int, set[tuple[int, int]]] = {}
+        """For whom each was read: source ids and PASIDs, RID_PASID for requests without."""
 
     def access(
         self,
@@ -67,6 +72,12 @@ class Reader(VtdUnit):
         verdict = super().access(sid, pasid, iova, kind, recorded, attributes)
         for candidate in verdict.permitted:
             self._note(candidate.steps)
+            entry = tuple(s.value for s in candidate.steps if s.role == Role.SCALABLE_CONTEXT)
+            number = pasid or 0
+            if len(entry) == _CONTEXT_WORDS:
+                number = self.translator.lookup.effective_pasid(entry, pasid)
+            for step in candidate.steps:
+                self.readers.setdefault(step.address, set()).add((sid, number))
         return verdict
 
     def interrupt(

@@ -38,15 +38,18 @@ class Trace:
 
     @cached_property
     def order(self) -> tuple[int, int, bytes]:
-        """What is smaller comes first: fewer events, then fewer bytes, then lower values."""
-        raw = b"".join(self.stored)
+        """What is smaller comes first: fewer events, then fewer bytes, then lower values.
+
+        Numbers are stored from their lowest byte on, so that each event is compared from its end.
+        """
+        raw = b"".join([one[::-1] for one in self.stored])
         return len(self.events), len(raw), raw
 
     @cached_property
     def digest(self) -> str:
         """A name that only an equal trace has."""
         head = self.header.to_msgpack()
-        return hashlib.sha256(len(head).to_bytes(4) + head + self.order[2]).hexdigest()
+        return hashlib.sha256(len(head).to_bytes(4) + head + b"".join(self.stored)).hexdigest()
 
     def blocks(self) -> Iterable[Block]:
         """Yield the events as a target takes them."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from decoders.errors import DecodeError
-from decoders.events import Access, Event, FaultReport, Request, Translation
+from decoders.events import Access, Endpoint, Event, FaultReport, Request, Translation
 from decoders.virtio_iommu.constants import RequestType
 from decoders.virtio_iommu.requests import (
     READABLE_SIZE,
@@ -19,6 +19,7 @@ from decoders.virtio_iommu.requests import (
 from harness.memory import PAGE_SIZE
 from harness.minimise.deletion import applied
 from harness.minimise.gate import Gate
+from harness.minimise.identities import SLOTS
 from harness.minimise.trace import Trace
 
 Change = Callable[[Event], Event]
@@ -27,10 +28,11 @@ _VIRTUAL: Final = ("virt_start", "virt_end")
 
 
 def canonical(gate: Gate) -> None:
-    """Change values of the best trace for smaller ones: domains, addresses, where they lead."""
+    """Change values of the best trace: domains, endpoints, addresses, where they lead."""
     header, events = gate.best.header, gate.best.events
     edits = [
         _domains(events),
+        _endpoints(events),
         _shifted(list(_addresses(events)), _at_address),
         _shifted(list(_places(events)), _at_place),
     ]
@@ -74,6 +76,41 @@ def _domains(events: Sequence[Event]) -> Change:
         return event if domain is None else replace(event, data=_request(event.data, domain=domain))
 
     return change
+
+
+def _endpoints(events: Sequence[Event]) -> Change:
+    """Give endpoints the ids of the first slots of bus 0."""
+    used = (_endpoint(event) for event in events)
+    ids = dict(zip(dict.fromkeys(one for one in used if one is not None), SLOTS, strict=False))
+
+    def change(event: Event) -> Event:
+        endpoint = _endpoint(event)
+        new = ids.get(endpoint, endpoint) if endpoint is not None else None
+        if new is None:
+            return event
+        match event:
+            case Access():
+                return replace(event, sid=new)
+            case Endpoint() | FaultReport():
+                return replace(event, endpoint=new)
+            case Request(data):
+                return replace(event, data=_request(data, endpoint=new))
+            case _:
+                return event
+
+    return change
+
+
+def _endpoint(event: Event) -> int | None:
+    match event:
+        case Access(sid):
+            return sid
+        case Endpoint(endpoint) | FaultReport(endpoint=endpoint):
+            return endpoint
+        case Request(data):
+            return field_of(data, "endpoint")
+        case _:
+            return None
 
 
 def _addresses(events: Sequence[Event]) -> Iterator[int]:

@@ -47,6 +47,7 @@ def set_number(data: bytearray, seed: Seed, choose: Random) -> None:
         len(data),
         len(data) - at,
         choose.choice(_NUMBERS),
+        1 << choose.randrange(8 * size),  # products wrap at powers of two
     )
     value = choose.choice(near) & ((1 << 8 * size) - 1)
     data[at : at + size] = value.to_bytes(size, "little")

@@ -10,28 +10,22 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final
 
-from decoders.events import Event, RegRead, RegWrite, Store
-from decoders.vtd.registers import REGISTERS
+from decoders.events import Access, Event, InterruptRequest, PageRequest, RegRead, RegWrite, Store
+from fuzzers.event_values import has_numbers, numbers, other, other_number, placed
 from fuzzers.scaffold import encoded, sound
 from harness.trace.codec import TAG_OF, FieldError, from_fields, to_fields
 
 _MOST_CHANGES: Final = 4
 _LONGEST_RUN: Final = 6
 _LONGEST_SERIES: Final = 8
-_INTERESTING: Final = (
-    0, 1, 2, 3, 4, 7, 8, 0x10, 0x1F, 0x20, 0x3F, 0x40, 0x7F, 0x80, 0xFF, 0x100, 0xFFF, 0x1000,
-    0xFFFF, 0x10000, 0xFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFEE00000, 1 << 32, 1 << 39,
-    1 << 47, 1 << 48, 1 << 52, 1 << 63, (1 << 64) - 1, (1 << 64) - 8, (1 << 64) - 0x1000,
-)  # fmt: skip
-_WIDTHS: Final = (8, 16, 20, 32, 64)
-"""Bits of numbers: flags, source ids, PASIDs, registers, addresses."""
-
-_REGISTERS: Final = tuple((register.offset, register.size) for register in REGISTERS.values())
 _OF_REGISTERS: Final = frozenset({TAG_OF[RegWrite], TAG_OF[RegRead]})
 _STORE: Final = TAG_OF[Store]
+_USES: Final = frozenset({TAG_OF[Access], TAG_OF[InterruptRequest], TAG_OF[PageRequest]})
 
 Fields = list[Any]
 Change = Callable[[list[Fields], Random], None]
+Registers = Sequence[tuple[int, Sequence[int]]]
+"""Offset of each register, and the sizes it is written in, its own first."""
 
 
 class EventMutator:
@@ -40,13 +34,14 @@ class EventMutator:
     words are events worth having; choices is how many scaffolds there are.
     """
 
-    def __init__(self, words: Sequence[Event], choices: int) -> None:
+    def __init__(self, words: Sequence[Event], choices: int, registers: Registers) -> None:
         self._words = [to_fields(event) for event in words]
         self._choices = choices
+        self._registers = tuple(registers)
         self._changes: tuple[Change, ...] = (
-            *(_change, _change, _change, _change, _take_over, _take_over, _swap, _repeat, _drop),
-            _series,
-            *(self._insert, self._insert),
+            *(self._change, self._change, self._change, self._change),
+            *(_take_over, _take_over, _pair, _swap, _repeat, _drop, _series, _renew),
+            *(self._insert, self._insert, self._touch),
         )
 
     def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
@@ -58,8 +53,8 @@ class EventMutator:
         stream = [to_fields(event) for event in sound(data[1:])]
         for _ in range(random.randint(1, _MOST_CHANGES)):
             random.choice(self._changes)(stream, random)
-        if random.random() < 0.03:
-            return _damaged(head + _packed(stream, max_size), random)[:max_size]
+        if random.random() < 0.05:
+            return _damaged(head, stream, max_size, random)[:max_size]
         return head + _packed(stream, max_size - 1)
 
     def cross(self, first: bytes, second: bytes, max_size: int, seed: int) -> bytes:
@@ -81,7 +76,34 @@ class EventMutator:
             at = random.randint(0, len(stream))
             stream.insert(at, word)
             if random.random() < 0.5:
-                _change_one(stream, at, random)
+                self._change_one(stream, at, random)
+
+    def _touch(self, stream: list[Fields], random: Random) -> None:
+        """Access any register, in a size that it is accessed in."""
+        offset, sizes = random.choice(self._registers)
+        value = other_number(random.choice((0, (1 << 64) - 1)), random)
+        fields = [TAG_OF[RegWrite if random.random() < 0.8 else RegRead], offset]
+        size = random.choice(sizes)
+        stream.insert(random.randint(0, len(stream)), [*fields, size, value & (1 << 8 * size) - 1])
+
+    def _change(self, stream: list[Fields], random: Random) -> None:
+        if stream:
+            self._change_one(stream, random.randrange(len(stream)), random)
+
+    def _change_one(self, stream: list[Fields], at: int, random: Random) -> None:
+        """Change one field of an event."""
+        fields = list(stream[at])
+        if len(fields) < 2:
+            return
+        if fields[0] in _OF_REGISTERS and random.random() < 0.3:
+            fields[1], sizes = random.choice(self._registers)
+            fields[2] = sizes[0] if random.random() < 0.7 else random.choice(sizes)
+            if fields[3] is not None:
+                fields[3] &= (1 << 8 * fields[2]) - 1
+        else:
+            place = random.randrange(1, len(fields))
+            fields[place] = other(fields[place], random)
+        _keep(stream, at, fields)
 
 
 def _packed(stream: Sequence[Fields], max_size: int) -> bytes:
@@ -94,95 +116,49 @@ def _packed(stream: Sequence[Fields], max_size: int) -> bytes:
     return out
 
 
-def _damaged(data: bytes, random: Random) -> bytes:
-    changed = bytearray(data)
+def _damaged(head: bytes, stream: Sequence[Fields], max_size: int, random: Random) -> bytes:
+    """Spoil a byte, or end within an event: rather in one that says how long it is."""
+    if stream and random.random() < 0.5:
+        long = [n for n, fields in enumerate(stream) if _has_length(fields)]
+        some = long if long and random.random() < 0.5 else range(len(stream))
+        at = random.choice(some)
+        last = encoded((from_fields(stream[at]),))
+        return head + _packed(stream[:at], max_size) + last[: random.randrange(len(last))]
+    changed = bytearray(head + _packed(stream, max_size))
     changed[random.randrange(len(changed))] = random.choice((0, 0x93, 0xC0, random.randrange(256)))
     return bytes(changed)
 
 
-def _change(stream: list[Fields], random: Random) -> None:
-    if stream:
-        _change_one(stream, random.randrange(len(stream)), random)
-
-
-def _change_one(stream: list[Fields], at: int, random: Random) -> None:
-    """Change one field of an event."""
-    fields = list(stream[at])
-    if len(fields) < 2:
-        return
-    if fields[0] in _OF_REGISTERS and random.random() < 0.3:
-        fields[1], size = random.choice(_REGISTERS)
-        # Software may write half of a register, or two beside each other.
-        fields[2] = size if random.random() < 0.7 else 12 - size
-        if fields[3] is not None:
-            fields[3] &= (1 << 8 * fields[2]) - 1
-    else:
-        place = random.randrange(1, len(fields))
-        fields[place] = _other(fields[place], fields, random)
-    _keep(stream, at, fields)
-
-
-def _other(value: Any, fields: Fields, random: Random) -> Any:
-    """Return another value of a field."""
-    if isinstance(value, bool) or value is None:
-        return random.choice((None, 0, random.choice(_INTERESTING), [0x1000, 0xFFF]))
-    if isinstance(value, int):
-        return _other_number(value, random)
-    if isinstance(value, bytes):
-        return _other_octets(value, random)
-    if isinstance(value, list) and value:
-        changed = list(value)
-        place = random.randrange(len(changed))
-        changed[place] = _other(changed[place], fields, random)
-        return changed
-    return None
-
-
-def _other_number(value: int, random: Random) -> int:
-    match random.randrange(6):
-        case 0 | 1:
-            return value ^ 1 << random.randrange(random.choice(_WIDTHS))
-        case 2:
-            return value ^ 1 << random.randrange(max(1, value.bit_length() + 1))
-        case 3:
-            return max(0, value + random.choice((-0x1000, -8, -1, 1, 8, 0x1000)))
-        case 4:
-            return random.choice(_INTERESTING)
-        case _:
-            return random.getrandbits(random.choice((1, 4, 8, 16, 32, 64)))
-
-
-def _other_octets(value: bytes, random: Random) -> bytes:
-    changed = bytearray(value)
-    if not changed or random.random() < 0.1:
-        return bytes(changed) + random.randbytes(random.choice((1, 4, 8)))
-    if random.random() < 0.1:
-        return bytes(changed[: random.randrange(len(changed))])
-    # Numbers stand at multiples of 8 or 4.
-    size = random.choice((1, 1, 4, 8))
-    at = random.randrange(0, len(changed), size)
-    if size == 8 and random.random() < 0.3:
-        # Beginnings and ends meet.
-        other_at = random.randrange(0, len(changed), size)
-        changed[at : at + size] = changed[other_at : other_at + size]
-        return bytes(changed)
-    number = int.from_bytes(changed[at : at + size], "little")
-    other = _other_number(number, random) & (1 << 8 * size) - 1
-    changed[at : at + size] = other.to_bytes(size, "little")
-    return bytes(changed)
+def _has_length(fields: Fields) -> bool:
+    return any(isinstance(value, bytes | str) for value in fields)
 
 
 def _take_over(stream: list[Fields], random: Random) -> None:
-    """Give a number of one event to another: addresses and ids that meet."""
+    """Give a number of one event to another: addresses and ids that meet, or nearly."""
     if len(stream) < 2:
         return
     at = random.randrange(len(stream))
+    alike = [fields for fields in stream if fields[0] == stream[at][0]]
+    _give(stream, at, random.choice(alike if random.random() < 0.5 else stream), random)
+
+
+def _pair(stream: list[Fields], random: Random) -> None:
+    """Have an event twice, the second time with one of its numbers in the place of another."""
+    if stream:
+        at = random.randrange(len(stream))
+        stream.insert(at + 1, list(stream[at]))
+        _give(stream, at + 1, stream[at], random)
+
+
+def _give(stream: list[Fields], at: int, giver: Fields, random: Random) -> None:
     fields = list(stream[at])
-    places = [n for n in range(1, len(fields)) if type(fields[n]) is int]
-    other = stream[random.randrange(len(stream))]
-    numbers = [value for value in other[1:] if type(value) is int]
-    if places and numbers:
-        fields[random.choice(places)] = random.choice(numbers)
+    places = [n for n in range(1, len(fields)) if has_numbers(fields[n])]
+    given = numbers(giver)
+    if places and given:
+        # Most of what an event says stands in its octets, if it has some.
+        octets = [n for n in places if isinstance(fields[n], bytes)]
+        place = random.choice(octets if octets and random.random() < 0.7 else places)
+        fields[place] = placed(fields[place], random.choice(given), random)
         _keep(stream, at, fields)
 
 
@@ -232,6 +208,23 @@ def _series(stream: list[Fields], random: Random) -> None:
         fields[place] += number * step
         _keep(made, at, fields)
     stream[where.stop : where.stop] = made
+
+
+def _renew(stream: list[Fields], random: Random) -> None:
+    """Change and use something again and again: what is kept under one name has many contents."""
+    stores = [fields for fields in stream if fields[0] == _STORE]
+    uses = [fields for fields in stream if fields[0] in _USES]
+    if not stores or not uses:
+        return
+    store, use, step = random.choice(stores), random.choice(uses), random.choice((1, 8, 0x1000))
+    made: list[Fields] = []
+    for number in range(random.randint(2, _LONGEST_SERIES)):
+        made += [list(store), list(use)]
+        fields = list(store)
+        fields[3] += number * step
+        _keep(made, 2 * number, fields)
+    at = random.randint(0, len(stream))
+    stream[at:at] = made
 
 
 def _drop(stream: list[Fields], random: Random) -> None:

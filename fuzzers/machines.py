@@ -126,7 +126,7 @@ def pasid_entry(
     """Return a PASID entry of a kind: 1 first stage, 2 second, 3 nested, 4 pass-through."""
     return packed(
         layout(PasidEntry),
-        p=1, pgtt=kind, aw=2 if kind != 2 else levels - 2, did=domain, sre=1, ssade=tracked,
+        p=1, pgtt=kind, aw=2 if kind != 2 else levels - 2, did=domain, sre=1, ere=1, ssade=tracked,
         ssptptr=SECOND if kind in (2, 3) else 0,
         fsptptr=FIRST if kind in (1, 3) else 0,
         fspm=levels - 4 if kind in (1, 3) else 0,

@@ -59,7 +59,9 @@ class MemoryTarget:
         self._seeds, self._words = tuple(seeds), tuple(words)
         self.max_size = 1 + max(one.size for one in choices)
         steps = [0 if one.tail is None else one.tail.step for one in choices]
-        places = sorted({_INTERRUPTS, *(place for one in choices for place in one.places())})
+        places = sorted({place for one in choices for place in one.places()})
+        # One address among many means something else than a place.
+        places += [_INTERRUPTS] * (1 + len(places) // 4)
         mutator = WordMutator(self._words, places, self._entries, steps, self._seeds)
         self.mutate: Callable[[bytes, int, int], bytes] = mutator.mutate
         self.cross: Callable[[bytes, bytes, int, int], bytes] = mutator.cross

@@ -17,6 +17,9 @@ _LONGEST_RUN: Final = 4
 _ADDRESS_BITS: Final = 40
 """Fields of so many bits are addresses."""
 
+_ADDRESSES: Final = 2
+"""How often more than others an address is changed, which has many values worth having."""
+
 _NEAR: Final = (-0x1000, -1, 1, 0x1000, 0x20_0000, 1 << 32)
 
 Change = Callable[[bytearray, Random], None]
@@ -53,6 +56,9 @@ class WordMutator:
     def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
         """Return an image with a few changes."""
         random = Random(seed)
+        if self._seeds and random.random() < 0.2:
+            # Most of what was kept is unsound somewhere, and hides what a second change would do.
+            data = random.choice(self._seeds)
         head, image = self._head(data, random), bytearray(data[1:] or bytes(_WORD))
         step = self._steps[head % len(self._steps)]
         for _ in range(random.randint(1, _MOST_CHANGES)):
@@ -66,8 +72,13 @@ class WordMutator:
         return (bytes((head,)) + image)[:max_size]
 
     def cross(self, first: bytes, second: bytes, max_size: int, seed: int) -> bytes:
-        """Return the beginning of one image and the end of another, cut between quadwords."""
+        """Return the beginning of one image and the end of another, cut between quadwords.
+
+        Where they are for different scaffolds nothing would fit, and one is changed instead.
+        """
         random = Random(seed)
+        if first[:1] != second[:1]:
+            return self.mutate(first, max_size, seed)
         at = 1 + _WORD * random.randint(0, max(len(first), len(second)) // _WORD)
         return ((first[:1] or b"\0") + first[1:at] + second[at:])[:max_size]
 
@@ -85,16 +96,20 @@ class WordMutator:
         filled = [one for one in entries if any(image[one[0] : one[0] + one[1].size])]
         at, shape = random.choice(filled if filled and random.random() < 0.8 else entries)
         masks = [(field.word, field.mask) for field in shape.fields.values()]
+        masks += [one for one in masks if _is_address(one[1])] * _ADDRESSES
         masks += [(word, mask) for word, mask in enumerate(shape.reserved) if mask]
-        word, mask = random.choice(masks)
-        low = mask & -mask
-        if mask.bit_count() >= _ADDRESS_BITS and self._places and random.random() < 0.5:
-            place = random.choice(self._places) & mask
-            _put(image, at + _WORD * word, lambda now: now & ~mask | place)
-            return None
-        value = random.choice((0, mask, low, 1 << random.randrange(64), random.getrandbits(64)))
-        _put(image, at + _WORD * word, lambda now: now & ~mask | (value & mask or now & mask ^ low))
+        # Fields of one entry count together.
+        for word, mask in random.choices(masks, k=2 if random.random() < 0.3 else 1):
+            self._set_bits(image, at + _WORD * word, mask, random)
         return None
+
+    def _set_bits(self, image: bytearray, at: int, mask: int, random: Random) -> None:
+        low = mask & -mask
+        if _is_address(mask) and self._places and random.random() < 0.5:
+            place = random.choice(self._places) & mask
+            return _put(image, at, lambda now: now & ~mask | place)
+        value = random.choice((0, mask, low, 1 << random.randrange(64), random.getrandbits(64)))
+        return _put(image, at, lambda now: now & ~mask | (value & mask or now & mask ^ low))
 
     def _toggle(self, image: bytearray, random: Random) -> None:
         if self._words:
@@ -117,6 +132,10 @@ class WordMutator:
             source = random.choice(fitting or [b"\0"])[1:]
         start = step * random.randint(0, max(0, len(source) // step - 1))
         image[at:at] = source[start : start + size]
+
+
+def _is_address(mask: int) -> bool:
+    return mask.bit_count() >= _ADDRESS_BITS
 
 
 def _change(image: bytearray, random: Random, change: Callable[[int], int]) -> None:

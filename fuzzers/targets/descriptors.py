@@ -31,6 +31,7 @@ _QUEUE_SIZE: Final = 512
 _LARGE: Final = m.IOVA + (1 << 21)
 """An address in a large page, next to the table that IOVA goes through."""
 
+_ADDRESS_BITS: Final = 40
 _OTHER_TABLES: Final = 0x18000
 _LEGACY_CONTEXT, _SCALABLE_CONTEXT = 16, 32
 
@@ -41,12 +42,14 @@ _SEEDS: Final = (
     packed(layout(IotlbInvalidation), type=2, g=1),
     packed(layout(IotlbInvalidation), type=2, g=2, did=1),
     packed(layout(IotlbInvalidation), type=2, g=3, did=1, am=1, addr=m.IOVA),
+    packed(layout(IotlbInvalidation), type=2, g=3, did=1, addr=_LARGE),
     packed(layout(DeviceTlbInvalidation), type=3, sid=1, addr=m.IOVA),
     (4, 0),
     packed(layout(InvalidationWait), type=5, sw=1, stdata=7, staddr=m.STATUS),
     packed(layout(InvalidationWait), type=5, iflag=1, fn=1),
     packed(layout(PasidIotlbInvalidation), type=6, g=2, did=1, pasid=0),
     packed(layout(PasidIotlbInvalidation), type=6, g=3, did=2, pasid=1, ih=1, addr=m.IOVA),
+    packed(layout(PasidIotlbInvalidation), type=6, g=3, did=1, pasid=0, addr=_LARGE),
     packed(layout(PasidCacheInvalidation), type=7, g=1, did=1, pasid=0),
     packed(layout(PasidDeviceTlbInvalidation), type=8, sid=1, pasid=1, addr=m.IOVA),
     packed(layout(PageGroupResponse), type=9, rid=1, pasid=1, prgi=3),
@@ -94,17 +97,19 @@ def _scaffold(kinds: tuple[int, ...]) -> Scaffold:
 
 
 def _each_kind() -> Iterable[tuple[int, ...]]:
-    """Yield each type with each granularity, and with each flag alone."""
+    """Yield each type with each granularity, and with each flag alone: at 0, and at the end."""
     for kind, cls in DESCRIPTORS.items():
         shape = layout(cls)
         named = {name: 1 for name in ("did", "pasid", "sid", "rid") if name in shape.fields}
-        yield packed(shape, type=kind, **named)
-        for name, field in shape.fields.items():
-            if field.width == 1 or name == "g":
-                yield from (
-                    packed(shape, **(named | {"type": kind, name: value}))
-                    for value in range(1, 1 << field.width)
-                )
+        wide = {name: -1 for name, field in shape.fields.items() if field.width >= _ADDRESS_BITS}
+        for others in ({}, wide) if wide else ({},):
+            yield packed(shape, type=kind, **named, **others)
+            for name, field in shape.fields.items():
+                if field.width == 1 or name == "g":
+                    yield from (
+                        packed(shape, **(named | others | {"type": kind, name: value}))
+                        for value in range(1, 1 << field.width)
+                    )
 
 
 def _seeds(wide: bool) -> Iterable[bytes]:

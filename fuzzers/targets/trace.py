@@ -24,6 +24,7 @@ from decoders.events import (
     Translation,
 )
 from decoders.vtd import registers as vtd
+from decoders.vtd.registers import REGISTERS
 from fuzzers import machines as m
 from fuzzers.event_mutations import EventMutator
 from fuzzers.memory_target import MemoryTarget
@@ -47,12 +48,14 @@ def _scaffold(scalable: bool, dialect: str) -> Scaffold:
     memory += m.paging(m.SECOND, 4 if scalable else 3, m.SECOND_FLAGS, m.POOL)
     memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL) + m.flush_stores(wide=scalable)
     memory += m.interrupt_entries(_INTERRUPTS, 3)
+    memory.append(Store(_PAGE_REQUESTS, 8, 0))
     return Scaffold(
         m.header(dialect),
         tuple(memory),
         (
             RegWrite(vtd.IRTA.offset, 8, _INTERRUPTS | 1),
             RegWrite(vtd.GCMD.offset, 4, m.SIRTP),
+            RegWrite(vtd.PQA.offset, 8, _PAGE_REQUESTS),
             *m.enabled(scalable_mode=scalable, wide=scalable),
         ),
         (),
@@ -64,6 +67,7 @@ def _scaffold(scalable: bool, dialect: str) -> Scaffold:
 
 _LEAF: Final = m.SECOND + 2 * m.PAGE + 8
 _INTERRUPTS: Final = 0x23000
+_PAGE_REQUESTS: Final = 0x24000
 _MSI: Final = 0xFEE0_0010
 """An interrupt in the remappable format, of index 0."""
 
@@ -75,7 +79,9 @@ _WORDS: Final[tuple[Event, ...]] = (
     m.access(1, attributes=2),
     m.access(1, m.POOL, attributes=4),
     m.access(0x100),
+    m.access(0x80),
     m.access(1, pasid=0xFFFFF),
+    m.access(0, 1 << 47),
     Store(_LEAF, 8, m.POOL + 0x5000 | m.SECOND_FLAGS),
     Store(_LEAF, 8, 0),
     Store(m.QUEUE, 8, 0x11),
@@ -93,11 +99,15 @@ _WORDS: Final[tuple[Event, ...]] = (
     InterruptRequest(0, _MSI, 0, None),
     InterruptRequest(1, _MSI | 1 << 3, 2, None),
     PageRequest(0, None, 0x1000, PageRequestFlag.READ | PageRequestFlag.LAST, 1),
+    PageRequest(1, 1, 0x2000, PageRequestFlag.WRITE, 0x1FF),
     Descriptor((0x11, 0)),
     FaultRecord(0, 0x1000, 1 << 63 | 6 << 32),
     Gap("lost"),
     Reset(),
 )
+_TO_RESET: Final = 26
+_ACCESSED: Final = [(one.offset, (one.size, 12 - one.size)) for one in REGISTERS.values()]
+"""Software may write half of a register, or two beside each other."""
 
 
 def _seeds(choices: int) -> list[bytes]:
@@ -111,7 +121,7 @@ def _seeds(choices: int) -> list[bytes]:
         [Store(_LEAF, 8, 0), access, replace(access, outcome=Translation(m.POOL, 0xFFF))],
         list(_WORDS),
         # What a reset leaves shows behind it.
-        [*_WORDS[:24], Reset(), *_WORDS[:24]],
+        [*_WORDS[:_TO_RESET], Reset(), *_WORDS[:_TO_RESET]],
     ]
     return [bytes((n,)) + encoded(stream) for n in range(choices) for stream in streams]
 
@@ -126,7 +136,7 @@ class TraceTarget(MemoryTarget):
         what = "event streams of a VT-d unit"
         super().__init__("trace", what, choices, _seeds(len(choices)), words)
         self.max_size = 2048
-        mutator = EventMutator(_WORDS, len(choices))
+        mutator = EventMutator(_WORDS, len(choices), _ACCESSED)
         self.mutate, self.cross = mutator.mutate, mutator.cross
 
     def runner(self, against: str) -> Runner:

@@ -23,14 +23,19 @@ from decoders.events import (
 )
 from decoders.virtio_iommu.config import BYPASS_OFFSET
 from decoders.virtio_iommu.constants import RequestType
-from decoders.virtio_iommu.structures import Attach, Detach, Map, Probe, Unmap
+from decoders.virtio_iommu.structures import Attach, Config, Detach, Map, Probe, Unmap
 from fuzzers.event_mutations import EventMutator
 from fuzzers.real import VirtioJudge
 from fuzzers.scaffold import encoded, sound
 from fuzzers.target import BARE, MODEL, NONE, QEMU, Runner
 from fuzzers.targets.stateful import found
 from harness.differential.pair import BUDGETS, DisagreementError, pair_for
-from harness.model.virtio.config import DEFAULT_CONFIG, DEFAULT_FEATURES, VirtioConfig
+from harness.model.virtio.config import (
+    DEFAULT_CONFIG,
+    DEFAULT_FEATURES,
+    PROBE_SIZE,
+    VirtioConfig,
+)
 from harness.native.loading import core
 from harness.native.virtio import native_virtio_config
 from harness.replay import unit_config
@@ -43,6 +48,15 @@ _DIALECTS: Final = ("spec", "qemu-9.2", "qemu-10.0")
 _MAPPING_BUDGET: Final = 256
 _STEPS: Final = 24
 _IOVA: Final = 0x8000_0000
+_NARROW: Final = packed(Config).pack(
+    (1 << 64) - 0x1000, 0, 0xFFFF_FFFF, 0, 2, PROBE_SIZE, 1, bytes(3)
+)  # fmt: skip
+"""Config space with limits that requests meet."""
+
+_UNITS: Final = (
+    *((dialect, DEFAULT_CONFIG) for dialect in _DIALECTS),
+    *(("spec", _NARROW), ("qemu-10.0", _NARROW)),
+)
 _ATTACH, _DETACH, _MAP, _UNMAP, _PROBE = map(packed, (Attach, Detach, Map, Unmap, Probe))
 
 
@@ -89,6 +103,8 @@ _WORDS: Final[tuple[Event, ...]] = (
     Request(_attach(1, 0x18).data, 4, b"\6\0\0\0"),
     Request(b"\x80\0\0\0", 4, None),
     *_AFTER,
+    _access(0x10, _IOVA + 0x1000),
+    _access(0x10, _IOVA + 0x2FFF),
     Access(0x10, None, _IOVA, AccessKind.READ, Translation(0x4000, 0xFFF)),
     Access(0x18, None, _IOVA, AccessKind.WRITE, Fault(1)),
     FaultReport(1, 0x102, 0x18, _IOVA),
@@ -101,9 +117,9 @@ _WORDS: Final[tuple[Event, ...]] = (
 )
 
 
-def header(dialect: str) -> Header:
+def header(dialect: str, config: bytes) -> Header:
     """Return the header of a machine with a virtio-iommu."""
-    unit = UnitInfo(VIRTIO, base=0, capability=DEFAULT_FEATURES, config=DEFAULT_CONFIG)
+    unit = UnitInfo(VIRTIO, base=0, capability=DEFAULT_FEATURES, config=config)
     return Header(dialect=dialect, units=(unit,))
 
 
@@ -118,18 +134,18 @@ class Virtio:
     max_size = 2048
 
     def __init__(self) -> None:
-        self._headers = tuple(map(header, _DIALECTS))
+        self._headers = tuple(header(*unit) for unit in _UNITS)
         self.configs = tuple(
             cast(VirtioConfig, unit_config(one, mapping_budget=_MAPPING_BUDGET))
             for one in self._headers
         )
-        mutator = EventMutator(_WORDS, len(_DIALECTS))
+        mutator = EventMutator(_WORDS, len(_UNITS), ((BYPASS_OFFSET, (1, 2, 4)),))
         self.mutate: Callable[[bytes, int, int], bytes] = mutator.mutate
         self.cross: Callable[[bytes, bytes, int, int], bytes] = mutator.cross
 
     def seeds(self) -> Iterable[bytes]:
         """Return streams: nothing, everything, and parts."""
-        for number in range(len(_DIALECTS)):
+        for number in range(len(_UNITS)):
             head = bytes((number,))
             yield head
             yield head + encoded(_WORDS)
@@ -153,7 +169,7 @@ class Virtio:
 
     def events(self, data: bytes) -> tuple[Header, list[Event]]:
         """Return what an input makes a unit go through."""
-        number = data[0] % len(_DIALECTS) if data else 0
+        number = data[0] % len(_UNITS) if data else 0
         return self._headers[number], [*_BEFORE, *sound(data[1:]), *_AFTER]
 
     def around(self) -> tuple[tuple[Event, ...], tuple[Event, ...]]:
@@ -171,7 +187,7 @@ class Virtio:
 
     def _compare(self, data: bytes) -> None:
         _, events = self.events(data)
-        pair = pair_for(self.configs[data[0] % len(_DIALECTS) if data else 0])
+        pair = pair_for(self.configs[data[0] % len(_UNITS) if data else 0])
         event: Event | None = None
         try:
             for event in events:

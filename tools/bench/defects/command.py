@@ -10,33 +10,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from fuzzers import instrumented
 from harness.errors import HarnessError
 from tools.bench.defects.search import BUILD, INPUT, Searched, built, search
+from tools.bench.defects.table import Row, failed, line, markdown, objects
 from tools.bench.defects.worker import CONTROL
 
 KEPT: Final = BUILD / "kept"
 _RESULTS: Final = "results.jsonl"
 _SHRINK_TIMEOUT: Final = 1800
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Describe a defect that can be planted: the fuzz targets, the likeliest first."""
-
-    name: str
-    targets: tuple[str, ...]
-    source: str
-    what: str
 
 
 def table_of(module: Path) -> list[Row]:
@@ -68,9 +58,10 @@ def main(argv: Sequence[str]) -> int:
     bench = _Bench(args, module)
     with ThreadPoolExecutor(args.jobs) as pool:
         done = list(pool.map(bench.measure, rows))
-    for row, searched in zip(rows, done, strict=True):
-        _print(row, searched, as_json=args.json)
-    return _summary(rows, done, as_json=args.json)
+    measured = list(zip(rows, done, strict=True))
+    for said in objects(measured) if args.json else markdown(measured):
+        print(said)
+    return int(failed(measured))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--search-only", action="store_true", help="minimise what was found another time"
     )
+    parser.add_argument("--show", action="store_true", help="what is kept, and measure nothing")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of libFuzzer (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -108,9 +100,9 @@ class _Bench:
 
     def _read(self) -> Iterator[Searched]:
         path = self._keep / _RESULTS
-        for line in path.read_text().splitlines() if path.is_file() else ():
+        for one in path.read_text().splitlines() if path.is_file() else ():
             try:
-                yield Searched.from_json(json.loads(line))
+                yield Searched.from_json(json.loads(one))
             except (ValueError, TypeError):
                 continue  # of a run that was ended while it wrote
 
@@ -118,7 +110,8 @@ class _Bench:
         """Return what each target of a row did."""
         made = []
         for target in row.targets:
-            if self._args.target not in (None, target):
+            known = (row.name, target) in self._known
+            if self._args.target not in (None, target) or (self._args.show and not known):
                 continue
             made.append(self._one(row.name, target))
             if made[-1].found and self._args.first:
@@ -129,6 +122,8 @@ class _Bench:
         place = self._keep / f"{defect}-{target}"
         done = self._known.get((defect, target))
         shrunk = self._args.search_only or defect == CONTROL
+        if done is not None and self._args.show:
+            return done
         if done is not None and (done.found or done.budget >= self._seconds):
             if shrunk or done.unit or not done.found:
                 return done
@@ -139,7 +134,7 @@ class _Bench:
         # One line in one write: several threads come here.
         with (self._keep / _RESULTS).open("a") as stream:
             stream.write(json.dumps(done.as_json()) + "\n")
-        print(_line(done), file=sys.stderr, flush=True)
+        print(line(done), file=sys.stderr, flush=True)
         return done
 
     def _shrunk(self, done: Searched, path: Path) -> Searched:
@@ -155,44 +150,3 @@ class _Bench:
             print(f"{done.defect}: not minimised:\n{ran.stderr[-2000:]}", file=sys.stderr)
             return done
         return replace(done, **json.loads(ran.stdout.splitlines()[-1]))
-
-
-def _line(one: Searched) -> str:
-    what = f"found {one.signature}" if one.found else "not found"
-    least = f", {one.least} {one.unit}" if one.unit else ""
-    return (
-        f"{one.defect} by {one.target}: {what}; {one.seconds:.1f} s, "
-        f"{one.executions} executions{least} (start {one.startup:.1f} s)"
-    )
-
-
-def _print(row: Row, searched: Sequence[Searched], *, as_json: bool) -> None:
-    for one in searched:
-        if as_json:
-            print(json.dumps(one.as_json() | {"source": row.source, "what": row.what}))
-        else:
-            found = f"{one.seconds:.1f}" if one.found else f"not in {one.seconds:.0f}"
-            least = f"{one.least} {one.unit}" if one.unit else ""
-            print(f"| {row.name} | {one.target} | {found} | {one.executions} | {least} |")
-
-
-def _summary(rows: Sequence[Row], done: Sequence[list[Searched]], *, as_json: bool) -> int:
-    """Print how many were found, by the first target that does, and the median of their seconds."""
-    by_name = {row.name: searched for row, searched in zip(rows, done, strict=True) if searched}
-    control = [one for one in by_name.pop(CONTROL, []) if one.found]
-    firsts = [next((one for one in tried if one.found), None) for tried in by_name.values()]
-    seconds = [one.seconds for one in firsts if one is not None]
-    missed = [name for name, first in zip(by_name, firsts, strict=True) if first is None]
-    median = statistics.median(seconds) if seconds else 0.0
-    if as_json:
-        print(json.dumps({
-            "defects": len(firsts), "found": len(seconds), "missed": missed,
-            "median": median, "control": [one.as_json() for one in control],
-        }))  # fmt: skip
-    else:
-        print(f"{len(seconds)} of {len(firsts)} found, median {median:.1f} s of processor time")
-        for name in missed:
-            print(f"not found: {name}")
-        for one in control:
-            print(f"found without a defect: {_line(one)}")
-    return 1 if missed or control else 0

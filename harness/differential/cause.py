@@ -62,13 +62,8 @@ def cause(bare: Bare, shown: Shown, life: Life) -> Signature | None:
         right, seen = now[0] != before[0], now[1] != before[1]
         if right == seen:
             continue
-        entries = {one.entry for one in parts} - {None}
-        if entries:
-            # Where one side goes on from where it should have ended, no field says why.
-            whole = [one for one in fields if one.entry in entries]
-            without = _answers(bare, found.finding, found.events, _without(life.steps, whole), life)
-            if without is None or without[right] == before[right]:
-                continue
+        if not _comes_to(bare, shown, life, fields, parts, unit=seen):
+            continue
         who = UNIT_ALONE if seen else _UNIT_NOT
         # A stale answer may come of it as well as a wrong one.
         return Signature(str(FindingKind.DIVERGENCE), "", who, "", name)
@@ -131,9 +126,35 @@ def explained(bare: Bare, shown: Shown, life: Life, known: Iterable[Signature]) 
         unit = wanted[name].subject == UNIT_ALONE
         if not unit and not _is_judged(found.finding, found.events):
             continue  # where the unit goes on, and the model does not, it does more besides
-        if now[0 if unit else 1] == before[0 if unit else 1]:
+        if now[0 if unit else 1] != before[0 if unit else 1]:
+            continue
+        parts = [one for one in fields if one.name == name]
+        judged = _is_judged(found.finding, found.events)
+        if not judged or _comes_to(bare, shown, prefix, fields, parts, unit=unit):
             return wanted[name]
     return None
+
+
+def _comes_to(
+    bare: Bare,
+    shown: Shown,
+    life: Life,
+    fields: Sequence[Part],
+    parts: Sequence[Part],
+    *,
+    unit: bool,
+) -> bool:
+    """Say whether both sides come to the entries of some fields: one of them looks at these alone.
+
+    Where one side goes on from where it should have ended, no field says why.
+    """
+    entries = {one.entry for one in parts} - {None}
+    found = shown.divergence
+    if not entries or found is None:
+        return not entries
+    whole = _without(life.steps, [one for one in fields if one.entry in entries])
+    now = _answers(bare, found.finding, found.events, whole, life)
+    return now is not None and now[not unit] != _of(found.finding, found.events, seen=not unit)
 
 
 def least_of(bare: Bare, name: Signature, life: Life) -> tuple[Life, Shown] | None:

@@ -152,7 +152,11 @@ def _kept(found: Finding, keep: Path, program: str) -> bool | None:
 
 
 def attributed(found: Finding) -> str:
-    """Return the id of the row that a finding goes back to, empty where there is none."""
+    """Return the id of the row that a finding goes back to, empty where there is none.
+
+    It is one that is enough for it. Where that takes several, it is the one that changes what the
+    specification permits there: the others say where the unit goes from there on.
+    """
     qemu, divergence = found.bare.qemu, found.shown.divergence
     if divergence is None:
         crash = known_crash(found.shown.ended, qemu.version)
@@ -168,14 +172,18 @@ def attributed(found: Finding) -> str:
     done.sort(key=lambda one: (one.step != found.shown.step, one.finding.subject != subject))
     there = [one for one in done if one.step == found.shown.step]
     there = [one for one in there if signature(one) == found.shown.signature] or there
+    rows = [(row, _with_only(row, own)) for row, _ in without_each(own) if row.members]
     for one in there:
-        if not _objects(qemu, SPECIFICATION, one):
+        before = _permitted(qemu, SPECIFICATION, one)
+        if before is None:
             continue  # it is about what no trace says
-        for row, _ in without_each(own):
-            if row.members and not _objects(qemu, _with_only(row, own), one):
-                return row.id
-    rows = (judge.deviation(one) for one in there)
-    return next((row.id for row in rows if row is not None), "")
+        now = [(row.id, _permitted(qemu, dialect, one)) for row, dialect in rows]
+        for enough in (True, False):
+            for name, permitted in now:
+                if permitted is None if enough else permitted != before:
+                    return name
+    known = (judge.deviation(one) for one in there)
+    return next((row.id for row in known if row is not None), "")
 
 
 def _with_only(row: VtdDeviation, own: Dialect) -> Dialect:
@@ -183,10 +191,12 @@ def _with_only(row: VtdDeviation, own: Dialect) -> Dialect:
     return replace(SPECIFICATION, **{name: getattr(own, name) for name in row.members})
 
 
-def _objects(qemu: VtdQemu, dialect: Dialect, found: Divergence) -> bool:
+def _permitted(qemu: VtdQemu, dialect: Dialect, found: Divergence) -> object:
+    """Return what a unit that follows a dialect may do where another did that; None: the same."""
     same = found.finding.event, found.finding.subject
     seen = judged(MODEL, found.events, unit_config(qemu, dialect))
-    return any(one.kind in JUDGED and (one.event, one.subject) == same for one in seen)
+    there = (one for one in seen if one.kind in JUDGED and (one.event, one.subject) == same)
+    return next((one.permitted for one in there), None)
 
 
 def _of(rows: Sequence[Row], bug: str) -> list[Row]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.export.asked import ask
 from harness.export.forms import program_of
-from harness.export.program import Program
+from harness.export.program import PROGRAM, Command, Program
 from harness.export.report import markdown, pytest_file
 from harness.export.text import c_test, qtest_script, shell_script
 from harness.files import replacing
@@ -49,6 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="what QEMU said when it ended at this trace; comes before other findings",
     )
+    parser.add_argument(
+        "--ask",
+        nargs="?",
+        const=PROGRAM,
+        metavar="PROGRAM",
+        help="run the commands on a QEMU and put what it answers, or how it ends, beside what is"
+        " expected (default %(const)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,12 +76,20 @@ def run(args: argparse.Namespace) -> int:
             f"{args.trace}: {len(trace.events)} events, the most that are exported is"
             f" {MOST_EVENTS}; `dmarewind minimise` makes it smaller"
         )
-    if args.crash is not None and args.kind == "pytest":
-        raise HarnessError("--crash: a pytest file replays on model and native core, not on QEMU")
+    for option, value in (("--crash", args.crash), ("--ask", args.ask)):
+        if value is not None and args.kind == "pytest":
+            raise HarnessError(
+                f"{option}: a pytest file replays on model and native core, not on QEMU"
+            )
     shown = ReplayJudge(args.target)(trace)
-    if args.crash is not None:
-        shown.insert(0, Shown(of_crash(args.crash)))
     program = None if args.kind == "pytest" else program_of(trace, _finding(shown))
+    crash = args.crash
+    if program is not None and args.ask is not None:
+        asked = ask(program, args.ask)
+        program.asked = f"{asked.name} {asked.died}" if asked.died else f"{asked.name} was asked"
+        crash = asked.died or crash
+    if crash is not None:
+        shown.insert(0, Shown(of_crash(crash)))
     text = _text(args, trace, shown, program)
     with replacing(args.output) as draft:
         draft.write_text(text, encoding="utf-8")
@@ -113,7 +130,11 @@ def _print(
         report.emit(
             type="exported", input=str(args.trace), output=str(args.output), form=args.kind,
             events=len(trace.events), signatures=[one.signature.as_json() for one in shown],
-            left_out=left_out,
+            left_out=left_out, asked=program.asked if program else "",
+            answers=[
+                {"command": one.line, "answer": one.answer, "expected": one.as_expected}
+                for one in _answered(program)
+            ],
         )  # fmt: skip
         return
     if report.quiet:
@@ -122,3 +143,12 @@ def _print(
     report.line(f"{args.trace} -> {args.output}: {len(trace.events)} events, {findings}")
     for what, count in left_out.items():
         report.line(report.paint(f"left out: {what} ({count})", "yellow"))
+    if program is not None and program.asked:
+        wrong = sum(one.as_expected is False for one in _answered(program))
+        wanted = sum(one.expected is not None for one in program.commands)
+        said = f"; {wrong} of {wanted} answers are not as expected" if wanted else ""
+        report.line(f"{program.asked}{said}")
+
+
+def _answered(program: Program | None) -> list[Command]:
+    return [one for one in program.commands if one.answer is not None] if program else []

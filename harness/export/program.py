@@ -30,24 +30,37 @@ _MEMORY_AND_MASTER: Final = 6
 class Command:
     """One command of the qtest protocol; expected is what a unit that does right answers.
 
-    Of an answer only the bits of mask count. note says what the command is for.
+    Of an answer only the bits of mask count. note says what the command is for, answer what the
+    QEMU that was asked said.
     """
 
     line: str
     note: str = ""
     expected: int | None = None
     mask: int = (1 << 64) - 1
+    answer: int | None = None
+
+    @property
+    def as_expected(self) -> bool | None:
+        """Say whether the answer is the expected one, None where either is missing."""
+        if self.answer is None or self.expected is None:
+            return None
+        return self.answer & self.mask == self.expected
 
 
 @dataclass(slots=True)
 class Program:
-    """A machine and commands; left_out says what of the trace no command can do, and how often."""
+    """A machine and commands; left_out says what of the trace no command can do, and how often.
+
+    asked names the QEMU whose answers the commands hold, and says how it ended if it did.
+    """
 
     devices: list[str] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     ram: int = LEAST_RAM
     machine: str = "q35"
+    asked: str = ""
     _windows: int = 0
 
     def add(self, line: str, note: str = "") -> None:

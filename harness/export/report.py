@@ -58,7 +58,8 @@ def markdown(trace: Trace, shown: Shown | None, program: Program | None, script:
         "recorded from": f"QEMU {header.source['qemu']}" if header.source.get("qemu") else "",
         "dialect": header.dialect,
         "judged by": f"dmarewind {_version()}, Python {platform.python_version()}",
-        "signature": _named(shown),
+        "signature": _named(shown, program),
+        "asked": program.asked if program else "",
     }
     lines += [f"| {name} | {_cell(str(value))} |" for name, value in known.items() if value]
     if program is not None:
@@ -74,9 +75,10 @@ def markdown(trace: Trace, shown: Shown | None, program: Program | None, script:
     return "\n".join(lines) + "\n"
 
 
-def _named(shown: Shown | None) -> str:
+def _named(shown: Shown | None, program: Program | None) -> str:
     if shown is None:
-        return "no findings in the recording; QEMU was not asked"
+        asked = program is not None and program.asked
+        return "no findings in the recording" + ("" if asked else "; QEMU was not asked")
     return f"`{shown.signature.key}`: {shown.signature}"
 
 

@@ -48,11 +48,20 @@ def _comments(program: Program, about: str, sign: str) -> Iterator[str]:
         if command.expected is not None:
             masked = "" if command.mask == _WHOLE else f" & {command.mask:#x}"
             yield f"{sign}expected: {command.line}{masked} = {command.expected:#x} ({command.note})"
+    if program.asked:
+        for line in textwrap.wrap(_plain(program.asked), WIDTH):
+            yield sign + line
+    for command in program.commands:
+        if command.answer is not None:
+            judged = _ANSWERED[command.as_expected]
+            yield f"{sign}answered: {command.line} = {command.answer:#x}{judged}"
 
 
 def _plain(text: str) -> str:
     return _UNSAFE.sub("?", text)
 
+
+_ANSWERED: Final = {None: "", True: ", as expected", False: ", which is not expected"}
 
 _STORE: Final = re.compile(r"(write|out)([bwlq]) (0x[0-9a-f]+) (0x[0-9a-f]+)")
 _LOAD: Final = re.compile(r"read([bwlq]) (0x[0-9a-f]+)")
@@ -71,8 +80,9 @@ def c_test(program: Program, about: str, name: str) -> str:
     )
     quoted = "\n        ".join(f'"{piece}"' for piece in pieces)
     comment = "\n".join(_comments(program, about, " * "))
+    head = f"/*\n{comment}\n */\n\n" if comment else ""
     return (
-        f"/*\n{comment}\n */\n\n"
+        f"{head}"
         '#include "qemu/osdep.h"\n#include "libqtest.h"\n\n'
         f"static void test_{words}(void)\n{{\n"
         f'    QTestState *s = qtest_init("-nodefaults "\n        {quoted});\n\n'

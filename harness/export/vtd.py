@@ -74,8 +74,10 @@ class _Writer:
         self._devices: dict[int, Rtl8139] = {}
         self._known: set[int] = set()
         self._place_devices(trace)
+        self._begun = False  # a reset before anything else is how every machine begins
         for number, event in enumerate(trace.events):
             self._one(number, event)
+            self._begun = self._begun or isinstance(event, Store | Snapshot | RegWrite | Access)
 
     def _place_devices(self, trace: Trace) -> None:
         """Put a device where each request comes from, as far as a slot is free."""
@@ -125,7 +127,7 @@ class _Writer:
                     made.add(line, format_event(event))
             case Access():
                 self._access(number, event)
-            case Reset() if any(command.line.startswith("write") for command in made.commands):
+            case Reset() if self._begun:
                 made.leave_out("reset of the machine")
             case InterruptRequest() | PageRequest():
                 made.leave_out(type(event).__name__)

@@ -1,0 +1,106 @@
+"""Ask a plain QEMU what it answers to the commands of a reproducer."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.errors import HarnessError
+from harness.export.program import Command, Program
+from harness.qemu.process import LINES_SHOWN, die_with_parent
+
+SECONDS: Final = 30.0
+"""Seconds that a QEMU may take for all commands."""
+_BEGIN: Final = "endianness"
+"""A command that every machine survives: without its answer none has started."""
+_END: Final = "outb 0xcf9 0x6"
+"""A reset of a q35 (ICH9 RST_CNT); with -no-reboot QEMU ends there."""
+_VERSION: Final = re.compile(r"QEMU emulator version (\S+)")
+_MOST_PRINTED: Final = 300
+"""Characters of what a QEMU printed that are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Say what a QEMU did: its version, and how it ended before the last command, if it did."""
+
+    version: str
+    died: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name it."""
+        return f"QEMU {self.version}"
+
+
+def ask(program: Program, qemu: str) -> Asked:
+    """Run the commands on a QEMU, and put what it answers to each that reads beside it.
+
+    Errors: HarnessError when it cannot be run, does not know a command or does not get to the end.
+    """
+    version = _version(qemu)
+    shown = [n for n, command in enumerate(program.commands) if command.line]
+    lines = [_BEGIN, *(program.commands[n].line for n in shown), _END]
+    words = [qemu, *program.words(), "-no-reboot", "-qtest", "stdio", "-qtest-log", "/dev/null"]
+    status, answers, printed = _run(words, lines)
+    started, answers = bool(answers), answers[1:]
+    for number, answer in zip(shown, answers, strict=False):
+        command = program.commands[number]
+        program.commands[number] = replace(command, answer=_value(qemu, command, answer))
+    if len(answers) >= len(shown):
+        return Asked(version)
+    if status is None:
+        raise HarnessError(f"{qemu}: {len(answers)} of {len(shown)} commands in {SECONDS:.0f} s")
+    how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    if not started:
+        raise HarnessError(f"{qemu} does not start ({how}): {printed}")
+    at = program.commands[shown[len(answers)]].line
+    return Asked(version, f"ended at {at} ({how}): {printed}")
+
+
+def _run(words: Sequence[str], lines: Sequence[str]) -> tuple[int | None, list[str], str]:
+    """Return the exit status, None when it had to be killed, the answers, and what it printed."""
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        preexec_fn=die_with_parent,
+    )
+    status: int | None = None
+    try:
+        said, printed = process.communicate("\n".join(lines) + "\n", SECONDS)
+        status = process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said, printed = process.communicate()
+    answers = [line for line in said.splitlines() if line.startswith(("OK", "FAIL", "ERR"))]
+    last = " ".join(printed.strip().splitlines()[-LINES_SHOWN:])
+    return status, answers, last[-_MOST_PRINTED:]
+
+
+def _value(qemu: str, command: Command, answer: str) -> int | None:
+    verdict, _, value = answer.partition(" ")
+    if verdict != "OK":
+        raise HarnessError(f"{qemu}: {command.line}: {answer}")
+    return int(value, 16) if command.line.startswith("read") and value else None
+
+
+def _version(qemu: str) -> str:
+    try:
+        done = subprocess.run(
+            [qemu, "--version"], capture_output=True, text=True, errors="replace",
+            timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HarnessError(f"cannot run {qemu}: {error}") from error
+    found = _VERSION.search(done.stdout)
+    if found is None:
+        raise HarnessError(f"{qemu} --version does not say which QEMU it is")
+    return found[1]

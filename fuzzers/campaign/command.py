@@ -8,14 +8,16 @@ import time
 from pathlib import Path
 
 from fuzzers import instrumented
+from fuzzers.campaign.covering import cover
 from fuzzers.campaign.engine import Campaign, Options
 from fuzzers.campaign.executors import executor_for
-from fuzzers.campaign.files import is_full
+from fuzzers.campaign.files import CORPUS, is_full
 from fuzzers.campaign.state import State, alone
 from fuzzers.campaign.status import Teller
 from fuzzers.command import add_deviations
 from fuzzers.target import AGAINST, judged_by, target_named, target_names
 from harness.errors import HarnessError
+from harness.report import Report
 
 _SLICE: float = 45.0
 
@@ -48,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slice", type=_positive, default=_SLICE, metavar="SECONDS",
         help="how long one process fuzzes before its inputs are shared (default %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--coverage", type=Path, metavar="OUT",
+        help="fuzz nothing; write pages that show which lines of the core and of the Python code"
+        " the inputs in DIR run",
+    )  # fmt: skip
 
 
 def _number(text: str) -> int:
@@ -67,6 +74,11 @@ def _positive(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Run a campaign; return 1 when it saw findings that are not known."""
     targets = chosen(args.targets, judged_by(args.against, deviations=args.deviations))
+    if args.coverage is not None:
+        cover(
+            args.directory / CORPUS, list(targets), args.coverage, 60 * args.minutes, Report(args)
+        )
+        return 0
     with alone(args.directory):
         state = _opened(args.directory)
         try:

@@ -20,6 +20,9 @@ from fuzzers.campaign.places import Seen, name_of
 from harness.files import replacing
 from harness.signature import Signature
 
+CORPUS: Final = "corpus"
+"""The directory with one of inputs for each target."""
+
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_SQLITE: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
@@ -48,7 +51,7 @@ class Files:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.corpus, self.findings = directory / "corpus", directory / "findings"
+        self.corpus, self.findings = directory / CORPUS, directory / "findings"
         self.records, self.reports = directory / "records", directory / "reports"
         self.work, self.damaged = directory / "work", directory / "damaged"
         self.make()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from fuzzers.coverage.build import ROOT, Built, Programs, called, programs
+from fuzzers.coverage.report import Part, Share, read_summary, table, total
 from harness.errors import HarnessError
 from tools.coverage import __main__ as command
 from tools.coverage import runs
-from tools.coverage.build import ROOT, Built, Programs, called, programs
-from tools.coverage.report import BOUNDS, Part, Share, missed, read_summary, table, total
+from tools.coverage.bounds import BOUNDS, missed
 from tools.coverage.runs import RUNS, Run, run_all
 
 PROGRAM = """\
@@ -81,7 +82,7 @@ def test_a_run_that_fails_is_an_error_with_its_output(
 ) -> None:
     monkeypatch.setattr(runs, "PROFILES", tmp_path / "profiles")
     monkeypatch.setattr(runs, "LOGS", tmp_path / "logs")
-    built = Built(Path("/bin/true"), tmp_path / "none.so")
+    built = Built(tmp_path / "none.so", Path("/bin/true"))
     for run, message in (
         (Run("broken", ("tests.no_such_module",)), "(?s)broken: exit status 1.*no_such_module"),
         (Run("idle"), "idle ran nothing of the core"),

@@ -17,9 +17,10 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from fuzzers.coverage.build import BUILD, build, programs
+from fuzzers.coverage.report import Part, Reporter, table, total
 from harness.errors import HarnessError
-from tools.coverage.build import BUILD, build, programs
-from tools.coverage.report import BOUNDS, Part, Reporter, missed, table, total
+from tools.coverage.bounds import BOUNDS, missed
 from tools.coverage.runs import run_all
 
 
@@ -48,11 +49,11 @@ def measure(jobs: int) -> tuple[list[Part], list[Part], list[Part]]:
 
     tools = programs()
     say("building the core with counters")
-    built = build(tools)
+    built = build(tools, tests=True)
     say("running the comparisons")
     done = run_all(built, jobs)
     say("merging the counters")
-    reporter = Reporter(tools, built)
+    reporter = Reporter(tools, built, BUILD)
     runs = []
     for number, one in enumerate(done):
         parts = reporter.parts(reporter.merge(str(number), one.profiles))

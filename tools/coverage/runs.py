@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fuzzers.coverage.build import BUILD, ROOT, Built
 from harness.errors import HarnessError
 from harness.native.loading import CORE_VARIABLE
-from tools.coverage.build import BUILD, ROOT, Built
 
 PROFILES: Final = BUILD / "profiles"
 LOGS: Final = BUILD / "logs"

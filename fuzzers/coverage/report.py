@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tools.coverage.build import BUILD, ROOT, Built, Programs, called
+from fuzzers.coverage.build import ROOT, Built, Programs, called
 
 CORE: Final = ROOT / "harness" / "native" / "core"
-BOUNDS: Final = {"lines": 95.0, "branches": 90.0}
-"""Percent of the core that has to be run; of a branch both ways count."""
 _OTHERS: Final = r"(/native/(bind|tests|bench)/|/nanobind/|/include/)"
 """What else is compiled in: the binding, the tests, and headers of others."""
 
@@ -69,15 +67,6 @@ def total(name: str, parts: Iterable[Part]) -> Part:
     return Part(name, lines, branches)
 
 
-def missed(whole: Part) -> list[str]:
-    """Say which bounds are missed."""
-    return [
-        f"{whole.name}: {kind}: {share.percent:.2f} % of at least {BOUNDS[kind]:g} %"
-        for kind, share in (("lines", whole.lines), ("branches", whole.branches))
-        if share.percent < BOUNDS[kind]
-    ]
-
-
 def table(heading: str, parts: Iterable[Part]) -> str:
     """Return a line per part: how many lines and branches, how many not run, percent run."""
     rows = [f"{heading:<44}{'lines':>8}{'missed':>8}{'':>9}{'branches':>10}{'missed':>8}"]
@@ -91,14 +80,14 @@ def table(heading: str, parts: Iterable[Part]) -> str:
 
 
 class Reporter:
-    """Ask llvm-profdata and llvm-cov about what was built."""
+    """Ask llvm-profdata and llvm-cov about what was built; a directory is for what they say."""
 
-    def __init__(self, tools: Programs, built: Built) -> None:
-        self.tools, self.built = tools, built
+    def __init__(self, tools: Programs, built: Built, directory: Path) -> None:
+        self.tools, self.built, self.directory = tools, built, directory
 
     def merge(self, name: str, profiles: Iterable[Path]) -> Path:
         """Merge the counters of processes into one file."""
-        merged = BUILD / f"{name}.profdata"
+        merged = self.directory / f"{name}.profdata"
         inputs = [str(profile) for profile in profiles]
         called([self.tools.profdata, "merge", "-o", str(merged), *inputs], "coverage")
         return merged
@@ -122,7 +111,9 @@ class Reporter:
 
     def write(self, merged: Path) -> list[Path]:
         """Write every line and branch: as pages, for lcov's tools, and as JSON."""
-        pages, trace, whole = BUILD / "html", BUILD / "coverage.lcov", BUILD / "coverage.json"
+        pages, trace, whole = (
+            self.directory / name for name in ("html", "coverage.lcov", "coverage.json")
+        )
         shutil.rmtree(pages, ignore_errors=True)
         self._ask("show", merged, "-format=html", f"-output-dir={pages}", "-show-branches=count")
         trace.write_text(self._ask("export", merged, "-format=lcov"), encoding="utf-8")

@@ -29,15 +29,15 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Hold what was built: the C++ tests, and the module for DMAREWIND_CORE."""
+    """Hold what was built: the module for DMAREWIND_CORE, and the C++ tests where they were."""
 
-    tests: Path
     module: Path
+    tests: Path | None = None
 
     @property
     def objects(self) -> list[str]:
-        """Return the arguments that name both to llvm-cov."""
-        return [str(self.module), "-object", str(self.tests)]
+        """Return the arguments that name it to llvm-cov."""
+        return [str(self.module), *(["-object", str(self.tests)] if self.tests else [])]
 
 
 def programs() -> Programs:
@@ -64,8 +64,10 @@ def called(command: list[str], purpose: str) -> str:
     return done.stdout
 
 
-def build(tools: Programs) -> Built:
-    """Build what is out of date, for the Python that runs this."""
+def build(tools: Programs, *, tests: bool = False) -> Built:
+    """Build what is out of date, for the Python that runs this. Errors: HarnessError."""
+    if not (ROOT / "harness/native/CMakeLists.txt").is_file():
+        raise HarnessError("coverage needs a checkout: an installed package lacks the sources")
     configure = ["cmake", "-S", str(ROOT / "harness" / "native"), "-B", str(BUILD)]
     configure += ["-DDMAREWIND_COVERAGE=ON", "-DCMAKE_BUILD_TYPE=Release"]
     configure += [f"-DCMAKE_C_COMPILER={tools.clang}", f"-DCMAKE_CXX_COMPILER={tools.compiler}"]
@@ -73,8 +75,9 @@ def build(tools: Programs) -> Built:
     if shutil.which("ninja"):  # there may be no make
         configure += ["-G", "Ninja"]
     called(configure, "coverage")
-    called(["cmake", "--build", str(BUILD), "--target", "core_tests", "_core"], "coverage")
+    targets = ["core_tests", "_core"] if tests else ["_core"]
+    called(["cmake", "--build", str(BUILD), "--target", *targets], "coverage")
     modules = list((BUILD / "bind").glob("_core.*.so"))
     if len(modules) != 1:
         raise HarnessError(f"{BUILD}/bind has {len(modules)} modules: remove {BUILD} and try again")
-    return Built(BUILD / "core_tests", modules[0])
+    return Built(modules[0], BUILD / "core_tests" if tests else None)

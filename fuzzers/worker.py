@@ -38,7 +38,11 @@ UNFIT = 3
 """Exit code of a process in which fuzzing would find nothing."""
 
 _NOVELTY: Final = "DMAREWIND_NOVELTY"
-_COMPARING: Final = ("-merge", "-set_cover_merge", "-fork")
+_WHOLE: Final = (
+    *("-merge", "-set_cover_merge", "-fork"),
+    *("-print_coverage", "-print_full_coverage", "-focus_function"),
+)
+"""Flags of who needs all counters in their places."""
 
 
 def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner: runner) -> int:
@@ -113,10 +117,10 @@ def unfit(*, hooks: bool = False) -> str | None:
 def _settle_news(against: str, flags: Sequence[str]) -> None:
     """Decide whether libFuzzer sees news only, before the core is loaded.
 
-    Where a run is more than the core's looking at counters takes no time worth saving, and a merge
-    compares inputs by all that each of them reaches.
+    Where a run is more than the core's looking at counters takes no time worth saving. A merge
+    compares inputs by all that each of them reaches, and functions are lists of counters.
     """
-    if against == NONE and not any(flag.startswith(_COMPARING) for flag in flags):
+    if against == NONE and not any(flag.startswith(_WHOLE) for flag in flags):
         os.environ[_NOVELTY] = "1"
     else:
         os.environ.pop(_NOVELTY, None)

@@ -12,6 +12,10 @@ namespace dmarewind::novelty {
 
 inline constexpr unsigned sampled = 64;
 
+// Before a run, where the fuzzer itself is linked with what counts, such as the functions of strings:
+// forget what it has left.
+void begin();
+
 // Behind each run: show its counters or not, and clear them.
 void settle();
 

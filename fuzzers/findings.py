@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -19,6 +20,9 @@ from harness.errors import HarnessError
 from harness.files import replacing
 from harness.signature import TEXT_LIMIT, Signature, of_crash
 from harness.trace import write_text
+
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a full disk."""
 
 _SIGNATURES: Final = "signatures"
 _LOCK: Final = ".lock"

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fuzzers import allocator
-from fuzzers.findings import Findings, signature_of
+from fuzzers.findings import NO_ROOM, Findings, signature_of
 from fuzzers.instrumented import HOOKS
 from fuzzers.target import (
     NONE,
@@ -25,17 +26,22 @@ from fuzzers.target import (
     FuzzTarget,
     Mutating,
     Runner,
+    Trace,
     changes_inputs,
     target_named,
 )
 from harness.errors import HarnessError
 from harness.native.loading import core
+from harness.signature import Signature
 
 FOUND = "dmarewind: found "
 """What a line about a finding that was kept begins with."""
 
 UNFIT = 3
 """Exit code of a process in which fuzzing would find nothing."""
+
+_RETRY: Final = 1.0
+"""Seconds until what a full disk had no room for is written again."""
 
 _NOVELTY: Final = "DMAREWIND_NOVELTY"
 _WHOLE: Final = (
@@ -138,23 +144,38 @@ def _settling(runner: Runner) -> Runner:
 
 
 def keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:
-    """Return a runner that keeps what another one raises."""
+    """Return a runner that keeps what another one raises, as soon as the disk has room."""
+    waiting: dict[Signature, tuple[bytes, str, Trace | None]] = {}
+    due = 0.0
+
+    def keep(data: bytes, name: Signature, words: str, trace: Trace | None) -> None:
+        try:
+            kept = findings.add(target, data, name, words, trace)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            waiting[name] = (data, words, trace)
+            return
+        waiting.pop(name, None)
+        if kept is not None:
+            print(f"{FOUND}{kept.name}: {name}", file=sys.stderr, flush=True)
 
     def run(data: bytes) -> None:
+        nonlocal due
+        if waiting and time.monotonic() >= due:
+            due = time.monotonic() + _RETRY
+            for name, told in [*waiting.items()]:
+                keep(told[0], name, *told[1:])
         try:
             runner(data)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is a finding
             signature, text = signature_of(error, traceback.format_exc())
-            trace = error.trace if isinstance(error, Found) else None
-            told = [(signature, text, trace)]
-            for one in error.beside if isinstance(error, Found) else ():
-                told.append((one.signature, one.text, one.trace))
-            for number, (name, words, seen) in enumerate(told):
+            keep(data, signature, text, error.trace if isinstance(error, Found) else None)
+            beside = error.beside if isinstance(error, Found) else ()
+            for number, one in enumerate(beside, 1):
                 # An input has one explanation. With zeros behind it, it says the same to what
                 # takes bytes for choices, and is another one.
-                kept = findings.add(target, data + bytes(number), name, words, seen)
-                if kept is not None:
-                    print(f"{FOUND}{kept.name}: {name}", file=sys.stderr, flush=True)
+                keep(data + bytes(number), one.signature, one.text, one.trace)
 
     return run
 

@@ -76,7 +76,7 @@ class Campaign:
                 now = time.monotonic()
                 over = now >= self._options.deadline
                 self._collect()
-                if not over and not self._backlog.results:
+                if not over and not self._backlog.results and now >= self._backlog.tried:
                     self._hand_out(now)
                 if over and (not self._running or now >= self._options.deadline + _GRACE):
                     break
@@ -198,6 +198,9 @@ class Campaign:
             try:
                 results = future.result()
             except Exception as error:
+                if is_full(error):
+                    self._wait(error)
+                    continue
                 self._teller.lost_worker(task, error)
                 self._lost += 1
                 if self._lost >= _LOST_MOST:
@@ -221,8 +224,7 @@ class Campaign:
             except Exception as error:
                 if not is_full(error):
                     raise
-                self._backlog.tried = time.monotonic() + _RETRY
-                self._teller.full(str(error))
+                self._wait(error)
                 return
             del self._backlog.results[0]
             if result.kind != HANDED:
@@ -231,6 +233,11 @@ class Campaign:
         self._backlog.tried = 0.0
         if full:
             self._teller.room()
+
+    def _wait(self, error: Exception) -> None:
+        """Do nothing for some time, on a full disk."""
+        self._backlog.tried = time.monotonic() + _RETRY
+        self._teller.full(str(error))
 
     def _tell(self, result: Result) -> None:
         known = {row["key"]: row for row in self._state.findings(result.target or None)}

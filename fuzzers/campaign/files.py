@@ -6,7 +6,6 @@ A file is whole and on the disk before a row of the database mentions it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import sqlite3
@@ -17,13 +16,13 @@ from typing import Final
 
 from decoders.errors import DecodeError
 from fuzzers.campaign.places import Seen, name_of
+from fuzzers.findings import NO_ROOM
 from harness.files import replacing
 from harness.signature import Signature
 
 CORPUS: Final = "corpus"
 """The directory with one of inputs for each target."""
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_SQLITE: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 )
@@ -43,7 +42,7 @@ def is_full(error: BaseException) -> bool:
     """Say whether an error means that the disk has no room."""
     if isinstance(error, sqlite3.Error):
         return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _FULL_SQLITE
-    return isinstance(error, OSError) and error.errno in _FULL
+    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 class Files:

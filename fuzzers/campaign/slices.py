@@ -18,6 +18,7 @@ from typing import Final
 
 from fuzzers import instrumented
 from fuzzers.campaign import shrinking
+from fuzzers.campaign.files import is_full
 from fuzzers.campaign.places import (
     ROUND,
     Place,
@@ -181,6 +182,8 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
             run_job(target, task.against, place.path, place.corpus, flags, task.seconds, done,
                     stopped)  # fmt: skip
     except (HarnessError, OSError) as error:
+        if is_full(error) and not done.seconds:
+            raise  # It has not begun.
         done.trouble.append(str(error))
     inputs: Sequence[bytes] = ()
     if task.kind == FUZZ:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -59,6 +60,30 @@ def test_what_one_input_shows_is_kept_with_an_explanation_each(tmp_path: Path) -
     assert set(kept) == {SIGNATURE, other}
     assert "the first" in kept[SIGNATURE].text and "the second" in kept[other].text
     assert [kept[one].path.read_bytes() for one in (SIGNATURE, other)] == [b"\7", b"\7\0"]
+
+
+def test_what_a_full_disk_refuses_is_kept_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, findings = target_named("descriptors"), Findings(tmp_path)
+
+    def raising(data: bytes) -> None:
+        if data == b"\7":
+            raise Found(SIGNATURE, "it said no")
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path), len(data))
+
+    monkeypatch.setattr("fuzzers.worker._RETRY", 0.0)
+    run = keeping(target, raising, findings)
+    with monkeypatch.context() as full:
+        full.setattr("fuzzers.findings._write", refuse)
+        run(b"\7")
+        run(b"another")
+    assert list(findings) == []
+    run(b"another")
+    (one,) = findings
+    assert (one.signature, one.path.read_bytes()) == (SIGNATURE, b"\7")
 
 
 def test_half_written_findings_are_passed_over_and_replaced(tmp_path: Path) -> None:

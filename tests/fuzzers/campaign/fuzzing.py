@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 
 from fuzzers import instrumented
+from fuzzers.target import target_named
 from tools.bench.defects.search import BUILD, built
 
 ROOT = instrumented.ROOT
@@ -126,3 +128,26 @@ def until(running: Running, reached: Callable[[Told], bool], what: str) -> Told:
         assert time.monotonic() < deadline, f"{what}: {told}"
         time.sleep(0.2)
     return told
+
+
+def reached(directory: Path, name: str, inputs: set[str], scratch: Path) -> int:
+    """Return how many edges of the core some inputs of a target reach."""
+    target = target_named(name)
+    corpus = scratch / "corpus"
+    corpus.mkdir(parents=True)
+    for one in inputs:
+        path = directory / "corpus" / one
+        if path.parent.name == target.name:
+            (corpus / path.name).write_bytes(path.read_bytes())
+    environment = instrumented.with_hooks(
+        instrumented.environment(built()), target, target.against[0]
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "fuzzers.worker", target.name, target.against[0]),
+            *(str(scratch / "findings"), "-runs=0", f"-max_len={target.max_size}", str(corpus)),
+        ],
+        env=environment | {"DMAREWIND_PLANT": DEFECT}, capture_output=True, text=True,
+        timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return max(int(one) for one in re.findall(r" cov: (\d+) ", done.stderr))

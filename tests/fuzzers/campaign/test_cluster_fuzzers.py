@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,22 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from fuzzers import instrumented
 from fuzzers.campaign.places import Place, name_of
-from fuzzers.target import target_named
 from tests.fuzzers.campaign.fuzzing import (
-    DEFECT,
     PATIENCE,
     Running,
     Told,
     command,
     needs_fuzzers,
+    reached,
     surroundings,
     until,
 )
 from tests.fuzzers.campaign.machines import Machine, needs_dask, two_machines
 from tests.fuzzers.campaign.test_killed import assert_there, kept
-from tools.bench.defects.search import built
 
 TARGETS = "planted,descriptors"
 SLICES = 4
@@ -70,29 +64,6 @@ def until_it_has(running: Running, directory: Path, wanted: set[str], pids: list
     until(running, there, f"{directory.name}: {wanted}")
 
 
-def reached(directory: Path, names: set[str], scratch: Path) -> int:
-    """Return how many edges of the core some inputs of descriptors reach."""
-    target = target_named("descriptors")
-    corpus = scratch / "corpus"
-    corpus.mkdir(parents=True)
-    for name in names:
-        path = directory / "corpus" / name
-        if path.parent.name == target.name and path.exists():
-            (corpus / path.name).write_bytes(path.read_bytes())
-    environment = instrumented.with_hooks(
-        instrumented.environment(built()), target, target.against[0]
-    )
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "fuzzers.worker", target.name, target.against[0]),
-            *(str(scratch / "findings"), "-runs=0", f"-max_len={target.max_size}", str(corpus)),
-        ],
-        env=environment | {"DMAREWIND_PLANT": DEFECT}, capture_output=True, text=True,
-        timeout=PATIENCE, check=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    return max(int(one) for one in re.findall(r" cov: (\d+) ", done.stderr))
-
-
 def test_two_machines_find_what_one_does(
     machines: tuple[str, list[Machine]],
     tmp_path: Path,
@@ -125,14 +96,17 @@ def test_two_machines_find_what_one_does(
     database.close()
     assert often >= 2, "no finding was found twice: this says nothing of deduplication"
 
-    both = {one.name: reached(one, kept(one)[0], tmp_path / f"of {one.name}") for one in ways}
+    both = {
+        one.name: reached(one, "descriptors", kept(one)[0], tmp_path / f"of {one.name}")
+        for one in ways
+    }
     union = tmp_path / "union"
     for directory in ways:
         for path in (directory / "corpus" / "descriptors").iterdir():
             (union / "corpus/descriptors").mkdir(parents=True, exist_ok=True)
             (union / "corpus/descriptors" / path.name).write_bytes(path.read_bytes())
     names = {f"descriptors/{path.name}" for path in (union / "corpus/descriptors").iterdir()}
-    whole = reached(union, names, tmp_path / "of both")
+    whole = reached(union, "descriptors", names, tmp_path / "of both")
     assert min(both.values()) >= REACHED * whole, f"{both}, together {whole}"
     record_property(
         "summary",

@@ -17,9 +17,13 @@ from random import Random
 
 import pytest
 
+from fuzzers.campaign.files import Files
 from fuzzers.campaign.places import Place
+from fuzzers.campaign.rows import COVERED, LIVE
+from fuzzers.campaign.schedule import MERGE_FROM
+from fuzzers.target import target_named
 from harness.trace import open_events
-from tests.fuzzers.campaign.fuzzing import PATIENCE, Running, command, needs_fuzzers, until
+from tests.fuzzers.campaign.fuzzing import PATIENCE, Running, command, needs_fuzzers, reached, until
 from tests.fuzzers.campaign.test_killed import assert_there, kept, unacknowledged
 
 KILLS = int(os.environ.get("DMAREWIND_KILLS", "4"))
@@ -42,6 +46,7 @@ def assert_told_of(directory: Path, findings: dict[str, str]) -> None:
     """Check that what is said of each finding is there, and whole."""
     for name, path in findings.items():
         record = json.loads((directory / "records" / f"{name}.json").read_text())
+        assert "OSError" not in record["signature"]["outcome"], "a full disk is no finding"
         assert name == f"{record['target']}-{record['signature']['key']}"
         assert (directory / "reports" / f"{name}.txt").read_text().endswith("\n")
         assert (directory / "findings" / path).is_file()
@@ -209,7 +214,7 @@ def test_fuzzers_on_a_full_disk_wait_for_room(
     )
 
 
-# --- what comes of a finding ---------------------------------------------------------------------
+# --- what comes of inputs and findings ----------------------------------------------------------
 
 
 def test_a_finding_ends_as_a_small_trace(tmp_path: Path) -> None:
@@ -235,5 +240,36 @@ def states(directory: Path) -> dict[str, str]:
     database = sqlite3.connect(directory / "state.db", timeout=30)
     try:
         return dict(database.execute("SELECT target || '-' || key, state FROM findings").fetchall())
+    finally:
+        database.close()
+
+
+def test_a_large_corpus_is_merged_and_reaches_the_same(tmp_path: Path) -> None:
+    directory = tmp_path / "campaign"
+    seeds = [*target_named("viot").seeds()]
+    # Bytes behind a table say nothing: the merge has to leave most of these.
+    made = tuple(
+        seed + bytes(size) for seed in seeds for size in range(MERGE_FROM // len(seeds) + 2)
+    )
+    Files(directory).add_inputs("viot", made)
+    running = Running(command(directory, "--slice", "3", targets="viot"), tmp_path / "log")
+    try:
+        until(running, lambda _: "merge" in [e.get("kind") for e in running.events()], "a merge")
+    finally:
+        running.end()
+    rows = inputs_of(directory)
+    stay = {name for name, state in rows.items() if state == LIVE}
+    assert len(stay) < len(rows) / 2, "the merge left what says nothing"
+    assert COVERED in rows.values()
+    assert_there(directory)
+    edges = [reached(directory, "viot", names, tmp_path / f"of{len(names)}")
+             for names in (stay, {*rows})]  # fmt: skip
+    assert edges[0] == edges[1]
+
+
+def inputs_of(directory: Path) -> dict[str, str]:
+    database = sqlite3.connect(directory / "state.db", timeout=30)
+    try:
+        return dict(database.execute("SELECT target || '/' || name, state FROM inputs").fetchall())
     finally:
         database.close()

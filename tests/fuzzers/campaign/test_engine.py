@@ -1,0 +1,101 @@
+"""The loop goes on whatever becomes of slices, but for when nothing does any more."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzzers.campaign import engine
+from fuzzers.campaign.engine import Campaign, Options
+from fuzzers.campaign.executors import Local
+from fuzzers.campaign.slices import FUZZ, HANDED, Result, Slice
+from fuzzers.campaign.state import State
+from fuzzers.campaign.status import Teller
+from harness.errors import HarnessError
+from tests.fuzzers.campaign.chores import TARGET, make_up, seen, signature
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+class Failing(Local):
+    """Let slices fail, so many times, before one is done; hand something over."""
+
+    def __init__(self, work: Path, error: Exception, times: int) -> None:
+        super().__init__(work, 1, make_up)
+        self._error, self._left = error, times
+        self.over: list[Result] = []
+        self.kept: list[str] = []
+
+    def submit(self, task: Slice) -> Any:
+        if self._left == 0:
+            return super().submit(task)
+        self._left -= 1
+        made: Future[Any] = Future()
+        made.set_exception(self._error)
+        return made
+
+    def handed(self) -> list[Result]:
+        over, self.over = self.over, []
+        return over
+
+    def acknowledge(self, result: Result) -> None:
+        self.kept.append(result.place)
+        super().acknowledge(result)
+
+
+def run(
+    directory: Path, executor: Failing, capsys: pytest.CaptureFixture[str], seconds: float = 2
+) -> list[dict[str, Any]]:
+    """Run a campaign; return what it has told."""
+    state = State(directory)
+    try:
+        args = argparse.Namespace(json=True, quiet=False, color="never")
+        options = Options({TARGET: "none"}, 0.5, time.monotonic() + seconds)
+        Campaign(state, executor, options, Teller(args, directory, [TARGET])).run()
+    finally:
+        executor.close()
+        state.close()
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_slice_without_room_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "_RETRY", 0.01)
+    monkeypatch.setattr(engine, "_PAUSE", 0.01)
+    events = run(tmp_path, Failing(tmp_path / "work", FULL, engine._LOST_MOST + 5), capsys)
+    told = [event["event"] for event in events]
+    assert told.index("full") < told.index("room") < told.index("slice")
+    assert "lost" not in told
+
+
+def test_when_no_slice_comes_back_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "_PAUSE", 0.01)
+    executor = Failing(tmp_path / "work", RuntimeError("it died"), engine._LOST_MOST)
+    with pytest.raises(HarnessError, match="no slice comes back any more: it died"):
+        run(tmp_path, executor, capsys, 60)
+
+
+def test_what_is_handed_over_is_kept_while_its_slice_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    executor = Failing(tmp_path / "work", FULL, 0)
+    executor.over = [Result(HANDED, TARGET, "elsewhere", "worker", (b"early",), (seen(99),))]
+    events = run(tmp_path, executor, capsys, 0.5)
+    (found,) = (event for event in events if event["event"] == "finding"
+                and event["signature"]["key"] == signature(99).key)  # fmt: skip
+    assert found["target"] == TARGET
+    assert "elsewhere" not in executor.kept, "its place would be removed before the slice ended"
+    assert {event["kind"] for event in events if event["event"] == "slice"} <= {FUZZ, "shrink"}
+    state = State(tmp_path)
+    assert b"early" in state.corpus(TARGET)
+    state.close()

@@ -63,7 +63,7 @@ class Campaign:
         self._running: dict[Future, Slice] = {}
         self._backlog = _Backlog()
         self._checks: list[Slice] = []
-        self._shrink_next = False
+        self._check_next = self._shrink_next = False
         self._lost = 0
         self.found: set[tuple[str, str]] = set()
 
@@ -152,9 +152,12 @@ class Campaign:
             free -= 1
 
     def _next(self, left: float) -> Slice | None:
-        if self._checks:
-            return self._checks.pop()
         busy = {(task.kind, task.target) for task in self._running.values()}
+        # Checks come one at a time, and every second time at most: where campaigns are killed often
+        # they would be all that is ever done.
+        self._check_next = not self._check_next
+        if self._check_next and self._checks and not any(kind == CHECK for kind, _ in busy):
+            return self._checks.pop()
         # Findings are made smaller one at a time, and every second time at most.
         self._shrink_next = not self._shrink_next
         if self._shrink_next and not any(kind == SHRINK for kind, _ in busy):

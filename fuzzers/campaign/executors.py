@@ -10,14 +10,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from fuzzers.campaign.handing import EVERY, Courier
 from fuzzers.campaign.places import Place, remove
-from fuzzers.campaign.slices import Look, Result, Slice, Stopped, environment, run_slice
+from fuzzers.campaign.slices import (
+    Look,
+    Result,
+    Slice,
+    Stopped,
+    environment,
+    run_slice,
+    salvage_all,
+)
 from harness.errors import HarnessError
 
 HOW_TO_INSTALL: Final = "pip install 'dmarewind[cluster]'"
@@ -42,7 +49,7 @@ class Future(Protocol):
         ...
 
 
-Work = Callable[[Slice, Path, Stopped, Look], tuple[Result, ...]]
+Work = Callable[[Slice, Path, Stopped, Look], Result]
 """Does a slice in a directory of places."""
 
 
@@ -88,7 +95,10 @@ class Local:
 
     def submit(self, task: Slice) -> Future:
         """Have a slice done."""
-        return self._pool.submit(self._do, task, self._work, self._stopped.is_set, _no_look)
+        return self._pool.submit(self._run, task)
+
+    def _run(self, task: Slice) -> tuple[Result, ...]:
+        return (self._do(task, self._work, self._stopped.is_set, _no_look),)
 
     def acknowledge(self, result: Result) -> None:
         """Remove a place."""
@@ -178,10 +188,14 @@ class Cluster:
 def run_remotely(
     do: Work, task: Slice, folder: str, acknowledged: frozenset[str]
 ) -> tuple[Result, ...]:
-    """Do a slice on this machine, in its directory for temporary files."""
-    known = replace(task, acknowledged=acknowledged)
+    """Do a slice on this machine, in its directory for temporary files.
+
+    What slices have left there that were killed comes first.
+    """
+    parent = Path(tempfile.gettempdir()) / folder
+    salvaged = salvage_all(parent, acknowledged)
     courier = Courier(functools.partial(_send, folder))
-    return do(known, Path(tempfile.gettempdir()) / folder, lambda: False, courier)
+    return (do(task, parent, lambda: False, courier), *salvaged)
 
 
 def _send(name: str, result: Result) -> bool:

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -123,22 +123,33 @@ def working_place(parent: Path) -> Iterator[Place]:
     """Make a place and hold its lock; the place stays until it is removed."""
     parent.mkdir(parents=True, exist_ok=True)
     path = parent / secrets.token_hex(8)
-    path.mkdir()
-    with (path / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        with _alone(parent):
+            path.mkdir()
+            lock = stack.enter_context((path / _LOCK).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield Place(path)
+
+
+@contextmanager
+def _alone(parent: Path) -> Iterator[None]:
+    """Have no other process or thread make places: one is nobody's until its lock is held."""
+    with (parent / f".{_LOCK}").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def left_places(parent: Path) -> Iterator[Place]:
     """Yield places at which nobody is at work any more, after their fuzzers were ended."""
     if not parent.is_dir():
         return
-    for path in sorted(parent.iterdir()):
-        try:
-            with (path / _LOCK).open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue
+    for path in sorted(parent.glob("[!.]*")):
+        with _alone(parent):
+            try:
+                with (path / _LOCK).open("a") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
         end_orphans(path)
         yield Place(path)
 

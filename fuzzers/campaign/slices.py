@@ -51,7 +51,7 @@ _TROUBLE_KEPT: Final = 2000
 class Slice:
     """Say what a worker has to do.
 
-    wanted is the key of the finding to shrink. acknowledged names places whose results are kept.
+    wanted is the key of the finding to shrink.
     """
 
     kind: str
@@ -60,7 +60,6 @@ class Slice:
     seconds: float
     inputs: tuple[bytes, ...] = ()
     wanted: str = ""
-    acknowledged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +115,18 @@ def worker_name() -> str:
 
 def run_slice(
     task: Slice, parent: Path, stopped: Stopped = lambda: False, look: Look = lambda _: None
-) -> tuple[Result, ...]:
-    """Do a slice; return what came of it, and of slices that were killed here before.
+) -> Result:
+    """Do a slice in a place of its own, which stays until the result is kept.
 
-    look is called all the time with the place. Places stay until they are acknowledged.
+    look is called all the time with the place.
     """
-    salvaged = salvage_all(parent, task.acknowledged)
     with working_place(parent) as place:
 
         def over() -> bool:
             look(place)
             return stopped()
 
-        return (_work(task, place, over), *salvaged)
+        return _work(task, place, over)
 
 
 def salvage_all(parent: Path, acknowledged: frozenset[str]) -> list[Result]:
@@ -137,7 +135,9 @@ def salvage_all(parent: Path, acknowledged: frozenset[str]) -> list[Result]:
     for place in left_places(parent):
         if place.name in acknowledged:
             remove(place.path)
-        else:
+            continue
+        # Another slice may remove it meanwhile.
+        with contextlib.suppress(OSError):
             salvaged.append(salvage(place))
     return salvaged
 

@@ -17,7 +17,7 @@ from typing import IO
 from fuzzers.campaign.engine import Campaign, Options
 from fuzzers.campaign.executors import Cluster, Executor, Local
 from fuzzers.campaign.places import Seen, name_of, working_place
-from fuzzers.campaign.slices import FUZZ, Look, Result, Slice, Stopped, salvage_all, worker_name
+from fuzzers.campaign.slices import FUZZ, Look, Result, Slice, Stopped, worker_name
 from fuzzers.campaign.state import State, alone
 from fuzzers.campaign.status import Teller
 from fuzzers.findings import Findings
@@ -36,10 +36,9 @@ def seen(number: int, data: bytes = b"an input", text: str = "it said no") -> Se
     return Seen(signature(number), data, text)
 
 
-def make_up(task: Slice, parent: Path, stopped: Stopped, look: Look) -> tuple[Result, ...]:
-    """Write inputs and findings as fuzzers do, and return them."""
+def make_up(task: Slice, parent: Path, stopped: Stopped, look: Look) -> Result:
+    """Write inputs and findings as fuzzers do; return them."""
     chance = Random()
-    salvaged = salvage_all(parent, task.acknowledged)
     with working_place(parent) as place:
         place.fill(task.kind, task.target, task.inputs[:10])
         findings = Findings(place.findings)
@@ -54,12 +53,9 @@ def make_up(task: Slice, parent: Path, stopped: Stopped, look: Look) -> tuple[Re
             look(place)
             time.sleep(chance.random() * 0.02)
         new = place.new_inputs() if task.kind == FUZZ else ()
-        return (
-            Result(
-                task.kind, task.target, place.name, worker_name(), new, place.seen(), 1.0, 100,
-                len(new), len(new), wanted=task.wanted,
-            ),
-            *salvaged,
+        return Result(
+            task.kind, task.target, place.name, worker_name(), new, place.seen(), 1.0, 100,
+            len(new), len(new), wanted=task.wanted,
         )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 from fuzzers.campaign import engine
 from fuzzers.campaign.engine import Campaign, Options
 from fuzzers.campaign.executors import Local
-from fuzzers.campaign.slices import FUZZ, HANDED, Result, Slice
+from fuzzers.campaign.slices import CHECK, FUZZ, HANDED, Result, Slice
 from fuzzers.campaign.state import State
 from fuzzers.campaign.status import Teller
 from harness.errors import HarnessError
@@ -99,3 +99,26 @@ def test_what_is_handed_over_is_kept_while_its_slice_runs(
     state = State(tmp_path)
     assert b"early" in state.corpus(TARGET)
     state.close()
+
+
+def test_checks_take_turns_with_fuzzing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "_PAUSE", 0.01)
+    names = [TARGET, "planted", "viot"]
+    for name in names:
+        state = State(tmp_path)
+        state.begin(name, "none", ())
+        state.take(Result(FUZZ, name, "place", "worker", (), (seen(1),), 1.0, 100))
+        state.close()
+    executor = Failing(tmp_path / "work", FULL, 0)
+    state = State(tmp_path)
+    args = argparse.Namespace(json=True, quiet=False, color="never")
+    options = Options(dict.fromkeys(names, "none"), 0.5, time.monotonic() + 2)
+    Campaign(state, executor, options, Teller(args, tmp_path, names)).run()
+    state.close()
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    kinds = [event["kind"] for event in events if event["event"] == "slice"]
+    assert kinds.count(CHECK) == len(names), "not all that is kept was checked"
+    last = len(kinds) - 1 - kinds[::-1].index(CHECK)
+    assert kinds[:last].count(FUZZ) >= len(names) - 1, f"checks came first: {kinds}"

@@ -26,7 +26,7 @@ from harness.trace import open_events
 from tests.fuzzers.campaign.fuzzing import PATIENCE, Running, command, needs_fuzzers, reached, until
 from tests.fuzzers.campaign.test_killed import assert_there, kept, unacknowledged
 
-KILLS = int(os.environ.get("DMAREWIND_KILLS", "4"))
+KILLS = int(os.environ.get("DMAREWIND_KILLS", "3"))
 SEED = int(os.environ.get("DMAREWIND_SEED", "5"))
 LONGEST = 30.0
 """Seconds until a kill; checks of what is kept take the first of them, more with load."""

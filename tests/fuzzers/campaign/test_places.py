@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from fuzzers.campaign.handing import Courier
-from fuzzers.campaign.places import Place, left_places, name_of, working_place
+from fuzzers.campaign.places import Place, left_places, name_of, remove, working_place
 from fuzzers.campaign.slices import CHECK, FUZZ, MERGE, Result, salvage
 from fuzzers.findings import Findings
 from fuzzers.target import target_named
@@ -93,6 +95,28 @@ def test_an_input_without_a_signature_is_run_again(place: Place) -> None:
     for claim in (place.findings / "signatures").iterdir():
         claim.unlink()
     assert set(salvage(place).inputs) == {b"found", b"one"}
+
+
+def test_a_place_is_never_left_before_it_is_begun(tmp_path: Path) -> None:
+    taken: list[Path] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            taken.extend(left.path for left in left_places(tmp_path))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(200):
+            with working_place(tmp_path) as place:
+                assert place.path not in taken, "somebody took it for one that was left"
+                time.sleep(0.001)
+                assert place.path not in taken, "somebody took it for one that was left"
+            remove(place.path)
+    finally:
+        over.set()
+        looking.join()
 
 
 def test_who_writes_to_a_place_is_ended(place: Place) -> None:

@@ -46,12 +46,16 @@ _COMMAND: Final = re.compile(r"^(?:read|write|in|out)[bwlq] ", re.M)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Say how an answer to a command shows a finding: by the bits of mask being those of seen."""
+    """Say how an answer to a command shows a finding: by the bits of mask being those of seen.
+
+    gone: by their being others.
+    """
 
     line: str
     seen: int
     mask: int
     means: str
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def reproducer(bare: Bare, shown: Shown, remarks: Sequence[str]) -> Reproducer:
         found.finding,
     )
     checks = list(_checks(bare, finding, found.events))
-    places = dict.fromkeys(_places(finding, found.events))
+    places = _places(finding, found.events)
     told = [f"{one.line.rstrip()}: {one.means}" for one in checks]
     behind = dict.fromkeys(one.line for one in checks if not _of_registers(one.line))
     marks = [qtest.store(place, 8, MARK) for place in places]
@@ -88,16 +92,17 @@ def _of_registers(line: str) -> bool:
     return int(line.split()[1], 0) >= REGISTERS
 
 
-def _places(finding: Finding, events: Sequence[Event]) -> Iterator[int]:
-    """Yield where a write led, and where it should have led, in RAM."""
-    event = _event(finding, events)
+def _places(finding: Finding, events: Sequence[Event]) -> list[int]:
+    """Return where a write led, and where it should have led, in RAM."""
+    event, found = _event(finding, events), dict[int, None]()
     if not isinstance(event, Access) or event.kind is not AccessKind.WRITE:
-        return
+        return []
     for outcome in (finding.observed, *finding.permitted[:1]):
         if isinstance(outcome, Translation) and outcome.address != LOST:
             place = outcome.address | event.iova & outcome.mask
             if place + 8 <= RAM_SIZE:
-                yield place
+                found[place] = None
+    return list(found)
 
 
 def _checks(bare: Bare, finding: Finding, events: Sequence[Event]) -> Iterator[Check]:
@@ -133,6 +138,10 @@ def _checks(bare: Bare, finding: Finding, events: Sequence[Event]) -> Iterator[C
         means += f", not {right.reason:#04x}" if isinstance(right, Fault) else ", not a translation"
         value = _RECORD["f"].mask | seen.reason << _RECORD["fr"].low
         yield Check(high, value, _RECORD["f"].mask | _RECORD["fr"].mask, means)
+    elif isinstance(right, Fault) and (landed := _places(replace(finding, permitted=()), events)):
+        for place in landed:
+            means = f"should be {MARK:#x} still"
+            yield Check(qtest.load(place, 8), MARK, _ALL, means, gone=True)
     elif isinstance(right, Fault):
         # Behind an earlier fault, which fills the one record, it should be an overflow, unless both
         # are of one source: then nothing shows.
@@ -185,4 +194,5 @@ def _shows(check: Check, lines: Sequence[str], answers: Sequence[str]) -> bool:
     said = [
         answer for line, answer in zip(lines, answers, strict=True) if line == check.line.strip()
     ]
-    return any(int(one, 16) & check.mask == check.seen & check.mask for one in said[-2:] if one)
+    alike = (int(one, 16) & check.mask == check.seen & check.mask for one in said[-2:] if one)
+    return any(one != check.gone for one in alike)

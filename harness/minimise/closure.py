@@ -17,6 +17,7 @@ from decoders.events import (
     Delivery,
     Event,
     InterruptRequest,
+    Observation,
     Outcome,
     RegRead,
     RegWrite,
@@ -27,11 +28,13 @@ from decoders.layout import layout
 from decoders.vtd import registers as vtd
 from decoders.vtd.tables import ScalableContextEntry
 from harness.differential.pair import BUDGETS
-from harness.findings import Finding
+from harness.findings import Finding, FindingKind
 from harness.minimise import virtio_closure
 from harness.minimise.effect import QUEUE_ADDRESS, enabling_queue, in_effect
 from harness.minimise.gate import Gate
+from harness.minimise.judges import ReplayJudge
 from harness.minimise.pieces import Cut
+from harness.minimise.trace import Trace
 from harness.model.config import UnitConfig
 from harness.model.unit import InterruptVerdict, Verdict, VtdUnit
 from harness.model.walk import Step
@@ -115,6 +118,19 @@ def related(finding: Finding) -> list[int]:
     """Return the events that a finding names."""
     named = (finding.event, finding.filled_by, finding.changed_by, finding.covered_by)
     return sorted({number for number in named if number >= 0})
+
+
+def at_the_end(trace: Trace) -> Finding:
+    """Return a finding about the last thing asked of a unit, for judges that name none.
+
+    What the model has to say against it is the best guess.
+    """
+    events = trace.events
+    asked = (n for n in range(len(events) - 1, 0, -1) if not isinstance(events[n], Observation))
+    last = next(asked, 0)
+    shown = (one.finding for one in ReplayJudge("model")(trace))
+    known = (one for one in shown if one is not None and one.event >= last)
+    return next(known, Finding(last, FindingKind.DIVERGENCE, "", None, ()))
 
 
 def closed(gate: Gate, finding: Finding) -> bool:

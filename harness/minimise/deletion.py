@@ -52,6 +52,26 @@ def _one_round(kept: list[int], gone: set[int], make: Make, gate: Gate) -> list[
     return kept
 
 
+def shortened(gate: Gate) -> None:
+    """Leave out what follows the piece with which the finding begins to show."""
+    cut = Cut(gate.best)
+    count = len(cut.pieces)
+
+    def ends(at: int) -> bool:
+        return gate.passes(cut.without(range(at, count)))
+
+    # Mostly it is the last one: what is recorded ends there.
+    if not ends(count - 1):
+        return
+    shows_not, shows = 0, count - 1
+    while shows - shows_not > 1:
+        middle = (shows_not + shows) // 2
+        if ends(middle):
+            shows = middle
+        else:
+            shows_not = middle
+
+
 def without_pieces(gate: Gate) -> None:
     """Leave out whole pieces of the best trace, then single events."""
     for single in (False, True):

@@ -9,8 +9,8 @@ from typing import Final
 
 from harness.errors import HarnessError
 from harness.minimise import values, virtio_values
-from harness.minimise.closure import closed
-from harness.minimise.deletion import without_pieces
+from harness.minimise.closure import at_the_end, closed
+from harness.minimise.deletion import shortened, without_pieces
 from harness.minimise.gate import BudgetSpentError, Gate, Journal, Reliability
 from harness.minimise.judges import Judge, Shown
 from harness.minimise.pieces import Cut
@@ -112,8 +112,9 @@ def _reduce(gate: Gate, shown: Shown) -> tuple[bool, int]:
     vtd = isinstance(unit_config(gate.best.header), UnitConfig)
     events, known = -1, 0
     try:
-        if shown.finding is not None:
-            closed(gate, shown.finding)
+        if shown.finding is None:
+            shortened(gate)
+        closed(gate, shown.finding or at_the_end(gate.best))
         without_pieces(gate)
         events, known = len(gate.best.events), gate.runs
         (values if vtd else virtio_values).canonical(gate)

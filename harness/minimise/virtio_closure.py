@@ -54,6 +54,11 @@ def needed(cut: Cut, finding: Finding, roots: Sequence[int]) -> Iterator[set[int
     if finding.domain < 0 or not attached:
         yield named  # of an endpoint in a domain, no answer is right without its ATTACH
     yield named | attached
+    if finding.observed is None:
+        # Nobody has said which mapping it was.
+        mapped = {place[n] for n in _mapped(events[:last], domains, addresses)}
+        yield named | attached | mapped
+        attached |= mapped
     yield named | attached | state
     yield named | state | near
     yield named | state | near | same
@@ -72,6 +77,18 @@ def _attached(before: Sequence[Event], about: Event, domains: set[int]) -> Itera
         else:
             fits = field_of(event.data, "domain") in domains
         if fits and status_of(event.answer) in (None, Status.OK):
+            yield number
+            return
+
+
+def _mapped(before: Sequence[Event], domains: set[int], where: _Range) -> Iterator[int]:
+    """Yield the last MAP of some addresses in one of some domains."""
+    for number in range(len(before) - 1, -1, -1):
+        event = before[number]
+        if not isinstance(event, Request) or event.data[:1] != bytes([RequestType.MAP]):
+            continue
+        span = _span(event)
+        if field_of(event.data, "domain") in domains and span and _overlap(span, where):
             yield number
             return
 

@@ -3,7 +3,8 @@
 Both keep the same signature, and may show anything beside it (`minimise --loose`). "clean" is what
 `minimise` does by itself: it leaves a trace that shows nothing new. Runs are those until no event
 can be left out any more, the first of the whole trace with them; what ddmin has nothing to set
-against, making values small, is a column of its own.
+against, making values small, is a column of its own. "blind" is `--loose` with a judge that says
+yes or no and nothing else, as a script does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.minimise.engine import Options, Result, minimise
-from harness.minimise.judges import ReplayJudge
+from harness.minimise.judges import ReplayJudge, Shown
 from harness.minimise.trace import Trace
 from harness.signature import Signature
 from tools.bench.ratio import Ratio
@@ -47,6 +48,7 @@ class Row:
     before: int
     clean: Left
     loose: Left
+    blind: Left
     plain: Left
     ended: bool
     """Whether ddmin was ended by MOST_RUNS."""
@@ -55,18 +57,29 @@ class Row:
         numbers = (
             *(self.clean.events, self.clean.runs, self.clean.value_runs),
             *(self.loose.events, self.loose.runs, self.loose.value_runs),
+            *(self.blind.events, self.blind.runs),
             *(self.plain.events, self.plain.runs),
         )
         plain = "".join(f"{n:>7}" for n in numbers) + ("+" if self.ended else " ")
         return f"{self.name:<38}{self.before:>7}{plain}{share(self.loose, self.plain):>6.2f}"
 
 
-TITLES: Final = ("clean", "runs", "values", "loose", "runs", "values", "ddmin", "runs")
+TITLES: Final = (
+    *("clean", "runs", "values", "loose", "runs", "values", "blind", "runs", "ddmin", "runs"),
+)
 
 
 def share(ours: Left, plain: Left) -> float:
     """Return our runs over those of ddmin."""
     return ours.runs / plain.runs
+
+
+class Blind(ReplayJudge):
+    """Say which signatures show, and nothing about the findings."""
+
+    def __call__(self, trace: Trace) -> list[Shown]:
+        """Return the signatures."""
+        return [Shown(one.signature) for one in super().__call__(trace)]
 
 
 def ddmin(trace: Trace, target: Signature) -> tuple[Left, bool]:
@@ -111,12 +124,12 @@ def measured(one: Reproducer) -> Row:
     judge = ReplayJudge("native")
     shown = judge(one.trace)
     target = shown[one.which].signature
-    clean, loose = (
-        _left(minimise(one.trace, judge, Options(100_000, wanted=target.key, loose=loose)))
-        for loose in (False, True)
+    clean, loose, blind = (
+        _left(minimise(one.trace, asked, Options(100_000, wanted=target.key, loose=may_show_more)))
+        for asked, may_show_more in ((judge, False), (judge, True), (Blind("native"), True))
     )
     plain, ended = ddmin(one.trace, target)
-    return Row(one.name, len(one.trace.events), clean, loose, plain, ended)
+    return Row(one.name, len(one.trace.events), clean, loose, blind, plain, ended)
 
 
 def _left(result: Result) -> Left:
@@ -132,13 +145,15 @@ def run(_: list[Path]) -> list[Ratio]:
         rows.append(measured(one))
         print(rows[-1], file=sys.stderr, flush=True)
     shares = [share(row.loose, row.plain) for row in rows]
-    sizes = [row.loose.events / row.plain.events for row in rows]
+    sizes = [one.events / row.plain.events for row in rows for one in (row.loose, row.blind)]
+    blind = [share(row.blind, row.plain) for row in rows]
     queues = [row.clean for row in rows if row.name.startswith("queue")]
     found = (
         ("events left over ddmin's, largest", max(sizes), 1),
         (f"runs over ddmin's, median of {len(rows)}", statistics.median(shares), SHARE),
         ("runs over ddmin's, largest", max(shares), SHARE),
         ("the same, clean, largest", max(share(row.clean, row.plain) for row in rows), SHARE),
+        ("the same, blind, median", statistics.median(blind), SHARE),
         ("events left of a queue, most", max(one.events for one in queues), QUEUE_EVENTS),
         ("runs for a queue, values too", max(q.runs + q.value_runs for q in queues), QUEUE_RUNS),
     )

@@ -108,6 +108,32 @@ def test_an_attach_that_was_refused_is_not_taken_for_what_is_needed() -> None:
     assert len(result.trace.events) == 2
 
 
+class Blind(ReplayJudge):
+    """A judge that says of a finding no more than a script does."""
+
+    def __call__(self, trace: Trace) -> list[Shown]:
+        return [Shown(one.signature) for one in super().__call__(trace)]
+
+
+@pytest.mark.parametrize(
+    ("trace", "runs"),
+    [
+        (shipped("legacy-strict", 3000), 30),
+        (stale_use("legacy", 20, 300), 30),
+        (virtio_status(1, 400), 6),
+        (wrong_status(300, 1, False), 40),
+    ],
+    ids=["answer", "stale", "virtio", "queue"],
+)
+def test_a_judge_that_names_nothing_costs_little_more(trace: Trace, runs: int) -> None:
+    judge = Blind("native")
+    wanted = judge(trace)[-1].signature.key
+    told = minimise(trace, ReplayJudge("native"), Options(wanted=wanted))
+    result = minimise(trace, judge, Options(wanted=wanted))
+    assert len(result.trace.events) <= len(told.trace.events)
+    assert result.runs - result.value_runs <= runs
+
+
 def test_runs_for_values_are_counted_apart() -> None:
     trace = shipped("legacy-strict", 3000)
     result = result_of(trace)

@@ -155,25 +155,26 @@ def enabled(*, scalable_mode: bool, wide: bool, base: int = QUEUE) -> list[Event
     ]
 
 
-def flush_stores(*, wide: bool) -> list[Event]:
-    """Return a second queue that holds the invalidation of everything."""
+def _flush_stores(*, wide: bool) -> list[Event]:
+    """Return a second queue that holds the invalidation of everything, whatever lay there."""
     context: Layout = layout(ContextCacheInvalidation)
     found = [packed(context, type=1, g=1)]
     if wide:
         found.append(packed(layout(PasidCacheInvalidation), type=7, g=3))
     found.append(packed(layout(IotlbInvalidation), type=2, g=1))
-    slot = 32 if wide else 16
+    size = 4 if wide else 2
     return [
-        event
+        Store(FLUSH_QUEUE + 8 * (size * number + n), 8, word)
         for number, words in enumerate(found)
-        for event in stores(FLUSH_QUEUE + slot * number, words)
+        for n, word in enumerate((*words, 0, 0)[:size])
     ]
 
 
 def flushed(*, wide: bool) -> list[Event]:
-    """Return the register writes that invalidate everything, whatever became of the queue."""
+    """Return what invalidates everything, whatever became of queues and their registers."""
     slot = 32 if wide else 16
     return [
+        *_flush_stores(wide=wide),
         RegWrite(vtd.GCMD.offset, 4, TE),
         RegWrite(vtd.FSTS.offset, 4, 0x7F),
         RegWrite(vtd.IQT.offset, 8, 0),

@@ -63,7 +63,6 @@ def _scaffold(kinds: tuple[int, ...]) -> Scaffold:
     memory += m.paging(m.SECOND, 4 if wide else 3, m.SECOND_FLAGS, m.POOL)
     if wide:
         memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
-    memory += m.flush_stores(wide=wide)
     used = [
         *(m.access(0), m.access(1, kind=AccessKind.WRITE), m.access(4)),
         *(m.access(0, _LARGE), m.access(1, pasid=1), m.access(0, _LARGE, pasid=1)),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from decoders.events import AccessKind, Event, Role
+from decoders.events import AccessKind, Role
 from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
 from fuzzers import machines as m
 from fuzzers import words
@@ -90,11 +90,10 @@ def _entries(*entries: int) -> bytes:
 def _scaffold(walk: _Walk) -> Scaffold:
     """Return a unit that walks the tables, before and after it forgets what it has cached."""
     wide = walk.kind != 0
-    memory: list[Event] = m.flush_stores(wide=wide)
     if wide:
-        memory += m.scalable((0,), (walk.kind,), walk.levels, tracked=walk.tracked)
+        memory = m.scalable((0,), (walk.kind,), walk.levels, tracked=walk.tracked)
     else:
-        memory += m.legacy((0,), walk.levels)
+        memory = m.legacy((0,), walk.levels)
     used = m.access(0, kind=walk.access)
     return Scaffold(
         m.header(),

@@ -46,7 +46,7 @@ _ACCESSES: Final = (
 def _scaffold(scalable: bool, number: int) -> Scaffold:
     """Return a unit that looks the entries up; both stages have tables behind them."""
     memory: list[Event] = m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
-    memory += m.paging(m.SECOND, 4, m.SECOND_FLAGS, m.POOL) + m.flush_stores(wide=scalable)
+    memory += m.paging(m.SECOND, 4, m.SECOND_FLAGS, m.POOL)
     return Scaffold(
         m.header(),
         tuple(memory),

@@ -46,7 +46,7 @@ _DIALECTS: Final = ("spec", "qemu-10.0", "qemu-11.1")
 def _scaffold(scalable: bool, dialect: str) -> Scaffold:
     memory: list[Event] = m.scalable(_SIDS, (1, 2)) if scalable else m.legacy(_SIDS)
     memory += m.paging(m.SECOND, 4 if scalable else 3, m.SECOND_FLAGS, m.POOL)
-    memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL) + m.flush_stores(wide=scalable)
+    memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
     memory += m.interrupt_entries(_INTERRUPTS, 3)
     memory.append(Store(_PAGE_REQUESTS, 8, 0))
     return Scaffold(

@@ -9,9 +9,12 @@ from random import Random
 
 import pytest
 
+from decoders.events import Store
 from decoders.layout import layout
 from decoders.vtd.tables import ScalableContextEntry
+from fuzzers import machines as m
 from fuzzers.command import write_dictionary
+from fuzzers.scaffold import encoded
 from fuzzers.target import (
     MODEL,
     NONE,
@@ -124,3 +127,11 @@ def test_a_kept_pasid_entry_lets_nothing_in_that_the_context_refuses() -> None:
     assert now & word, "the seed has PASIDE set there"
     seed[context : context + 8] = (now & ~word).to_bytes(8, "little")
     target.runner(MODEL)(bytes(seed))
+
+
+def test_what_lies_in_the_flush_queue_does_not_keep_the_flush_from_working() -> None:
+    """A page is cached and changed, and the input has written where the flush is queued."""
+    target = target_named("trace")
+    leaf = m.SECOND + 2 * m.PAGE + 8
+    spoilt = [Store(m.FLUSH_QUEUE + 8 * n, 8, 0xA012) for n in range(12)]
+    target.runner(MODEL)(b"\0" + encoded((m.access(0), Store(leaf, 8, 0), *spoilt)))

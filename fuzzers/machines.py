@@ -7,6 +7,7 @@ a table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from decoders.events import Access, AccessKind, Attribute, Event, RegRead, RegWrite, Store
@@ -28,15 +29,17 @@ from decoders.vtd.tables import (
     ScalableContextEntry,
     ScalableRootEntry,
 )
-from harness.generate.vtd_tables import packed
+from harness.generate.vtd_tables import PAGE as PAGE
+from harness.generate.vtd_tables import QUEUE as QUEUE
+from harness.generate.vtd_tables import STATUS as STATUS
+from harness.generate.vtd_tables import TABLES_START, packed
 from harness.trace import Header, UnitInfo
 
-PAGE: Final = 0x1000
-ROOT, CONTEXT, DIRECTORY, PASIDS = 0x1000, 0x2000, 0x3000, 0x4000
-FIRST, SECOND = 0x8000, 0x10000
+ROOT, CONTEXT, DIRECTORY, PASIDS = (TABLES_START + n * PAGE for n in range(1, 5))
+FIRST, SECOND = TABLES_START + 0x8000, TABLES_START + 0x10000
 """Where tables of the two stages begin: the top one, then one of each lower level."""
 
-QUEUE, FLUSH_QUEUE, STATUS = 0x20000, 0x21000, 0x22000
+FLUSH_QUEUE: Final = QUEUE + PAGE
 POOL: Final = 0x40_0000
 """Where leaves lead."""
 
@@ -44,6 +47,7 @@ IOVA: Final = sum(1 << PAGE_SHIFT[level] for level in (1, 2, 3))
 """An address whose indexes are 1 in the lowest three levels, and 0 above."""
 
 _GCMD: Final = layout(GlobalCommand)
+_ECAP: Final = layout(ExtendedCapability)
 TE, QIE, SRTP, IRE, SIRTP = (_GCMD[name].mask for name in ("te", "qie", "srtp", "ire", "sirtp"))
 _WIDE, _SCALABLE = 1 << 11, 1 << 10
 
@@ -66,6 +70,26 @@ def header(dialect: str = "spec") -> Header:
     return Header(dialect=dialect, units=(unit,))
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Say what a scaffold stands on: the unit, source ids of devices, and where leaves lead.
+
+    large is the beginning of 2 MiB that may be read. header has one unit.
+    """
+
+    header: Header
+    sids: tuple[int, ...] = (0, 1, 2, 4)
+    pool: int = POOL
+    large: int = POOL
+
+    def has(self, name: str) -> bool:
+        """Say whether the unit has what a field of ECAP says."""
+        return bool(_ECAP[name].get((self.header.units[0].extended_capability,)))
+
+
+MADE_UP: Final = Ground(header())
+
+
 def stores(address: int, words: Iterable[int]) -> list[Event]:
     """Return the stores of quadwords that are not zero."""
     return [Store(address + 8 * n, 8, word) for n, word in enumerate(words) if word]
@@ -86,10 +110,10 @@ SECOND_FLAGS, FIRST_FLAGS = 0x3, 0x67
 """Read and write; present, writable, of a user, accessed and dirty."""
 
 
-def legacy(sids: Sequence[int], levels: int = 3) -> list[Event]:
-    """Return tables of legacy mode: the first source translates, the others alternate."""
+def legacy(ground: Ground, levels: int = 3) -> list[Event]:
+    """Return tables of legacy mode: the third source passes through, the others translate."""
     made = stores(ROOT, packed(layout(RootEntry), p=1, ctp=CONTEXT))
-    for number, sid in enumerate(sids):
+    for number, sid in enumerate(ground.sids):
         words = packed(
             layout(ContextEntry),
             p=1, tt=2 * (number == 2), ssptptr=SECOND, aw=levels - 2, did=1 + number % 2,
@@ -99,7 +123,7 @@ def legacy(sids: Sequence[int], levels: int = 3) -> list[Event]:
 
 
 def scalable(
-    sids: Sequence[int], kinds: Sequence[int], levels: int = 4, *, tracked: bool = False
+    ground: Ground, kinds: Sequence[int], levels: int = 4, *, tracked: bool = False
 ) -> list[Event]:
     """Return tables of scalable mode: PASID n is translated as kinds[n] says (PGTT).
 
@@ -107,26 +131,28 @@ def scalable(
     keep A and D bits.
     """
     made = stores(ROOT, packed(layout(ScalableRootEntry), lp=1, lctp=CONTEXT, up=1, uctp=CONTEXT))
-    for number, sid in enumerate(sids):
+    for number, sid in enumerate(ground.sids):
         words = packed(
             layout(ScalableContextEntry),
-            p=1, dte=1, paside=1, pre=1, pasiddirptr=DIRECTORY, rid_pasid=number % len(kinds),
+            p=1, dte=ground.has("dt"), paside=ground.has("pasid"), pre=ground.has("prs"),
+            pasiddirptr=DIRECTORY, rid_pasid=number % len(kinds),
         )  # fmt: skip
         made += stores(CONTEXT + 32 * sid, words)
     made += stores(DIRECTORY, packed(layout(PasidDirectoryEntry), p=1, smptblptr=PASIDS))
     for pasid, kind in enumerate(kinds):
-        entry = pasid_entry(kind, 1 + pasid % 2, levels, tracked=tracked)
+        entry = pasid_entry(ground, kind, 1 + pasid % 2, levels, tracked=tracked)
         made += stores(PASIDS + 64 * pasid, entry)
     return made
 
 
 def pasid_entry(
-    kind: int, domain: int, levels: int = 4, *, tracked: bool = False
+    ground: Ground, kind: int, domain: int, levels: int = 4, *, tracked: bool = False
 ) -> tuple[int, ...]:
     """Return a PASID entry of a kind: 1 first stage, 2 second, 3 nested, 4 pass-through."""
     return packed(
         layout(PasidEntry),
-        p=1, pgtt=kind, aw=2 if kind != 2 else levels - 2, did=domain, sre=1, ere=1, ssade=tracked,
+        p=1, pgtt=kind, aw=2 if kind != 2 else levels - 2, did=domain,
+        sre=ground.has("srs"), ere=ground.has("ers"), ssade=tracked,
         ssptptr=SECOND if kind in (2, 3) else 0,
         fsptptr=FIRST if kind in (1, 3) else 0,
         fspm=levels - 4 if kind in (1, 3) else 0,

@@ -19,9 +19,10 @@ from decoders.vtd.tables import (
     ScalableRootEntry,
 )
 from fuzzers import judging
+from fuzzers.real_memory import OnQemu, RealMemory
 from fuzzers.scaffold import Scaffold as Scaffold
 from fuzzers.scaffold import Scaffolds
-from fuzzers.target import MODEL, NONE, Runner
+from fuzzers.target import BARE, MODEL, NONE, QEMU, Runner
 from fuzzers.word_mutations import WordMutator
 from harness.trace import Header
 
@@ -44,7 +45,7 @@ class MemoryTarget:
 
     traced: Sequence[str] = ()
     against: Sequence[str] = (MODEL, NONE)
-    mutated: Sequence[str] = (MODEL,)
+    mutated: Sequence[str] = (MODEL, QEMU, BARE)
 
     def __init__(
         self,
@@ -53,8 +54,12 @@ class MemoryTarget:
         choices: Sequence[Scaffold],
         seeds: Iterable[bytes],
         words: Iterable[bytes] = (),
+        on_qemu: OnQemu | None = None,
     ) -> None:
         self.name, self.what = name, what
+        self._on_qemu = on_qemu
+        if on_qemu is not None:
+            self.against = (MODEL, NONE, QEMU, BARE)
         self.scaffolds: Final = Scaffolds(choices)
         self._seeds, self._words = tuple(seeds), tuple(words)
         self.max_size = 1 + max(one.size for one in choices)
@@ -95,6 +100,8 @@ class MemoryTarget:
 
     def runner(self, against: str) -> Runner:
         """Return what runs an input."""
+        if self._on_qemu is not None and against in (QEMU, BARE):
+            return RealMemory(self._on_qemu, deviations=against == QEMU).run
         native = self.scaffolds.native()
         if against == NONE:
             run: Runner = native.run

@@ -6,6 +6,7 @@ What a row of the deviations explains is known, and no finding.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from fuzzers.choices import ByteRandom
@@ -18,12 +19,14 @@ from harness.differential.real import Qemu
 from harness.differential.vtd import Differential
 from harness.generate.virtio import Generator as VirtioGenerator
 from harness.generate.vtd import Generator
+from harness.generate.vtd_steps import Scene, Step
 from harness.model.dialects import dialect_named
 from harness.model.virtio.dialect import SPECIFICATION
 from harness.qemu.process import EndedError
 from harness.qemu.unit import QemuUnit
 from harness.qemu.vtd import VtdQemu
 from harness.signature import CRASH, Signature, of_crash, of_finding
+from harness.trace import Header
 
 _INHERITED: Final = ("LD_PRELOAD", "ASAN_OPTIONS", "PYTHONMALLOC")
 """What this process runs in and a QEMU must not."""
@@ -43,21 +46,34 @@ class VtdJudge:
     def __init__(self, steps: int, machine: str = "second-stage") -> None:
         self._steps = steps
         _alone()
-        self._qemu = VtdQemu(machine)
-        major, minor, *_ = self._qemu.version
+        self.qemu = VtdQemu(machine)
+        major, minor, *_ = self.qemu.version
         own = dialect_named(f"qemu-{major}.{minor}")
-        self._differential = Differential(self._qemu, JUDGES, steps, own, own)
+        self._differential = Differential(self.qemu, JUDGES, steps, own, own)
+
+    @property
+    def scene(self) -> Scene:
+        """Return what the machine has."""
+        return self._differential.scene
+
+    @property
+    def header(self) -> Header:
+        """Return the header of its traces."""
+        return self._differential.header
 
     def run(self, data: bytes) -> None:
         """Run one input; raise Found for what the deviations do not explain."""
+        generator = Generator(self.scene, ByteRandom(data))
+        self.judge(generator.sequence(self._steps), generator.slot)
+
+    def judge(self, steps: Sequence[Step], slot: int) -> None:
+        """Run steps with descriptors of so many bytes; raise Found as run() does."""
         differential = self._differential
-        generator = Generator(differential.scene, ByteRandom(data))
-        steps = generator.sequence(self._steps)
         try:
-            divergences = differential.run(0, steps, generator.slot)
+            divergences = differential.run(0, steps, slot)
         except EndedError as error:
-            self._qemu.restart()
-            if vtd_crash(str(error), self._qemu.version) is None:
+            self.qemu.restart()
+            if vtd_crash(str(error), self.qemu.version) is None:
                 raise _ended(error, (differential.header, differential.events)) from error
             return
         for one in divergences:
@@ -67,20 +83,39 @@ class VtdJudge:
                 trace = differential.header, one.events
                 raise Found(of_finding(one.finding, event), text, trace)
 
+    def close(self) -> None:
+        """End QEMU."""
+        self.qemu.close()
+
 
 class BareVtdJudge:
     """Run sequences on a VT-d unit of a QEMU of which nothing is known."""
 
     def __init__(self, steps: int, machine: str = "second-stage") -> None:
         _alone()
-        self._bare = Bare(VtdQemu(machine), steps)
+        self.qemu = VtdQemu(machine)
+        self._bare = Bare(self.qemu, steps)
+
+    @property
+    def scene(self) -> Scene:
+        """Return what the machine has."""
+        return self._bare.differential.scene
+
+    @property
+    def header(self) -> Header:
+        """Return the header of its traces."""
+        return self._bare.header
 
     def run(self, data: bytes) -> None:
         """Run one input; raise Found for all that the specification does not permit."""
+        life = self._bare.made(ByteRandom(data))
+        self.judge(life.steps, life.slot)
+
+    def judge(self, steps: Sequence[Step], slot: int) -> None:
+        """Run steps with descriptors of so many bytes; raise Found as run() does."""
         bare = self._bare
-        life = bare.made(ByteRandom(data))
         found: list[Found] = []
-        for one in bare.run(life.steps, life.slot):
+        for one in bare.run(steps, slot):
             text = one.ended or f"{one.divergence and one.divergence.finding}"
             found.append(Found(one.signature, text, (bare.header, one.events)))
         if found:
@@ -89,7 +124,7 @@ class BareVtdJudge:
 
     def close(self) -> None:
         """End QEMU."""
-        self._bare.qemu.close()
+        self.qemu.close()
 
 
 class VirtioJudge:

@@ -31,12 +31,16 @@ DESCRIPTOR_BUDGET: Final = 1 << 10
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Make a part of the input the first bytes of a page, whose others are zero."""
+    """Make a part of the input the first bytes of a page, whose others are zero.
+
+    For a real unit it may begin in the middle: start is where.
+    """
 
     address: int
     size: int
     role: Role
     level: int = 0
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,8 @@ class Scaffold:
         for piece in self.pieces:
             content = data[at : at + piece.size]
             at += len(content)
-            yield Snapshot(piece.address, piece.role, piece.level, content.ljust(PAGE, b"\0"))
+            page = bytes(piece.start) + content
+            yield Snapshot(piece.address, piece.role, piece.level, page.ljust(PAGE, b"\0"))
         if self.tail is not None:
             length = min(len(data), self.pieces[0].size)
             yield RegWrite(self.tail.offset, 8, length - length % self.tail.step)

@@ -38,6 +38,14 @@ DEVIATIONS: Final = (
         shows=(Condition(("IQH",), notes=("stopped at a wait that asks for nothing",)),),
     ),
     VtdDeviation(
+        "page-response-refused",
+        "6.5.2",
+        "a page group response is an error where the unit takes no page requests; the "
+        "specification does not say that it is one",
+        "vtd_process_inv_desc",
+        shows=(Condition(("IQH",), notes=("stopped at a page group response",)),),
+    ),
+    VtdDeviation(
         "pasid-cache-ignored",
         "6.5.2.2",
         "a PASID-cache invalidation is not looked at: its reserved bits are no error, and a device "

@@ -26,13 +26,12 @@ from fuzzers.memory_target import MemoryTarget
 from fuzzers.scaffold import Piece, Scaffold, Tail
 from harness.generate.vtd_tables import packed
 
-_SIDS: Final = (0, 1, 2, 4)
 _QUEUE_SIZE: Final = 512
 _LARGE: Final = m.IOVA + (1 << 21)
 """An address in a large page, next to the table that IOVA goes through."""
 
 _ADDRESS_BITS: Final = 40
-_OTHER_TABLES: Final = 0x18000
+_OTHER_TABLES: Final = m.SECOND + 0x8000
 _LEGACY_CONTEXT, _SCALABLE_CONTEXT = 16, 32
 
 _SEEDS: Final = (
@@ -56,36 +55,39 @@ _SEEDS: Final = (
 )
 
 
-def _scaffold(kinds: tuple[int, ...]) -> Scaffold:
+def _scaffold(kinds: tuple[int, ...], ground: m.Ground = m.MADE_UP) -> Scaffold:
     """Return a unit that has cached what its tables say, and tables that say otherwise since."""
     wide = bool(kinds)
-    memory: list[Event] = m.scalable(_SIDS, kinds) if kinds else m.legacy(_SIDS)
-    memory += m.paging(m.SECOND, 4 if wide else 3, m.SECOND_FLAGS, m.POOL)
+    memory: list[Event] = m.scalable(ground, kinds) if kinds else m.legacy(ground)
+    memory += m.paging(m.SECOND, 4 if wide else 3, m.SECOND_FLAGS, ground.pool)
     if wide:
-        memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
+        memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, ground.pool)
+    one, other, _, gone = ground.sids
     used = [
-        *(m.access(0), m.access(1, kind=AccessKind.WRITE), m.access(4)),
-        *(m.access(0, _LARGE), m.access(1, pasid=1), m.access(0, _LARGE, pasid=1)),
+        *(m.access(one), m.access(other, kind=AccessKind.WRITE), m.access(gone)),
+        *(m.access(one, _LARGE), m.access(other, pasid=1), m.access(one, _LARGE, pasid=1)),
     ]
     tops = [(m.SECOND + (2 if wide else 1) * m.PAGE, m.SECOND_FLAGS)]
     if wide:
         tops.append((m.FIRST + 2 * m.PAGE, m.FIRST_FLAGS))
     changed: list[Event] = []
     for number, (middle, flags) in enumerate(tops):
-        other = _OTHER_TABLES + number * m.PAGE
-        memory += m.stores(middle + 16, [m.POOL | flags | 0x80])
-        memory += m.stores(other + 8, [m.POOL + 0xB000 | flags])
-        changed += m.stores(middle + m.PAGE + 8, [m.POOL + 0x9000 + number * m.PAGE | flags])
-        changed += m.stores(middle + 8, [other | flags, m.POOL + 0x20_0000 | flags | 0x80])
+        table = _OTHER_TABLES + number * m.PAGE
+        memory += m.stores(middle + 16, [ground.large | flags | 0x80])
+        memory += m.stores(table + 8, [ground.pool + 0xB000 | flags])
+        leaf = ground.pool + 0x9000 + number * m.PAGE
+        changed += m.stores(middle + m.PAGE + 8, [leaf | flags])
+        changed += m.stores(middle + 8, [table | flags, ground.large + 0x20_0000 | flags | 0x80])
     # Entries of devices change, too: one is another domain's, one is gone.
     if wide:
-        changed += m.stores(m.PASIDS + 64, m.pasid_entry(kinds[0], 3))
+        changed += m.stores(m.PASIDS + 64, m.pasid_entry(ground, kinds[0], 3))
     else:
-        changed += m.stores(m.CONTEXT + _LEGACY_CONTEXT, packed(layout(ContextEntry), did=3, aw=1))
-    gone = _SIDS[-1] * (_SCALABLE_CONTEXT if wide else _LEGACY_CONTEXT)
-    changed.append(Store(m.CONTEXT + gone, 8, 0))
+        place = m.CONTEXT + other * _LEGACY_CONTEXT
+        changed += m.stores(place, packed(layout(ContextEntry), did=3, aw=1))
+    left = gone * (_SCALABLE_CONTEXT if wide else _LEGACY_CONTEXT)
+    changed.append(Store(m.CONTEXT + left, 8, 0))
     return Scaffold(
-        m.header(),
+        ground.header,
         tuple(memory),
         (*m.enabled(scalable_mode=wide, wide=wide), *used, *changed),
         (Piece(m.QUEUE, _QUEUE_SIZE, Role.QUEUE),),
@@ -93,6 +95,13 @@ def _scaffold(kinds: tuple[int, ...]) -> Scaffold:
         Tail(vtd.IQT.offset, 32 if wide else 16),
         (*m.flushed(wide=wide), *used),
     )
+
+
+def on_qemu(machine: str, ground: m.Ground) -> list[Scaffold]:
+    """Return the scaffolds for a machine of harness.qemu.vtd."""
+    return [
+        _scaffold({"legacy": (), "first-stage": (1, 1), "second-stage": (2, 2)}[machine], ground)
+    ]
 
 
 def _each_kind() -> Iterable[tuple[int, ...]]:
@@ -136,4 +145,5 @@ def create() -> MemoryTarget:
             *words.of_layouts(DESCRIPTORS.values()),
             *map(words.quadword, addresses),
         ),
+        on_qemu,
     )

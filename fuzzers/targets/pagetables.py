@@ -13,6 +13,10 @@ from fuzzers import words
 from fuzzers.memory_target import MemoryTarget
 from fuzzers.scaffold import Piece, Scaffold
 
+_GROUND: Final = m.Ground(m.header(), (0,))
+_MOST_LEVELS: Final = 5
+"""Which QEMU has not."""
+
 _PIECE: Final = 32
 """Bytes of each table that count: entries 0 to 3."""
 
@@ -87,23 +91,34 @@ def _entries(*entries: int) -> bytes:
     return b"".join(one.to_bytes(8, "little") for one in entries).ljust(_PIECE, b"\0")
 
 
-def _scaffold(walk: _Walk) -> Scaffold:
+def _scaffold(walk: _Walk, ground: m.Ground = _GROUND) -> Scaffold:
     """Return a unit that walks the tables, before and after it forgets what it has cached."""
     wide = walk.kind != 0
     if wide:
-        memory = m.scalable((0,), (walk.kind,), walk.levels, tracked=walk.tracked)
+        memory = m.scalable(ground, (walk.kind,), walk.levels, tracked=walk.tracked)
     else:
-        memory = m.legacy((0,), walk.levels)
-    used = m.access(0, kind=walk.access)
+        memory = m.legacy(ground, walk.levels)
+    sid = ground.sids[0]
+    used = m.access(sid, kind=walk.access)
     return Scaffold(
-        m.header(),
+        ground.header,
         tuple(memory),
         tuple(m.enabled(scalable_mode=wide, wide=wide)),
         tuple(piece for piece, _ in _tables(walk)),
         (used,),
         None,
-        (m.access(0, m.IOVA + m.PAGE), *m.flushed(wide=wide), used),
+        (m.access(sid, m.IOVA + m.PAGE), *m.flushed(wide=wide), used),
     )
+
+
+def on_qemu(machine: str, ground: m.Ground) -> list[Scaffold]:
+    """Return the scaffolds for a machine of harness.qemu.vtd.
+
+    Nothing is written: whoever led that to a table would not know what the unit reads there.
+    """
+    kind = {"legacy": 0, "first-stage": 1, "second-stage": 2}[machine]
+    walks = [walk for walk in _WALKS if walk.kind == kind and walk.levels < _MOST_LEVELS]
+    return [_scaffold(walk, ground) for walk in walks if walk.access is AccessKind.READ]
 
 
 def create() -> MemoryTarget:
@@ -123,4 +138,5 @@ def create() -> MemoryTarget:
             *(words.quadword(m.SECOND + m.PAGE * n | m.SECOND_FLAGS) for n in range(5)),
             *map(words.quadword, (m.POOL | m.FIRST_FLAGS, 0xFEE0_0000 | m.SECOND_FLAGS)),
         ),
+        on_qemu,
     )

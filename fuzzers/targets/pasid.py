@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from decoders.events import AccessKind, Event, Role
@@ -21,18 +22,11 @@ from fuzzers.memory_target import MemoryTarget
 from fuzzers.scaffold import Piece, Scaffold
 from harness.generate.vtd_tables import packed
 
-_SCALABLE_PIECES: Final = (
-    Piece(m.PASIDS, 128, Role.PASID_TABLE),
-    Piece(m.DIRECTORY, 16, Role.PASID_DIRECTORY),
-    Piece(m.CONTEXT, 32, Role.SCALABLE_CONTEXT),
-    Piece(m.ROOT, 16, Role.ROOT),
-)
 _SHAPES: Final = (
     *(RootEntry, ScalableRootEntry, ContextEntry, ScalableContextEntry),
     *(PasidDirectoryEntry, PasidEntry),
 )
 _POINTERS: Final = (m.CONTEXT | 1, m.DIRECTORY | 9, m.PASIDS | 1, m.FIRST, m.SECOND)
-_LEGACY_PIECES: Final = (Piece(m.CONTEXT, 16, Role.CONTEXT), Piece(m.ROOT, 16, Role.ROOT))
 
 _ACCESSES: Final = (
     m.access(0),
@@ -43,19 +37,36 @@ _ACCESSES: Final = (
 """Requests: without a PASID, with one, privileged, for a translation only."""
 
 
-def _scaffold(scalable: bool, number: int) -> Scaffold:
+def _scaffold(scalable: bool, number: int, ground: m.Ground = m.MADE_UP) -> Scaffold:
     """Return a unit that looks the entries up; both stages have tables behind them."""
-    memory: list[Event] = m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
-    memory += m.paging(m.SECOND, 4, m.SECOND_FLAGS, m.POOL)
+    accesses = [replace(one, sid=ground.sids[0]) for one in _ACCESSES]
+    memory: list[Event] = m.paging(m.FIRST, 4, m.FIRST_FLAGS, ground.pool)
+    memory += m.paging(m.SECOND, 4, m.SECOND_FLAGS, ground.pool)
     return Scaffold(
-        m.header(),
+        ground.header,
         tuple(memory),
         tuple(m.enabled(scalable_mode=scalable, wide=scalable)),
-        _SCALABLE_PIECES if scalable else _LEGACY_PIECES,
-        (_ACCESSES[number],),
+        _pieces(scalable, ground),
+        (accesses[number],),
         None,
-        (*m.flushed(wide=scalable), *_ACCESSES),
+        (*m.flushed(wide=scalable), *accesses),
     )
+
+
+def _pieces(scalable: bool, ground: m.Ground) -> tuple[Piece, ...]:
+    """Return the tables; that of devices begins where the first one's entry is."""
+    size, role = (32, Role.SCALABLE_CONTEXT) if scalable else (16, Role.CONTEXT)
+    context = Piece(m.CONTEXT, size, role, start=ground.sids[0] * size)
+    root = Piece(m.ROOT, 16, Role.ROOT)
+    if not scalable:
+        return context, root
+    entries = Piece(m.PASIDS, 128, Role.PASID_TABLE)
+    return entries, Piece(m.DIRECTORY, 16, Role.PASID_DIRECTORY), context, root
+
+
+def on_qemu(machine: str, ground: m.Ground) -> list[Scaffold]:
+    """Return the scaffolds for a machine of harness.qemu.vtd."""
+    return [_scaffold(machine != "legacy", 0, ground)]
 
 
 def _octets(words: Sequence[int]) -> bytes:
@@ -68,7 +79,7 @@ def _scalable_seed(kind: int) -> bytes:
         layout(ScalableContextEntry), p=1, dte=1, paside=1, pre=1, pasiddirptr=m.DIRECTORY
     )
     root = packed(layout(ScalableRootEntry), lp=1, lctp=m.CONTEXT)
-    entries = m.pasid_entry(kind, 1) + m.pasid_entry(kind % 4 + 1, 2)
+    entries = m.pasid_entry(m.MADE_UP, kind, 1) + m.pasid_entry(m.MADE_UP, kind % 4 + 1, 2)
     return _octets((*entries, *directory, 0, *context, *root))
 
 
@@ -92,4 +103,5 @@ def create() -> MemoryTarget:
         scaffolds,
         seeds,
         (*words.of_layouts(_SHAPES), *map(words.quadword, _POINTERS)),
+        on_qemu,
     )

@@ -39,12 +39,12 @@ from harness.trace import Block
 if TYPE_CHECKING:
     from harness.targets import ReplayTarget
 
-_SIDS: Final = (0, 1)
+_GROUND: Final = m.Ground(m.header(), (0, 1))
 _DIALECTS: Final = ("spec", "qemu-10.0", "qemu-11.1")
 
 
 def _scaffold(scalable: bool, dialect: str) -> Scaffold:
-    memory: list[Event] = m.scalable(_SIDS, (1, 2)) if scalable else m.legacy(_SIDS)
+    memory: list[Event] = m.scalable(_GROUND, (1, 2)) if scalable else m.legacy(_GROUND)
     memory += m.paging(m.SECOND, 4 if scalable else 3, m.SECOND_FLAGS, m.POOL)
     memory += m.paging(m.FIRST, 4, m.FIRST_FLAGS, m.POOL)
     memory += m.interrupt_entries(_INTERRUPTS, 3)

@@ -63,6 +63,8 @@ def oddity(words: Sequence[int]) -> str:
         if _WAIT["sw"].get(words) or _WAIT["iflag"].get(words):
             return ""
         return "wait that only fences" if _WAIT["fn"].get(words) else "wait that asks for nothing"
+    if descriptor_type(words[0]) == DescriptorType.PAGE_GROUP_RESPONSE:
+        return "page group response"
     return "device-TLB descriptor with PFSID" if has_physical_function(words) else ""
 
 

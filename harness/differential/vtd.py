@@ -238,7 +238,7 @@ class Differential:
             return known
         # What the whole dialect has right is for one of its members to explain.
         right = not self._finds(self._own, found)
-        member = self._member(found) if right or known is None else None
+        member = self._member(found) if right else None
         return member or known or (SEVERAL if right else None)
 
     def _member(self, found: Divergence) -> VtdDeviation | None:

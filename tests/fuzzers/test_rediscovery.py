@@ -220,6 +220,25 @@ def test_a_script_shows_a_plain_qemu_what_was_found(bare: Bare, tmp_path: Path) 
 
 
 @qemu_only
+def test_a_script_shows_that_a_write_arrived_that_should_have_been_refused(
+    bare: Bare, tmp_path: Path
+) -> None:
+    life = through_pasid(bare, 0)
+    (step,) = life.steps
+    reserved = [replace(one, value=PASIDS | 0x21) if one.address == DIRECTORY else one
+                for one in step.stores]  # fmt: skip
+    shown = bare.run([replace(step, stores=tuple(reserved))], life.slot)
+    assert [one.signature.outcome for one in shown] == ["fault 0x52 -> identity"]
+    made = reproducer(bare, shown[0], ["reserved bits"])
+    path = tmp_path / "script.sh"
+    path.write_text(made.script.replace("timeout 5", "timeout 2"))
+    assert reproduces(path, made, PROGRAM)
+    absent = made.script.replace(f"{PASIDS:#x} {PASS_THROUGH:#x}", f"{PASIDS:#x} 0x0")
+    path.write_text(absent.replace("timeout 5", "timeout 2"))
+    assert absent != made.script and not reproduces(path, made, PROGRAM)
+
+
+@qemu_only
 def test_a_search_names_each_finding_once(bare: Bare) -> None:
     search = Rediscovery([Bare(bare.qemu, 6)])
     seed = 0

@@ -49,7 +49,7 @@
       "an invalidation of a domain leaves cached table entries") \
     X(device_tlb_range_of_32_bits, "descriptors trace", "04eb6247eb", \
       "the range of a device-TLB invalidation is computed in 32 bits") \
-    X(ways_never_full, "stateful trace", "kind", \
+    X(ways_never_full, "trace stateful", "kind", \
       "a fifth entry under one key is written beyond the array (UBSan)") \
     X(store_pointer_stale, "trace stateful descriptors", "kind", \
       "the last store stays at hand after it was given back") \

@@ -138,15 +138,23 @@ class _Bench:
         return done
 
     def _shrunk(self, done: Searched, path: Path) -> Searched:
-        ran = subprocess.run(
-            [
-                *(sys.executable, "-m", "tools.bench.defects.shrinking"),
-                *(done.defect, done.target, os.fspath(path), str(int(done.crashed))),
-            ],
-            env=instrumented.environment(self._module),
-            capture_output=True, text=True, timeout=_SHRINK_TIMEOUT, check=False,
-        )  # fmt: skip
+        ran = self._shrinking(done, path, forks=done.crashed)
+        if ran.returncode and not done.crashed:
+            # What disagreed may crash with less.
+            ran = self._shrinking(done, path, forks=True)
         if ran.returncode:
             print(f"{done.defect}: not minimised:\n{ran.stderr[-2000:]}", file=sys.stderr)
             return done
         return replace(done, **json.loads(ran.stdout.splitlines()[-1]))
+
+    def _shrinking(
+        self, done: Searched, path: Path, *, forks: bool
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "tools.bench.defects.shrinking"),
+                *(done.defect, done.target, os.fspath(path), str(int(forks))),
+            ],
+            env=instrumented.environment(self._module),
+            capture_output=True, text=True, timeout=_SHRINK_TIMEOUT, check=False,
+        )  # fmt: skip

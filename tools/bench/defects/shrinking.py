@@ -1,6 +1,6 @@
 """Make the input that found a defect small, in a process with the defect planted.
 
-`python -m tools.bench.defects.shrinking DEFECT TARGET INPUT CRASHED` prints one JSON object.
+`python -m tools.bench.defects.shrinking DEFECT TARGET INPUT FORKS` prints one JSON object.
 Inputs that are events go through `harness.minimise`, model against core; the others, and what only
 the target's own judgement sees, lose bytes. Where a defect crashes the core, or hangs, each
 candidate is run in a forked child, which is much cheaper than a process of libFuzzer's for each.
@@ -37,11 +37,11 @@ T = TypeVar("T")
 
 def main(argv: Sequence[str]) -> int:
     """Minimise one input; print its size in events or bytes."""
-    defect, name, path, crashed = argv
+    defect, name, path, forked = argv
     core().plant(defect)
     target = target_named(name)
     data = Path(path).read_bytes()
-    forks = crashed == "1"
+    forks = forked == "1"
     least = _fewest_events(target, data, forks) if isinstance(target, Traced) else None
     unit = "events"
     if least is None:

@@ -203,39 +203,3 @@ def test_what_a_killed_worker_had_found_is_kept_to_the_last(
         f"one of two Dask workers killed and begun again: {len(inputs)} inputs and "
         f"{len(findings)} findings that it had at that moment are kept",
     )
-
-
-def test_what_machines_have_found_for_a_killed_campaign_is_kept(
-    machines: tuple[str, list[Machine]],
-    tmp_path: Path,
-    record_property: Callable[[str, object], None],
-) -> None:
-    where, workers = machines
-    directory = tmp_path / "campaign"
-    words = command(directory, "--slice", "8", "--scheduler", where, targets=TARGETS)
-    running = Running(words, tmp_path / "log")
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while not all(any(found_at(worker)) for worker in workers):
-            assert time.monotonic() < deadline, running.errors()
-            time.sleep(0.05)
-        running.kill(everything=True)
-    except BaseException:
-        running.end()
-        raise
-    found = [found_at(worker) for worker in workers]
-    inputs, findings = (set().union(*some) for some in zip(*found, strict=True))
-    running = Running(words, tmp_path / "again")
-    try:
-        until(
-            running, lambda _: inputs <= kept(directory)[0], "inputs of slices without a campaign"
-        )
-        until(running, lambda _: findings <= {*kept(directory)[1]}, "their findings")
-        assert_there(directory)
-    finally:
-        running.end()
-    record_property(
-        "summary",
-        f"a campaign on two Dask workers killed and begun again: {len(inputs)} inputs and "
-        f"{len(findings)} findings that were there at that moment are kept",
-    )

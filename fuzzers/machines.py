@@ -88,6 +88,8 @@ class Ground:
 
 
 MADE_UP: Final = Ground(header())
+PLAIN: Final = Ground(Header(units=(UnitInfo(capability=CAPABILITY),)))
+"""Stands on a unit that has nothing but what CAP says."""
 
 
 def stores(address: int, words: Iterable[int]) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import lcm
 from typing import Final
 
 from decoders.events import Event, Role
@@ -107,6 +108,13 @@ class MemoryTarget:
             run: Runner = native.run
             return run
         return judging.judge(self.scaffolds, native)
+
+    def alike(self, data: bytes, number: int) -> bytes:
+        """Return another input that means the same: its first byte chooses the same."""
+        machines = {len(places) for places in self._on_qemu or ()}
+        period = len(self.scaffolds.choices) * lcm(*(machines - {0}))
+        head = (data[0] if data else 0) + number * period
+        return bytes((head,)) + data[1:] if head < 1 << 8 else data
 
     def events(self, data: bytes) -> tuple[Header, list[Event]]:
         """Return what an input makes a unit go through."""

@@ -16,13 +16,14 @@ from harness.deviations_vtd import known_crash as vtd_crash
 from harness.differential.bare import Bare
 from harness.differential.engine import Differential as VirtioDifferential
 from harness.differential.real import Qemu
-from harness.differential.vtd import Differential
+from harness.differential.vtd import Differential, Totals
+from harness.errors import HarnessError
 from harness.generate.virtio import Generator as VirtioGenerator
 from harness.generate.vtd import Generator
 from harness.generate.vtd_steps import Scene, Step
 from harness.model.dialects import dialect_named
 from harness.model.virtio.dialect import SPECIFICATION
-from harness.qemu.process import EndedError
+from harness.qemu.process import LOST, EndedError
 from harness.qemu.unit import QemuUnit
 from harness.qemu.vtd import VtdQemu
 from harness.signature import CRASH, Signature, of_crash, of_finding
@@ -61,6 +62,11 @@ class VtdJudge:
         """Return the header of its traces."""
         return self._differential.header
 
+    @property
+    def totals(self) -> Totals:
+        """Return what was run."""
+        return self._differential.totals
+
     def run(self, data: bytes) -> None:
         """Run one input; raise Found for what the deviations do not explain."""
         generator = Generator(self.scene, ByteRandom(data))
@@ -71,7 +77,7 @@ class VtdJudge:
         differential = self._differential
         try:
             divergences = differential.run(0, steps, slot)
-        except EndedError as error:
+        except LOST as error:
             self.qemu.restart()
             if vtd_crash(str(error), self.qemu.version) is None:
                 raise _ended(error, (differential.header, differential.events)) from error
@@ -143,7 +149,7 @@ class VirtioJudge:
         steps = VirtioGenerator(self._unit.scene, ByteRandom(data)).sequence(self._steps)
         try:
             divergence = self._differential.run(0, steps)
-        except EndedError as error:
+        except LOST as error:
             self._unit.restart()
             known = self._deviations and virtio_crash(str(error), self._unit.version)
             if not known:
@@ -155,8 +161,8 @@ class VirtioJudge:
             raise Found(of_finding(divergence.finding, event), str(divergence.finding), trace)
 
 
-def _ended(error: EndedError, trace: Trace) -> Found:
+def _ended(error: HarnessError, trace: Trace) -> Found:
     signature = of_crash(str(error))
-    if signature.kind == CRASH:
+    if signature.kind == CRASH and isinstance(error, EndedError):
         signature = Signature(CRASH, "QEMU", signature.subject, signature.outcome)
     return Found(signature, str(error), trace)

@@ -18,7 +18,7 @@ from harness.generate.vtd_tables import NOWHERE
 from harness.qemu.pc import RAM_SIZE, is_ram
 from harness.qemu.vtd import POOL_START
 
-MACHINES: Final = ("legacy", "first-stage", "second-stage")
+LEGACY, FIRST_STAGE, SECOND_STAGE = "legacy", "first-stage", "second-stage"
 """Machines of harness.qemu.vtd, which have devices that can do DMA on the root bus."""
 
 _LARGE: Final = 0x20_0000
@@ -32,26 +32,41 @@ _NOBODY: Final = range(RAM_SIZE, NOWHERE + 1)
 _DEVICES_END: Final = 1 << 32
 _WAIT: Final = layout(InvalidationWait)
 
-OnQemu = Callable[[str, Ground], Sequence[Scaffold]]
-"""Returns a target's scaffolds for a machine and what they stand on there."""
+Places = Sequence[tuple[str, Callable[[Ground], Scaffold]]]
+"""Machines that one of a target's scaffolds can be on, and what makes it there."""
+
+OnQemu = Sequence[Places]
+"""For each scaffold, by its number."""
 
 
 class RealMemory:
-    """Run inputs between scaffolds; the first byte chooses the machine and the scaffold."""
+    """Run inputs between scaffolds; the first byte chooses one, and the machine if there are two.
+
+    passed_over counts inputs that no machine can run, or whose outcome nobody would know.
+    """
 
     def __init__(self, scaffolds: OnQemu, *, deviations: bool) -> None:
         kind = VtdJudge if deviations else BareVtdJudge
-        self._choices: list[tuple[VtdJudge | BareVtdJudge, Scaffold]] = []
-        for name in MACHINES:
-            judge = kind(0, name)
-            # A queue that has stopped cannot be moved: nothing can invalidate everything then.
-            made = (replace(one, fresh=()) for one in scaffolds(name, _ground(judge)))
-            self._choices += [(judge, one) for one in made]
+        names = sorted({name for places in scaffolds for name, _ in places})
+        self.judges = {name: kind(0, name) for name in names}
+        grounds = {name: _ground(judge) for name, judge in self.judges.items()}
+        # A queue that has stopped cannot be moved: nothing can invalidate everything then.
+        self._choices = [
+            [(self.judges[name], replace(make(grounds[name]), fresh=())) for name, make in places]
+            for places in scaffolds
+        ]
+        self.passed_over = 0
 
     def run(self, data: bytes) -> None:
         """Run one input; raise Found."""
-        judge, scaffold = self._choices[(data[0] if data else 0) % len(self._choices)]
+        rest, chosen = divmod(data[0] if data else 0, len(self._choices))
+        places = self._choices[chosen]
+        if not places:
+            self.passed_over += 1
+            return
+        judge, scaffold = places[rest % len(places)]
         if _strays(scaffold, data[1:]):
+            self.passed_over += 1
             return
         events = [Reset(), *_possible(scaffold, data[1:], judge)]
         steps = steps_of(events, judge.qemu, judge.scene)
@@ -59,7 +74,7 @@ class RealMemory:
 
     def close(self) -> None:
         """End the QEMUs."""
-        for judge in {id(judge): judge for judge, _ in self._choices}.values():
+        for judge in self.judges.values():
             judge.close()
 
 

@@ -117,6 +117,15 @@ class Traced(Protocol):
         ...
 
 
+@runtime_checkable
+class Alike(Protocol):
+    """Write one input in several ways."""
+
+    def alike(self, data: bytes, number: int) -> bytes:
+        """Return the input of a number that means the same as this one, if there are so many."""
+        ...
+
+
 def changes_inputs(target: FuzzTarget, against: str) -> bool:
     """Say whether a target changes inputs itself, in place of libFuzzer."""
     return isinstance(target, Mutating) and against in target.mutated

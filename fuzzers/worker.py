@@ -22,6 +22,7 @@ from fuzzers.findings import NO_ROOM, Findings, signature_of
 from fuzzers.instrumented import HOOKS
 from fuzzers.target import (
     NONE,
+    Alike,
     Found,
     FuzzTarget,
     Mutating,
@@ -44,11 +45,11 @@ _RETRY: Final = 1.0
 """Seconds until what a full disk had no room for is written again."""
 
 _NOVELTY: Final = "DMAREWIND_NOVELTY"
-_WHOLE: Final = (
-    *("-merge", "-set_cover_merge", "-fork"),
+WHOLE: Final = (
+    *("-merge", "-set_cover_merge", "-fork", "-features_dir"),
     *("-print_coverage", "-print_full_coverage", "-focus_function"),
 )
-"""Flags of who needs all counters in their places."""
+"""Flags of who needs all counters in their places; native/fuzz/entry.cpp has them, too."""
 
 
 def main(argv: Sequence[str], around: Callable[[Runner], Runner] = lambda runner: runner) -> int:
@@ -126,7 +127,7 @@ def _settle_news(against: str, flags: Sequence[str]) -> None:
     Where a run is more than the core's looking at counters takes no time worth saving. A merge
     compares inputs by all that each of them reaches, and functions are lists of counters.
     """
-    if against == NONE and not any(flag.startswith(_WHOLE) for flag in flags):
+    if against == NONE and not any(flag.startswith(WHOLE) for flag in flags):
         os.environ[_NOVELTY] = "1"
     else:
         os.environ.pop(_NOVELTY, None)
@@ -175,7 +176,10 @@ def keeping(target: FuzzTarget, runner: Runner, findings: Findings) -> Runner:
             for number, one in enumerate(beside, 1):
                 # An input has one explanation. With zeros behind it, it says the same to what
                 # takes bytes for choices, and is another one.
-                keep(data + bytes(number), one.signature, one.text, one.trace)
+                other = data + bytes(number)
+                if isinstance(target, Alike):
+                    other = target.alike(data, number)
+                keep(other, one.signature, one.text, one.trace)
 
     return run
 

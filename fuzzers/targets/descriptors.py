@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from decoders.events import AccessKind, Event, Role, Store
@@ -23,6 +24,7 @@ from decoders.vtd.tables import ContextEntry
 from fuzzers import machines as m
 from fuzzers import words
 from fuzzers.memory_target import MemoryTarget
+from fuzzers.real_memory import FIRST_STAGE, LEGACY, SECOND_STAGE, OnQemu
 from fuzzers.scaffold import Piece, Scaffold, Tail
 from harness.generate.vtd_tables import packed
 
@@ -97,11 +99,12 @@ def _scaffold(kinds: tuple[int, ...], ground: m.Ground = m.MADE_UP) -> Scaffold:
     )
 
 
-def on_qemu(machine: str, ground: m.Ground) -> list[Scaffold]:
-    """Return the scaffolds for a machine of harness.qemu.vtd."""
-    return [
-        _scaffold({"legacy": (), "first-stage": (1, 1), "second-stage": (2, 2)}[machine], ground)
-    ]
+def on_qemu() -> OnQemu:
+    """Return what becomes of the scaffolds on QEMU's machines, which have one stage each."""
+    return (
+        ((LEGACY, partial(_scaffold, ())),),
+        ((FIRST_STAGE, partial(_scaffold, (1, 1))), (SECOND_STAGE, partial(_scaffold, (2, 2)))),
+    )
 
 
 def _each_kind() -> Iterable[tuple[int, ...]]:
@@ -145,5 +148,5 @@ def create() -> MemoryTarget:
             *words.of_layouts(DESCRIPTORS.values()),
             *map(words.quadword, addresses),
         ),
-        on_qemu,
+        on_qemu(),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from decoders.events import AccessKind, Role
@@ -11,6 +12,7 @@ from decoders.vtd.paging import FirstStageEntry, SecondStageEntry
 from fuzzers import machines as m
 from fuzzers import words
 from fuzzers.memory_target import MemoryTarget
+from fuzzers.real_memory import FIRST_STAGE, LEGACY, SECOND_STAGE, OnQemu, Places
 from fuzzers.scaffold import Piece, Scaffold
 
 _GROUND: Final = m.Ground(m.header(), (0,))
@@ -111,14 +113,20 @@ def _scaffold(walk: _Walk, ground: m.Ground = _GROUND) -> Scaffold:
     )
 
 
-def on_qemu(machine: str, ground: m.Ground) -> list[Scaffold]:
-    """Return the scaffolds for a machine of harness.qemu.vtd.
+def on_qemu() -> OnQemu:
+    """Return what becomes of the scaffolds on QEMU's machines.
 
     Nothing is written: whoever led that to a table would not know what the unit reads there.
     """
-    kind = {"legacy": 0, "first-stage": 1, "second-stage": 2}[machine]
-    walks = [walk for walk in _WALKS if walk.kind == kind and walk.levels < _MOST_LEVELS]
-    return [_scaffold(walk, ground) for walk in walks if walk.access is AccessKind.READ]
+    machines = {0: LEGACY, 1: FIRST_STAGE, 2: SECOND_STAGE}
+    made: list[Places] = []
+    for walk in _WALKS:
+        machine = machines.get(walk.kind)
+        if machine is None or walk.levels == _MOST_LEVELS or walk.tracked:
+            made.append(())
+        else:
+            made.append(((machine, partial(_scaffold, replace(walk, access=AccessKind.READ))),))
+    return made
 
 
 def create() -> MemoryTarget:
@@ -138,5 +146,5 @@ def create() -> MemoryTarget:
             *(words.quadword(m.SECOND + m.PAGE * n | m.SECOND_FLAGS) for n in range(5)),
             *map(words.quadword, (m.POOL | m.FIRST_FLAGS, 0xFEE0_0000 | m.SECOND_FLAGS)),
         ),
-        on_qemu,
+        on_qemu(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from decoders.events import AccessKind, Event, Role
@@ -19,6 +20,7 @@ from decoders.vtd.tables import (
 from fuzzers import machines as m
 from fuzzers import words
 from fuzzers.memory_target import MemoryTarget
+from fuzzers.real_memory import FIRST_STAGE, LEGACY, SECOND_STAGE, OnQemu
 from fuzzers.scaffold import Piece, Scaffold
 from harness.generate.vtd_tables import packed
 
@@ -64,22 +66,28 @@ def _pieces(scalable: bool, ground: m.Ground) -> tuple[Piece, ...]:
     return entries, Piece(m.DIRECTORY, 16, Role.PASID_DIRECTORY), context, root
 
 
-def on_qemu(machine: str, ground: m.Ground) -> list[Scaffold]:
-    """Return the scaffolds for a machine of harness.qemu.vtd."""
-    return [_scaffold(machine != "legacy", 0, ground)]
+def on_qemu() -> OnQemu:
+    """Return what becomes of the scaffolds on QEMU's machines, whose devices read only."""
+    scalable, legacy = (partial(_scaffold, mode, 0) for mode in (True, False))
+    return (
+        *[((FIRST_STAGE, scalable), (SECOND_STAGE, scalable))] * len(_ACCESSES),
+        *[((LEGACY, legacy),)] * len(_ACCESSES),
+    )
 
 
 def _octets(words: Sequence[int]) -> bytes:
     return b"".join(word.to_bytes(8, "little") for word in words)
 
 
-def _scalable_seed(kind: int) -> bytes:
+def _scalable_seed(kind: int, ground: m.Ground = m.MADE_UP) -> bytes:
     directory = packed(layout(PasidDirectoryEntry), p=1, smptblptr=m.PASIDS)
     context = packed(
-        layout(ScalableContextEntry), p=1, dte=1, paside=1, pre=1, pasiddirptr=m.DIRECTORY
-    )
+        layout(ScalableContextEntry),
+        p=1, dte=ground.has("dt"), paside=ground.has("pasid"), pre=ground.has("prs"),
+        pasiddirptr=m.DIRECTORY,
+    )  # fmt: skip
     root = packed(layout(ScalableRootEntry), lp=1, lctp=m.CONTEXT)
-    entries = m.pasid_entry(m.MADE_UP, kind, 1) + m.pasid_entry(m.MADE_UP, kind % 4 + 1, 2)
+    entries = m.pasid_entry(ground, kind, 1) + m.pasid_entry(ground, kind % 4 + 1, 2)
     return _octets((*entries, *directory, 0, *context, *root))
 
 
@@ -96,6 +104,8 @@ def create() -> MemoryTarget:
     count = len(_ACCESSES)
     scaffolds = [_scaffold(mode, number) for mode in (True, False) for number in range(count)]
     seeds = [bytes((n,)) + _scalable_seed(kind) for n in range(count) for kind in (1, 2, 3, 4)]
+    # A unit that lacks all that can be left out reads these, too.
+    seeds += [bytes((0,)) + _scalable_seed(kind, m.PLAIN) for kind in (1, 2, 3, 4)]
     seeds += [bytes((count + n,)) + _legacy_seed(kind) for n in range(count) for kind in (0, 1, 2)]
     return MemoryTarget(
         "pasid",
@@ -103,5 +113,5 @@ def create() -> MemoryTarget:
         scaffolds,
         seeds,
         (*words.of_layouts(_SHAPES), *map(words.quadword, _POINTERS)),
-        on_qemu,
+        on_qemu(),
     )

@@ -12,6 +12,7 @@ import pytest
 from fuzzers import instrumented
 from fuzzers.command import plant
 from fuzzers.target import target_named
+from fuzzers.worker import WHOLE
 
 _REACHED = re.compile(rb"(INITED|DONE)\s+cov: (\d+) ft: (\d+)")
 
@@ -50,3 +51,9 @@ def test_what_is_shown_is_kept(tmp_path: Path) -> None:
     itself = _reached(corpus, 0, novelty="0")
     assert again[0] <= itself[0] <= again[0] + 5
     assert again[1] <= itself[1] + 3
+
+
+def test_twins_and_workers_know_the_same_flags() -> None:
+    text = (instrumented.SOURCES / "fuzz/entry.cpp").read_text()
+    (words,) = re.findall(r"whole\{(.*?)\};", text, re.S)
+    assert tuple(re.findall(r'"([^"]+)"', words)) == WHOLE

@@ -22,14 +22,18 @@ _ATHERIS: Final = ("descriptors", "pasid", "pagetables", "viot")
 _TWINS: Final = ("descriptors", "pasid", "pagetables", "acpi", "virtio", "trace", "reader")
 _LIMIT: Final = 0.5
 _EMPTY: Final = "empty"
-_CORPUS_OF: Final = {_EMPTY: "pagetables", "reader": "trace"}
+_ALONE: Final = "alone"
+"""Has no counters that libFuzzer would look at, but its own."""
+
+_CORPUS_OF: Final = {_EMPTY: "pagetables", _ALONE: "pagetables", "reader": "trace"}
 """What does nothing is given inputs, too: taking them from the corpus and changing them costs."""
 
 
 def run(traces: list[Path]) -> list[Ratio]:
     """Measure all in turns, so that a change of the machine's load meets all alike."""
     built = instrumented.build(
-        ("_core", *(f"twin_{name}" for name in (*_TWINS, _EMPTY))), "-DDMAREWIND_LIBFUZZER=ON"
+        ("_core", *(f"twin_{name}" for name in (*_TWINS, _EMPTY, _ALONE))),
+        "-DDMAREWIND_LIBFUZZER=ON",
     )
     environment = instrumented.environment(built)
     plain = {name: value for name, value in environment.items() if name != "LD_PRELOAD"}
@@ -40,21 +44,26 @@ def run(traces: list[Path]) -> list[Ratio]:
                 command = [sys.executable, "-m", "fuzzers.worker", name, NONE, f"{scratch}/found"]
                 rate = _rate(command, name, environment, Path(scratch))
                 best[f"atheris {name}"] = max(rate, best.get(f"atheris {name}", 0.0))
-            for name in (_EMPTY, *_TWINS):
+            for name in (_EMPTY, _ALONE, *_TWINS):
                 command = [str(instrumented.BUILD / f"fuzz/twin_{name}")]
                 rate = _rate(command, name, plain, Path(scratch))
                 best[f"twin {name}"] = max(rate, best.get(f"twin {name}", 0.0))
     return [
-        _ratio(best, kind, name)
-        for kind, names in (("atheris", _ATHERIS), ("twin", _TWINS))
+        _ratio(best, kind, name, floor)
+        for kind, names, floor in (
+            ("atheris", _ATHERIS, _EMPTY),
+            ("twin", _TWINS, _EMPTY),
+            ("twin", _TWINS, _ALONE),
+        )
         for name in names
     ]
 
 
-def _ratio(best: Mapping[str, float], kind: str, name: str) -> Ratio:
-    rate, floor = best[f"{kind} {name}"], best[f"{kind} {_EMPTY}"]
+def _ratio(best: Mapping[str, float], kind: str, name: str, least: str) -> Ratio:
+    rate, floor = best[f"{kind} {name}"], best[f"{kind} {least}"]
+    what = "does nothing" if least == _EMPTY else "does nothing and has no counters"
     return Ratio(
-        f"{kind} {name} over one that does nothing",
+        f"{kind} {name} over one that {what}",
         rate / floor,
         f"{rate / 1000:.0f}k/s",
         f"{floor / 1000:.0f}k/s",

@@ -12,8 +12,8 @@
 
 // Asked before main has the words of the command line.
 bool dmarewind::novelty::is_wanted() {
-    static constexpr std::array<std::string_view, 6> whole{
-        "-merge",          "-set_cover_merge",     "-fork",
+    static constexpr std::array<std::string_view, 7> whole{
+        "-merge",          "-set_cover_merge",     "-fork",          "-features_dir",
         "-print_coverage", "-print_full_coverage", "-focus_function"};
     // For who wants to compare.
     const char *asked = std::getenv("DMAREWIND_NOVELTY");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <utility>
 #include <vector>
 
@@ -66,7 +67,11 @@ struct Module {
     void show(std::size_t at) {
         std::uint32_t &slot = slots[at];
         if (slot == 0) {
-            slot = 1 + taken++ % static_cast<std::uint32_t>(shown.size());
+            const auto room = static_cast<std::uint32_t>(shown.size());
+            if (taken == room)
+                std::fputs("dmarewind: so many counters are reached that some are shown as one\n",
+                           stderr);
+            slot = 1 + taken++ % room;
             if (places != nullptr && shown_places[slot - 1].address == 0)
                 shown_places[slot - 1] = places[at];
         }

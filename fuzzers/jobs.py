@@ -109,6 +109,8 @@ class Job:
         self._same = 0
         self.coverage = self.features = 0
         self.crashes = 0
+        self.complete = False
+        """Whether a process has done all there is to do, and ended for that."""
 
     def start(self, deadline: float) -> None:
         """Start a process that runs until the deadline."""
@@ -175,6 +177,7 @@ class Job:
         crashed = code != 0 and self._crashed(report)
         self._end()
         if code == 0:
+            self.complete = True
             return False
         if code == UNFIT:
             raise HarnessError(report.strip().removeprefix("error: "))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ _GRACE: Final = 90.0
 """Seconds behind the deadline until slices that still run are ended."""
 _LOST_MOST: Final = 20
 """Slices in a row that do not come back: nothing does any more."""
+_TRIES: Final = 3
+"""How often a campaign begins to make a finding smaller, where that never comes to its end."""
 _SHORTEST: Final = 2.0
 _INPUTS_MOST: Final = 20_000
 """Inputs handed out with a slice; the smallest ones."""
@@ -64,6 +67,7 @@ class Campaign:
         self._backlog = _Backlog()
         self._checks: list[Slice] = []
         self._check_next = self._shrink_next = False
+        self._tries: Counter[tuple[str, str]] = Counter()
         self._lost = 0
         self.found: set[tuple[str, str]] = set()
 
@@ -179,17 +183,24 @@ class Campaign:
         return Slice(FUZZ, name, against, seconds, inputs)
 
     def _to_shrink(self, left: float) -> Slice | None:
-        # What is cut short would count as done.
+        # There is little to gain in less.
         if left < self._options.shrink_seconds / 3:
             return None
-        for row in self._state.findings():
+        now = time.time()
+        rests = {row["name"] for row in self._state.targets() if row["resting_until"] > now}
+        # Whatever is cut short each time does not keep the others waiting.
+        tries = self._tries
+        for row in sorted(self._state.findings(), key=lambda one: tries[one["target"], one["key"]]):
             name = row["target"]
-            if row["state"] not in (NEW, REGRESSED) or row["lost"]:
+            if row["state"] not in (NEW, REGRESSED) or row["lost"] or name in rests:
                 continue
+            if tries[name, row["key"]] >= _TRIES:
+                break
             data = self._state.files.finding(name, row["input"])
             if name in self._options.targets and data is not None:
                 seconds = min(self._options.shrink_seconds, left)
                 against = self._options.targets[name]
+                tries[name, row["key"]] += 1
                 return Slice(SHRINK, name, against, seconds, (data,), row["key"])
         return None
 

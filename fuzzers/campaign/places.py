@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -28,6 +29,7 @@ ROUND: Final = "round"
 
 _NOTE: Final = "slice.json"
 _LOCK: Final = "lock"
+_WRITES_TO: Final = re.compile(rb"(?:\0-artifact_prefix=|\0-o\0)([^\0]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +158,15 @@ def left_places(parent: Path) -> Iterator[Place]:
 
 def end_orphans(path: Path) -> None:
     """Kill what writes to a place, fuzzers and minimisers: whoever started them is gone."""
-    signs = [option + os.fsencode(path) + b"/" for option in (b"-artifact_prefix=", b"\0-o\0")]
+    here = Path(os.path.realpath(path))
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes()
-            if any(sign in words for sign in signs):
+            written = _WRITES_TO.findall((entry / "cmdline").read_bytes())
+            # They may have been started with another name of the same directory, and elsewhere.
+            if written and any(
+                here in Path(os.path.realpath(entry.joinpath("cwd", os.fsdecode(one)))).parents
+                for one in written
+            ):
                 os.kill(int(entry.name), signal.SIGKILL)
 
 

@@ -60,7 +60,12 @@ def insert_inputs(database: sqlite3.Connection, target: str, inputs: Sequence[by
 
 
 def keep_merged(database: sqlite3.Connection, task: Slice, result: Result) -> None:
-    """Hand out what a merge left; what was found meanwhile is not touched."""
+    """Hand out what a merge left; what was found meanwhile is not touched.
+
+    A merge that was cut short, or left nothing, is not believed.
+    """
+    if not result.complete or not result.inputs:
+        return
     stay = {name_of(data) for data in result.inputs}
     for name in {name_of(data) for data in task.inputs} - stay:
         database.execute(
@@ -110,7 +115,9 @@ def see(database: sqlite3.Connection, result: Result, seen: Seen, now: float) ->
 
 
 def note_shrunk(database: sqlite3.Connection, result: Result) -> None:
-    """Say what came of making a finding smaller."""
+    """Say what came of making a finding smaller; what was cut short says nothing."""
+    if not result.complete:
+        return
     shows = any(seen.signature.key == result.wanted for seen in result.findings)
     row = database.execute(
         "SELECT state FROM findings WHERE target = ? AND key = ?", (result.target, result.wanted)
@@ -120,14 +127,24 @@ def note_shrunk(database: sqlite3.Connection, result: Result) -> None:
 
 
 def note_checked(database: sqlite3.Connection, task: Slice, result: Result) -> None:
-    """Mark what does not show any more; what came back was marked when it was seen."""
+    """Mark what does not show any more; what came back was marked when it was seen.
+
+    A check that was cut short says nothing.
+    """
+    if not result.complete:
+        return
     run = {name_of(data) for data in task.inputs}
     shown = {seen.signature.key for seen in result.findings}
     for row in database.execute(
         "SELECT * FROM findings WHERE target = ?", (result.target,)
     ).fetchall():
-        if row["input"] in run and row["key"] not in shown and row["state"] in OPEN:
+        if row["input"] not in run or row["state"] not in OPEN:
+            continue
+        if row["key"] not in shown:
             set_state(database, result.target, row["key"], GONE)
+        elif row["state"] == UNSTABLE:
+            # It is worth another try, at each beginning of a campaign.
+            set_state(database, result.target, row["key"], NEW)
 
 
 def set_state(database: sqlite3.Connection, target: str, key: str, state: str) -> None:

@@ -28,6 +28,7 @@ _HEAD: Final = 2
 """Lines of a trace's text in front of its events."""
 
 _HEADING: Final = "as a trace:\n\n"
+_UNJUDGED: Final = "no judge of `dmarewind minimise` sees this finding"
 
 Shown = Callable[[Sequence[bytes]], Seen | None]
 
@@ -74,7 +75,7 @@ def smallest_trace(
         return ""
     judge = judge_of(seen.signature, against)
     if judge is None:
-        return trace
+        return _remarked(trace, f"not minimised: {_UNJUDGED}")
     before, after = scratch / "found.txt", scratch / "small.txt"
     # A real unit is a program of its own, which does not run in that.
     where = {**os.environ, "PYTHONPATH": environment["PYTHONPATH"]}
@@ -109,7 +110,10 @@ def _remarked(trace: str, remark: str) -> str:
 
 
 def judge_of(signature: Signature, against: str) -> str | None:
-    """Return which judge of `dmarewind minimise` sees a finding; None where none does."""
+    """Return which judge of `dmarewind minimise` sees a finding; None where none does.
+
+    That of a real unit goes by its deviations: what BARE finds it may permit.
+    """
     if against == QEMU:
         return "qemu"
     return "pair" if signature.kind == DISAGREEMENT else None

@@ -80,6 +80,9 @@ class Result:
     wanted: str = ""
     trace: str = ""
     """Of a finding that was shrunk, its smallest trace."""
+    complete: bool = False
+    """Whether all was run that was given, so that what did not show does not; of SHRINK, whether
+    the finding is as small as it gets, too."""
 
 
 @dataclass
@@ -91,6 +94,7 @@ class _Done:
     coverage: int = 0
     features: int = 0
     trouble: list[str] = field(default_factory=list)
+    complete: bool = False
 
 
 Stopped = Callable[[], bool]
@@ -174,13 +178,14 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
             flags.append("-runs=0")
         if task.kind == SHRINK:
             smallest = _shrink(task, target, place, done, stopped)
-            if smallest is not None:
+            done.complete &= not stopped()
+            if smallest is not None and done.complete:
                 trace = shrinking.smallest_trace(
                     smallest, task.against, place.path, task.seconds, environment()
                 )
         else:
-            run_job(target, task.against, place.path, place.corpus, flags, task.seconds, done,
-                    stopped)  # fmt: skip
+            done.complete = run_job(target, task.against, place.path, place.corpus, flags,
+                                    task.seconds, done, stopped)  # fmt: skip
     except (HarnessError, OSError) as error:
         if is_full(error) and not done.seconds:
             raise  # It has not begun.
@@ -191,7 +196,7 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
     elif task.kind == MERGE:
         inputs = tuple(inputs_in(merged))
         # A merge that went wrong is silent about it.
-        if task.inputs and not inputs:
+        if done.complete and task.inputs and not inputs:
             done.trouble.append("the merge kept nothing, and was not believed")
     if task.kind != MERGE:
         inputs = (*inputs, *place.unsettled())
@@ -199,15 +204,15 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
     return Result(
         task.kind, task.target, place.name, worker_name(), tuple(inputs), findings,
         round(done.seconds, 3), done.executions, done.coverage, done.features,
-        "; ".join(done.trouble)[:_TROUBLE_KEPT], task.wanted, trace,
+        "; ".join(done.trouble)[:_TROUBLE_KEPT], task.wanted, trace, done.complete,
     )  # fmt: skip
 
 
 def run_job(
     target: FuzzTarget, against: str, scratch: Path, corpus: Path, flags: Sequence[str],
     seconds: float, done: _Done, stopped: Stopped,
-) -> None:  # fmt: skip
-    """Run a fuzzer until its time is over, it ends, or it is stopped.
+) -> bool:  # fmt: skip
+    """Run a fuzzer until its time is over, it ends, or it is stopped; say whether it has done all.
 
     Errors: HarnessError when fuzzing cannot go on.
     """
@@ -231,12 +236,16 @@ def run_job(
             done.executions += job.executions
             done.coverage = max(done.coverage, job.coverage)
             done.features = max(done.features, job.features)
+    return job.complete
 
 
 def _shrink(
     task: Slice, target: FuzzTarget, place: Place, done: _Done, stopped: Stopped
 ) -> Seen | None:
-    """Return a smaller input with the wanted signature, None when it does not show at all."""
+    """Return a smaller input with the wanted signature, None when it was not seen.
+
+    Whether the first round came to its end says what that means.
+    """
     deadline = time.monotonic() + task.seconds
 
     def shown(candidates: Sequence[bytes]) -> Seen | None:
@@ -255,17 +264,26 @@ def _shrink(
             return stopped() or _wanted(scratch / _FINDINGS, task.wanted) is not None
 
         flags = [f"-max_len={target.max_size}", "-runs=0"]
-        # Where it goes round in circles, or does not begin, what it found counts.
-        with contextlib.suppress(HarnessError):
-            run_job(target, task.against, scratch, corpus, flags, left, done, found)
+        ended = False
+        try:
+            ended = run_job(target, task.against, scratch, corpus, flags, left, done, found)
+        except HarnessError as error:
+            # Where it goes round in circles, or does not begin, what it found counts.
+            troubles.append(str(error))
         others = Findings(place.findings)
         for seen in findings_in(scratch / _FINDINGS):
             if seen.signature.key != task.wanted:
                 others.add(target, seen.data, seen.signature, seen.text)
-        return _wanted(scratch / _FINDINGS, task.wanted)
+        best = _wanted(scratch / _FINDINGS, task.wanted)
+        done.complete |= ended or best is not None
+        return best
 
     rounds: Iterator[int] = iter(range(1 << 20))
-    return shrinking.shrink(task.inputs[0], shown, lambda: stopped() or time.monotonic() > deadline)
+    troubles: list[str] = []
+    best = shrinking.shrink(task.inputs[0], shown, lambda: stopped() or time.monotonic() > deadline)
+    if not done.complete:
+        done.trouble += troubles
+    return best
 
 
 def _wanted(directory: Path, key: str) -> Seen | None:

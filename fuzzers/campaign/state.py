@@ -153,12 +153,12 @@ class State:
             added = 0
             if result.kind != MERGE:
                 added = insert_inputs(database, result.target, result.inputs)
-            elif task is not None and result.inputs:
+            elif task is not None:
                 keep_merged(database, task, result)
             told = [seen for seen in result.findings if see(database, result, seen, now)]
             if result.kind == SHRINK:
                 note_shrunk(database, result)
-            if result.kind == CHECK and task is not None and not result.trouble:
+            if result.kind == CHECK and task is not None:
                 note_checked(database, task, result)
             account(database, result, added, told, now)
         return told

@@ -55,7 +55,7 @@ def make_up(task: Slice, parent: Path, stopped: Stopped, look: Look) -> Result:
         new = place.new_inputs() if task.kind == FUZZ else ()
         return Result(
             task.kind, task.target, place.name, worker_name(), new, place.seen(), 1.0, 100,
-            len(new), len(new), wanted=task.wanted,
+            len(new), len(new), wanted=task.wanted, complete=not stopped(),
         )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import time
+from collections import Counter
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 
 from fuzzers.campaign import engine
 from fuzzers.campaign.engine import Campaign, Options
-from fuzzers.campaign.executors import Local
-from fuzzers.campaign.slices import CHECK, FUZZ, HANDED, Result, Slice
+from fuzzers.campaign.executors import Local, Work
+from fuzzers.campaign.slices import CHECK, FUZZ, HANDED, SHRINK, Look, Result, Slice, Stopped
 from fuzzers.campaign.state import State
 from fuzzers.campaign.status import Teller
 from harness.errors import HarnessError
@@ -48,6 +49,18 @@ class Failing(Local):
     def acknowledge(self, result: Result) -> None:
         self.kept.append(result.place)
         super().acknowledge(result)
+
+
+class Noting(Local):
+    """Note what it is asked to do."""
+
+    def __init__(self, work: Path, workers: int, do: Work) -> None:
+        super().__init__(work, workers, do)
+        self.tasks: list[Slice] = []
+
+    def submit(self, task: Slice) -> Any:
+        self.tasks.append(task)
+        return super().submit(task)
 
 
 def run(
@@ -99,6 +112,30 @@ def test_what_is_handed_over_is_kept_while_its_slice_runs(
     state = State(tmp_path)
     assert b"early" in state.corpus(TARGET)
     state.close()
+
+
+def cut_short(task: Slice, parent: Path, stopped: Stopped, look: Look) -> Result:
+    """Do nothing of a slice."""
+    return Result(task.kind, task.target, "place", "worker", executions=1, wanted=task.wanted)
+
+
+def test_shrinking_that_never_ends_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_PAUSE", 0.001)
+    state = State(tmp_path)
+    state.begin(TARGET, "none", ())
+    findings = tuple(seen(number, bytes([number])) for number in range(3))
+    state.take(Result(FUZZ, TARGET, "place", "worker", (), findings))
+    executor = Noting(tmp_path / "work", 1, cut_short)
+    args = argparse.Namespace(json=True, quiet=True, color="never")
+    options = Options({TARGET: "none"}, 0.01, time.monotonic() + 2, shrink_seconds=1)
+    Campaign(state, executor, options, Teller(args, tmp_path, [TARGET])).run()
+    assert {row["state"] for row in state.findings()} == {"new"}, "what was cut short counted"
+    state.close()
+    tried = [task.wanted for task in executor.tasks if task.kind == SHRINK]
+    assert len({*tried[:3]}) == 3, "one was tried again before all others"
+    assert set(Counter(tried).values()) == {engine._TRIES}
 
 
 def test_checks_take_turns_with_fuzzing(

@@ -119,10 +119,20 @@ def test_a_place_is_never_left_before_it_is_begun(tmp_path: Path) -> None:
         looking.join()
 
 
-def test_who_writes_to_a_place_is_ended(place: Place) -> None:
-    words = (f"-artifact_prefix={place.path}/job/", f"-artifact_prefix={place.path}0/job/")
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("option", ["-artifact_prefix={}/job/", "-o\0{}/small.txt"])
+def test_who_writes_to_a_place_is_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch, option: str, relative: bool
+) -> None:
+    here = Path(place.name) if relative else place.path
     idle = "import time; time.sleep(60)"
-    mine, other = (subprocess.Popen([sys.executable, "-c", idle, word]) for word in words)
+    mine, other = (
+        subprocess.Popen(
+            [sys.executable, "-c", idle, *option.format(path).split("\0")], cwd=place.path.parent
+        )
+        for path in (here, f"{here}0")
+    )
+    monkeypatch.chdir("/")  # The campaign goes on from elsewhere, or with another name.
     try:
         assert [left.path for left in left_places(place.path.parent)] == [place.path]
         assert mine.wait(30) == -9

@@ -61,14 +61,20 @@ def test_traces_are_judged_where_somebody_sees_the_finding() -> None:
     assert judge_of(Signature(DISAGREEMENT), "model") == "pair"
     assert judge_of(Signature(CRASH), "model") is None
     assert judge_of(Signature("divergence"), "qemu") == "qemu"
+    assert judge_of(Signature("divergence"), "qemu-bare") is None
 
 
 def test_why_a_trace_is_not_smaller_stands_in_it(tmp_path: Path) -> None:
     head = "dmarewind-text 1\nheader {}\n"
-    one = Seen(Signature(DISAGREEMENT), b"", f"it said no\n\nas a trace:\n\n{head}reset\n")
-    found = smallest_trace(one, "model", tmp_path, 60, os.environ)
-    assert found.startswith(f"{head}# not minimised: error: ")
-    assert found.endswith("reset\n")
+    for kind, against, why in (
+        (DISAGREEMENT, "model", "error: "),
+        (CRASH, "model", "no judge of"),
+        ("divergence", "qemu-bare", "no judge of"),
+    ):
+        one = Seen(Signature(kind), b"", f"it said no\n\nas a trace:\n\n{head}reset\n")
+        found = smallest_trace(one, against, tmp_path, 60, os.environ)
+        assert found.startswith(f"{head}# not minimised: {why}")
+        assert found.endswith("reset\n")
 
 
 def test_what_has_no_trace_gets_none(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ def state(tmp_path: Path) -> Iterator[State]:
 
 
 def result(kind: str, *inputs: bytes, findings: tuple[Seen, ...] = (), wanted: str = "") -> Result:
-    return Result(kind, TARGET, "place", "worker", inputs, findings, 2.0, 100, 3, 4, "", wanted)
+    return Result(
+        kind, TARGET, "place", "worker", inputs, findings, 2.0, 100, 3, 4, "", wanted, complete=True
+    )  # fmt: skip
 
 
 def states(state: State) -> dict[str, str]:

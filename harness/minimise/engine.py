@@ -75,7 +75,10 @@ def minimise(
     first = _reliability(seen, target)
     runs = attempts
     allowed = frozenset(one.signature for shown in seen for one in shown)
-    purpose = [trace.digest, judge.name, target.key, str(first.tries), str(options.loose)]
+    purpose = [
+        trace.digest, *judge.identity, target.key, str(attempts), str(first.tries),
+        str(options.loose),
+    ]  # fmt: skip
     with Journal(options.state, purpose) as journal:
         gate = Gate(
             judge, target, None if options.loose else allowed, trace, journal, 0,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -21,6 +23,7 @@ from harness.errors import HarnessError
 from harness.findings import Finding
 from harness.minimise.trace import Trace
 from harness.model.config import UnitConfig
+from harness.native import core
 from harness.qemu.pc import PROGRAM
 from harness.qemu.process import EndedError
 from harness.replay import unit_config
@@ -43,6 +46,7 @@ INTERESTING: Final = Signature("test", subject="exit status 0")
 
 SCRIPT_SECONDS: Final = 60.0
 """Seconds that a script may take for one candidate."""
+_VERSION_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,36 @@ class Judge(Protocol):
     repeatable: bool
     """Whether the same trace always shows the same."""
 
+    @property
+    def identity(self) -> Sequence[str]:
+        """Return what its verdicts depend on beside the trace: those of another do not count."""
+        ...
+
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return what a trace shows; nothing when it cannot be run.
 
         Errors: HarnessError when the judge itself cannot do its work.
         """
         ...
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest_of_core() -> str:
+    return _digest(Path(str(core().__file__)))
+
+
+def _version(program: str) -> str:
+    """Return what a QEMU says of its version; a script that starts one stays the same."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(
+            [program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=_VERSION_SECONDS, check=False,
+        ).stdout  # fmt: skip
+    return ""
 
 
 def _fed(target: ReplayTarget, trace: Trace) -> list[Finding]:
@@ -90,6 +118,11 @@ class ReplayJudge:
 
     def __init__(self, target: str) -> None:
         self.name = target
+
+    @property
+    def identity(self) -> Sequence[str]:
+        """Return the name, and what the core is."""
+        return (self.name,) if self.name == "model" else (self.name, _digest_of_core())
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return the findings."""
@@ -130,6 +163,14 @@ class QemuJudge:
     ) -> None:
         self._cleanup.close()
 
+    @property
+    def identity(self) -> Sequence[str]:
+        """Return the program, its content and what it says of its version."""
+        where = shutil.which(self._program)
+        if where is None:
+            return self.name, self._program
+        return self.name, self._program, _digest(Path(where)), _version(where)
+
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return the findings, or how QEMU ended."""
         config = unit_config(trace.header)
@@ -161,6 +202,11 @@ class DisagreementJudge:
 
     name = "model against native"
     repeatable = True
+
+    @property
+    def identity(self) -> Sequence[str]:
+        """Return the name, and what the core is."""
+        return self.name, _digest_of_core()
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return the first thing that the two do not say alike."""
@@ -205,6 +251,12 @@ class ScriptJudge:
         self._seconds = seconds
         if not self._script.is_file() or not os.access(self._script, os.X_OK):
             raise HarnessError(f"{script}: not a program that can be run (chmod +x)")
+
+    @property
+    def identity(self) -> Sequence[str]:
+        """Return the script and its content, the form that it gets, and what it may take."""
+        script = str(self._script)
+        return script, _digest(self._script), self._file_name, str(self._seconds)
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return INTERESTING or nothing; a script that takes too long has not said 0."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.minimise.judges import QemuJudge
 from harness.minimise.trace import Trace, read
 from harness.trace import write_text
 from tools.bench.reproducers import refused, shipped, wrong_answer
@@ -155,6 +156,50 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, short: Path) -> None:
     assert fresh.read_bytes() == small.read_bytes()
     # Each killed one had to ask for the beginning, and what it was just asking is lost.
     assert asked <= len(log.read_bytes()) + 3 * 3
+
+
+def _asking(log: Path, words: str) -> str:
+    """Return a script's body: nothing but that it is asked again is seen from outside."""
+    return f'echo >> "{log}"; grep -q "{words}" "$1"'
+
+
+@pytest.mark.parametrize("change", ["script", "seconds", "attempts"])
+def test_verdicts_of_another_judge_do_not_count(
+    tmp_path: Path, short: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, log = tmp_path / "small.txt", tmp_path / "log"
+    script = _script(tmp_path / "test.sh", _asking(log, "^access"))
+    words = ["minimise", str(short), "-o", str(small), "--test", str(script), "--form", ".txt",
+             "--attempts", "1"]  # fmt: skip
+    assert main([*words, "--budget", "6"]) == 0
+    state = tmp_path / "small.txt.state"
+    before = state.read_bytes().splitlines()
+    assert len(before) > 1, "no verdict was kept"
+    assert main([*words, "--budget", "6"]) == 0
+    assert state.read_bytes().splitlines() == before, "the same judge goes on from its verdicts"
+    if change == "script":
+        _script(script, _asking(log, "^reg.write"))
+    elif change == "seconds":
+        words += ["--seconds", "9"]
+    else:
+        words[-1] = "2"
+    assert main([*words, "--budget", "8"]) == 0
+    assert state.read_bytes().splitlines()[0] != before[0], "verdicts of another judge counted"
+    capsys.readouterr()
+
+
+def test_another_program_of_the_same_name_is_another_judge(tmp_path: Path) -> None:
+    qemu = _script(tmp_path / "qemu", "echo version 1")
+    first = QemuJudge(str(qemu)).identity
+    assert first == QemuJudge(str(qemu)).identity
+    assert QemuJudge("no-such-qemu").identity != first
+    newer = tmp_path / "version"
+    newer.write_text("1")
+    _script(qemu, f'cat "{newer}"')
+    wrapped = QemuJudge(str(qemu)).identity
+    assert wrapped != first, "its content is another"
+    newer.write_text("2")
+    assert QemuJudge(str(qemu)).identity != wrapped, "it starts another version"
 
 
 def test_what_cannot_be_is_refused(

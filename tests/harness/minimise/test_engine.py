@@ -172,6 +172,7 @@ class Slanted:
     """A judge that finds any translation to the upper half of some megabytes."""
 
     name = "slanted"
+    identity = ("slanted",)
     repeatable = True
 
     def __call__(self, trace: Trace) -> list:  # type: ignore[type-arg]

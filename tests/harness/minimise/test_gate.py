@@ -26,6 +26,7 @@ class Numbers:
     """A judge of traces of clocks, which counts what it is asked."""
 
     name = "numbers"
+    identity = ("numbers",)
     repeatable = True
 
     def __init__(self, shows: Callable[[set[int]], bool], *more: Signature) -> None:

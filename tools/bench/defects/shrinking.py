@@ -100,6 +100,11 @@ class _ForkingJudge:
     def __init__(self, judge: Judge) -> None:
         self.name, self._judge = judge.name, judge
 
+    @property
+    def identity(self) -> Sequence[str]:
+        """Return that of the judge."""
+        return self._judge.identity
+
     def __call__(self, trace: Trace) -> list[Shown]:
         return _forked(lambda: self._judge(trace), lambda ended: [Shown(ended)])
 

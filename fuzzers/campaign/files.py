@@ -68,8 +68,11 @@ class Files:
             _write(folder / name_of(data), data)
         _settle(folder)
 
-    def add_finding(self, target: str, seen: Seen) -> None:
-        """Write the input of a finding, then what is said about it. Errors: OSError."""
+    def add_finding(self, target: str, seen: Seen, against: str) -> None:
+        """Write the input of a finding, then what is said about it. Errors: OSError.
+
+        against is what its target was compared with.
+        """
         folder = self.findings / target
         folder.mkdir(exist_ok=True)
         name = name_of(seen.data)
@@ -78,7 +81,10 @@ class Files:
         stem = f"{target}-{seen.signature.key}"
         _write(self.reports / f"{stem}.txt", seen.text.encode(), again=True)
         _settle(self.reports)
-        plain = {"target": target, "input": name, "signature": seen.signature.as_json()}
+        plain = {
+            "target": target, "against": against, "input": name,
+            "signature": seen.signature.as_json(),
+        }  # fmt: skip
         _write(self.records / f"{stem}.json", json.dumps(plain).encode() + b"\n", again=True)
         _settle(self.records)
 

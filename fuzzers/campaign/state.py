@@ -142,10 +142,11 @@ class State:
         if result.kind != MERGE:
             self.files.add_inputs(result.target, result.inputs)
         before = {row["key"]: row for row in self.findings(result.target)}
+        against = {row["name"]: row["against"] for row in self.targets()}
         for seen in result.findings:
             old = before.get(seen.signature.key)
             if old is None or old["lost"] or len(seen.data) < old["size"]:
-                self.files.add_finding(result.target, seen)
+                self.files.add_finding(result.target, seen, against.get(result.target, ""))
         if result.kind == SHRINK and result.trace:
             self.files.add_trace(result.target, result.wanted, result.trace)
         now = time.time()

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "tools": {"decoders", "harness", "fuzzers", "tools"},
     "tests": {"decoders", "harness", "fuzzers", "tools", "tests"},
 }
-NAMED = {("harness.cli", "fuzzers"), ("harness.regress", "fuzzers")}
+NAMED = {("harness.cli", "fuzzers"), ("harness.kept", "fuzzers")}
 """Against the arrows, by name only: modules of verbs and of inputs, loaded when asked for."""
 
 

@@ -89,7 +89,11 @@ def run(args: argparse.Namespace) -> int:
         flags = [f"-max_len={target.max_size}", *words, *args.passed]
         environment = instrumented.environment(built)
         jobs = [
-            Job(target, against, corpus, findings, flags, environment, Path(scratch) / f"job{n}")
+            Job(
+                *(target, against, corpus, findings, flags, environment),
+                Path(scratch) / f"job{n}",
+                bound=True,
+            )
             for n in range(args.jobs)
         ]
         enough = _finding_beside(findings, known_before) if args.until_found else _never

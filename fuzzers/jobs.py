@@ -18,6 +18,7 @@ from fuzzers.instrumented import with_hooks
 from fuzzers.target import FuzzTarget
 from fuzzers.worker import UNFIT
 from harness.errors import HarnessError
+from harness.qemu.process import die_with_parent
 from harness.signature import Signature, of_crash
 
 _PULSE: Final = re.compile(
@@ -84,7 +85,10 @@ def salvage_crashes(scratch: Path, target: FuzzTarget, findings: Findings) -> No
 
 
 class Job:
-    """Fuzz in another process until a deadline, however often that crashes."""
+    """Fuzz in another process until a deadline, however often that crashes.
+
+    A process that is bound ends when this one is killed.
+    """
 
     def __init__(
         self,
@@ -95,7 +99,10 @@ class Job:
         flags: Sequence[str],
         environment: Mapping[str, str],
         scratch: Path,
+        *,
+        bound: bool = False,
     ) -> None:
+        self._bound = bound
         self._target, self._against, self._findings = target, against, findings
         self._corpus, self._flags = corpus, tuple(flags)
         self._environment = with_hooks(environment, target, against)
@@ -131,6 +138,7 @@ class Job:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._stream,
+            preexec_fn=die_with_parent if self._bound else None,
         )
 
     @property

@@ -33,7 +33,7 @@ from harness.qemu.unit import QemuUnit, devices_for
 from harness.qemu.vtd import MACHINES
 from harness.report import Report
 from harness.targets.qemu import endpoints_of
-from harness.trace import VIRTIO, VTD, write_text
+from harness.trace import VIRTIO, VTD, open_events, write_text
 
 QEMU: Final = "qemu"
 TARGETS: Final = (MODEL, "native", QEMU)
@@ -265,6 +265,8 @@ class _Run:
 def run(args: argparse.Namespace) -> int:
     """Compare; return 1 when anything diverged."""
     _refuse_meaningless(args)
+    for path in args.traces:
+        _refuse_other_unit(args.unit, path)
     if args.unit == VTD:
         if args.traces:
             return max(diff_vtd.repeat(args, path) for path in args.traces)
@@ -290,6 +292,14 @@ def _refuse_meaningless(args: argparse.Namespace) -> None:
     for name in args.machine or ():
         if name not in known:
             raise HarnessError(f"--machine {name}: here there are {', '.join(known)}")
+
+
+def _refuse_other_unit(unit: str, path: Path) -> None:
+    """Raise HarnessError for a trace of another kind of unit: nothing of it would be done."""
+    with open_events(path) as source:
+        kinds = {one.kind for one in source.header.units}
+    if kinds and unit not in kinds:
+        raise HarnessError(f"{path}: this is of another unit: --unit {min(kinds)}")
 
 
 def _given(args: argparse.Namespace, path: Path) -> int:

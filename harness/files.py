@@ -40,3 +40,9 @@ def _refuse_locked(path: Path) -> None:
         except BlockingIOError as error:
             problem = f"{path}: another program is writing this file; wait for its end"
             raise HarnessError(problem) from error
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Say whether two paths name one file, which need not exist."""
+    linked = one.exists() and other.exists() and one.samefile(other)
+    return linked or one.resolve() == other.resolve()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import IO, Final
 
 from harness.errors import HarnessError
 from harness.export.program import Command, Program
@@ -21,6 +23,7 @@ _END: Final = "outb 0xcf9 0x6"
 """A reset of a q35 (ICH9 RST_CNT); with -no-reboot QEMU ends there."""
 _VERSION: Final = re.compile(r"QEMU emulator version (\S+)")
 _MOST_PRINTED: Final = 300
+_MOST_SAID: Final = 1 << 24
 """Characters of what a QEMU printed that are told."""
 
 
@@ -64,25 +67,32 @@ def ask(program: Program, qemu: str) -> Asked:
 
 def _run(words: Sequence[str], lines: Sequence[str]) -> tuple[int | None, list[str], str]:
     """Return the exit status, None when it had to be killed, the answers, and what it printed."""
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        preexec_fn=die_with_parent,
-    )
-    status: int | None = None
-    try:
-        said, printed = process.communicate("\n".join(lines) + "\n", SECONDS)
-        status = process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said, printed = process.communicate()
-    answers = [line for line in said.splitlines() if line.startswith(("OK", "FAIL", "ERR"))]
-    last = " ".join(printed.strip().splitlines()[-LINES_SHOWN:])
+    file = tempfile.TemporaryFile
+    with file() as asked, file() as said, file() as printed:
+        asked.write(("\n".join(lines) + "\n").encode())
+        asked.seek(0)
+        process = subprocess.Popen(
+            words, stdin=asked, stdout=said, stderr=printed, preexec_fn=_bounded
+        )
+        status: int | None = None
+        try:
+            status = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        answers = [line for line in _read(said) if line.startswith(("OK", "FAIL", "ERR"))]
+        last = " ".join(_read(printed)[-LINES_SHOWN:])
     return status, answers, last[-_MOST_PRINTED:]
+
+
+def _bounded() -> None:
+    die_with_parent()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_SAID, _MOST_SAID))
+
+
+def _read(stream: IO[bytes]) -> list[str]:
+    stream.seek(0)
+    return stream.read(_MOST_SAID).decode(errors="replace").strip().splitlines()
 
 
 def _value(qemu: str, command: Command, answer: str) -> int | None:

@@ -12,7 +12,7 @@ from harness.export.forms import program_of
 from harness.export.program import PROGRAM, Command, Program
 from harness.export.report import markdown, pytest_file
 from harness.export.text import c_test, qtest_script, shell_script
-from harness.files import replacing
+from harness.files import is_same, replacing
 from harness.findings import Finding
 from harness.minimise.explanation import paragraph
 from harness.minimise.judges import ReplayJudge, Shown
@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
             f"--as {args.kind}: {FOR_IOCTLS[args.kind]} makes ioctls, and this trace is about"
             " registers and memory of an IOMMU; --as qtest shows it to a QEMU"
         )
+    if is_same(args.output, args.trace):
+        raise HarnessError(f"{args.output}: is the input; name another OUT")
     trace = read(args.trace)
     if len(trace.events) > MOST_EVENTS:
         raise HarnessError(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from harness.errors import HarnessError
 from harness.export.forms import FORMS, form_of, write
-from harness.files import replacing
+from harness.files import is_same, replacing
 from harness.minimise.engine import ATTEMPTS, DEFAULT_BUDGET, Options, Result, minimise
 from harness.minimise.explanation import paragraph
 from harness.minimise.judges import (
@@ -144,13 +144,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _keep_apart(state: Path, args: argparse.Namespace) -> None:
-    """Refuse verdicts in a file that is something else: they are removed in the end."""
+    """Refuse verdicts in a file that is something else, and a result in place of the input.
+
+    Verdicts are removed in the end.
+    """
     for path, what in ((args.trace, "the input"), (args.output, "OUT"), (args.test, "SCRIPT")):
-        if path is None:
-            continue
-        linked = state.exists() and path.exists() and state.samefile(path)
-        if linked or state.resolve() == path.resolve():
+        if path is not None and is_same(state, path):
             raise HarnessError(f"{state}: is {what}; name another --state")
+    for path, what in ((args.trace, "the input"), (args.test, "SCRIPT")):
+        if path is not None and is_same(args.output, path):
+            raise HarnessError(f"{args.output}: is {what}; name another OUT")
 
 
 def _judge(args: argparse.Namespace, stack: ExitStack) -> Judge:

@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from hashlib import sha1
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,6 +125,36 @@ def test_an_input_that_crashes_does_not_end_a_job(built: Path, tmp_path: Path) -
     code, lines, errors = fuzz(tmp_path, *words)
     assert code == 0, errors
     assert [line["event"] for line in lines if line["event"] != "status"] == ["end"]
+
+
+def test_a_worker_ends_with_who_started_it(built: Path, tmp_path: Path) -> None:
+    words = ("fuzz", "viot", "--minutes", "5", "--findings", str(tmp_path / "here"))
+    fuzzing = subprocess.Popen(
+        [sys.executable, "-m", "harness", *words], cwd=tmp_path, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(instrumented.ROOT)},
+    )  # fmt: skip
+    try:
+        workers = _wait_for(lambda: _workers(tmp_path / "here"), "no worker was started")
+        assert workers
+    finally:
+        fuzzing.kill()
+        fuzzing.wait()
+    _wait_for(lambda: not _workers(tmp_path / "here"), "a worker is left")
+
+
+def _workers(findings: Path) -> list[str]:
+    said = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    mine = os.fsencode(findings)
+    return [str(one) for one in said if b"fuzzers.worker" in one and mine in one]
+
+
+def _wait_for(done: Callable[[], object], otherwise: str) -> object:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if found := done():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(otherwise)
 
 
 def test_merging_keeps_what_reaches_more(built: Path, tmp_path: Path) -> None:

@@ -136,6 +136,12 @@ def test_options_that_mean_nothing_are_refused(
     assert complaint in capsys.readouterr().err
 
 
+def test_a_trace_of_another_unit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    trace = Path(__file__).parents[2] / "corpora" / "deviations" / "empty-wait.txt"
+    assert main(["diff", "--no-deviations", str(trace)]) == 2
+    assert "--unit vtd" in capsys.readouterr().err
+
+
 def test_a_missing_qemu_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", "--program", "no-such-qemu"]) == 2
     assert "cannot run no-such-qemu" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import resource
 import subprocess
@@ -161,6 +162,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--slice", type=int, default=60, help="seconds of a turn (%(default)s)")
     args = parser.parse_args(argv)
     try:
+        if args.slice < 1 or not 0 < args.minutes < math.inf:
+            raise HarnessError("--slice and --minutes are above 0")
+        if args.keep.is_dir() or not args.keep.absolute().parent.is_dir():
+            raise HarnessError(f"{args.keep}: no file can be there")
         return _run(args.keep, list(fuzzers(args.names)), 60 * args.minutes, args.slice)
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -33,6 +33,7 @@ from harness.differential.follow import judged
 from harness.differential.machine import unit_config
 from harness.differential.naming import signature
 from harness.differential.vtd import JUDGED, MODEL, Differential, Divergence
+from harness.errors import HarnessError
 from harness.files import replacing
 from harness.model.dialects import SPECIFICATION, Dialect, dialect_named
 from harness.qemu.process import LOST
@@ -89,6 +90,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--keep", type=Path, default=Path("rediscovered"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args(argv)
+    if not (args.seconds > 0 and args.minutes > 0):
+        parser.error("--seconds and --minutes are above 0")
+    try:
+        return _search(args)
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _search(args: argparse.Namespace) -> int:
     # What a device with a TLB does no script can show: its backend is here.
     plain = [name for name, words in MACHINES.items() if "device-iotlb" not in words]
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -70,11 +71,32 @@ def test_what_is_no_qemu_is_refused(tmp_path: Path, answers: str, error: str) ->
         ask(program(), qemu(tmp_path / "qemu", answers))
 
 
+def test_a_program_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.export.asked.SECONDS", 2.0)
+    talks = qemu(tmp_path / "talks", "OK\\nOK 0x2\\n", "exec yes OK")
+    began = time.monotonic()
+    # It is ended for what it has written, or for the time that it takes.
+    assert ask(program(), talks).name
+    assert time.monotonic() - began < 30
+
+
 def test_a_program_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="cannot run"):
         ask(program(), str(tmp_path / "none"))
     with pytest.raises(HarnessError, match="does not say which QEMU"):
         ask(program(), "/bin/echo")
+
+
+def test_what_is_exported_does_not_replace_its_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "a.txt"
+    trace.write_bytes((DEVIATIONS / "empty-wait.txt").read_bytes())
+    (tmp_path / "b.txt").symlink_to(trace)
+    for out in (trace, tmp_path / "b.txt"):
+        assert main(["export", str(trace), "--as", "qtest", "-o", str(out)]) == 2
+        assert "is the input" in capsys.readouterr().err
+    assert trace.read_bytes() == (DEVIATIONS / "empty-wait.txt").read_bytes()
 
 
 def test_a_pytest_file_asks_no_qemu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

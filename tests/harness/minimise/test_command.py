@@ -213,6 +213,7 @@ def test_what_cannot_be_is_refused(
         (["-o", str(tmp_path / "x.txt"), "--state", str(trace)], "is the input"),
         (["-o", str(tmp_path / "x.txt"), "--state", str(tmp_path / "x.txt")], "is OUT"),
         (["-o", str(tmp_path / "x.txt"), "--state", str(tmp_path)], "not a journal"),
+        (["-o", str(trace)], "is the input"),
     ):
         assert main(["minimise", str(trace), *words]) == 2
         assert said in capsys.readouterr().err

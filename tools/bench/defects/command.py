@@ -47,6 +47,8 @@ def table_of(module: Path) -> list[Row]:
 def main(argv: Sequence[str]) -> int:
     """Measure; return 1 when a defect was not found, or something was found without one."""
     args = _parser().parse_args(argv)
+    if not args.minutes > 0 or args.jobs < 1:
+        raise HarnessError("--minutes and --jobs are above 0")
     module = built()
     rows = table_of(module)
     unknown = set(args.only or ()) - {row.name for row in rows} - {CONTROL}

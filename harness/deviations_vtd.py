@@ -43,7 +43,7 @@ DEVIATIONS: Final = (
         "a page group response is an error where the unit takes no page requests; the "
         "specification does not say that it is one",
         "vtd_process_inv_desc",
-        shows=(Condition(("IQH",), notes=("stopped at a page group response",)),),
+        shows=(Condition(("IQH",), notes=("stopped at a page group response without PRS",)),),
     ),
     VtdDeviation(
         "pasid-cache-ignored",

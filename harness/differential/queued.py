@@ -57,14 +57,17 @@ def has_physical_function(words: Sequence[int]) -> bool:
     return bool(words[0] & _PHYSICAL_FUNCTION.get(descriptor_type(words[0]), 0))
 
 
-def oddity(words: Sequence[int]) -> str:
-    """Say what is remarkable about a descriptor; empty for most."""
+def oddity(words: Sequence[int], *, page_requests: bool) -> str:
+    """Say what is remarkable about a descriptor; empty for most.
+
+    page_requests says whether the unit takes page requests (ECAP.PRS).
+    """
     if descriptor_type(words[0]) == DescriptorType.WAIT:
         if _WAIT["sw"].get(words) or _WAIT["iflag"].get(words):
             return ""
         return "wait that only fences" if _WAIT["fn"].get(words) else "wait that asks for nothing"
     if descriptor_type(words[0]) == DescriptorType.PAGE_GROUP_RESPONSE:
-        return "page group response"
+        return "page group response" if page_requests else "page group response without PRS"
     return "device-TLB descriptor with PFSID" if has_physical_function(words) else ""
 
 

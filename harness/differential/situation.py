@@ -243,7 +243,8 @@ def _compared(
     seen = finding.observed
     for right in finding.permitted:
         if subject == "IQH" and isinstance(seen, int):
-            odd = oddity(descriptor(guide, seen, history.slot))
+            requests = bool(guide.unit.config.ecap("prs"))
+            odd = oddity(descriptor(guide, seen, history.slot), page_requests=requests)
             if odd:
                 yield f"stopped at a {odd}"
         if isinstance(seen, int) and isinstance(right, int) and seen ^ right == _CFIS:

@@ -7,9 +7,15 @@ import pytest
 from decoders.events import RegWrite, Store
 from decoders.layout import layout
 from decoders.vtd import registers as vtd
-from decoders.vtd.descriptors import ContextCacheInvalidation, IotlbInvalidation
+from decoders.vtd.descriptors import (
+    ContextCacheInvalidation,
+    IotlbInvalidation,
+    PageGroupResponse,
+)
 from decoders.vtd.tables import ContextEntry, RootEntry
-from harness.differential.queued import head, taken
+from harness.deviations_vtd import DEVIATIONS
+from harness.differential.deviation import Situation
+from harness.differential.queued import head, oddity, taken
 from harness.differential.teller import Teller
 from harness.generate.vtd_tables import QUEUE, packed
 from harness.model.config import UnitConfig
@@ -121,3 +127,12 @@ def test_the_queue_is_a_ring(software: Software) -> None:
     software.teller.tell(Store(QUEUE + last, 8, CONTEXT_FLUSH[0]))
     software.queue(0, CONTEXT_FLUSH)
     assert taken(software.guide, last, SLOT) == [CONTEXT_FLUSH] * 2
+
+
+@pytest.mark.parametrize("page_requests", [False, True])
+def test_a_response_that_is_refused_is_known_where_nothing_asks(page_requests: bool) -> None:
+    """A unit with ECAP.PRS that stops at a page group response does something else wrong."""
+    (row,) = [one for one in DEVIATIONS if one.id == "page-response-refused"]
+    odd = oddity(packed(layout(PageGroupResponse), type=9), page_requests=page_requests)
+    found = Situation("IQH", "0", frozenset(), frozenset({f"stopped at a {odd}"}))
+    assert (row.condition(found, (10, 0, 2)) is None) == page_requests

@@ -24,6 +24,10 @@ from harness.native.loading import CORE_VARIABLE
 from harness.report import Report
 
 HOW_TO_INSTALL: Final = "pip install 'dmarewind[fuzz]'"
+_CORE, _PYTHON, _LCOV = "core", "python", "core.lcov"
+_MARK: Final = ".dmarewind-coverage"
+"""A file in each directory of pages: all beside it was written here, and may be removed."""
+
 _GRACE: Final = 120.0
 """Seconds that a process may take beside its inputs."""
 
@@ -47,13 +51,16 @@ class Run:
 def cover(corpora: Path, names: Sequence[str], out: Path, seconds: float, report: Report) -> None:
     """Run the corpora of targets, and write pages of what they reach below a directory.
 
-    Errors: HarnessError when there is nothing to run, a program is missing, or a build fails.
+    Errors: HarnessError when there is nothing to run, a program is missing, a build fails, or
+    pages would take the place of what was not written here.
     """
+    corpora = corpora.resolve()
     there = [name for name in names if any((corpora / name).glob("*"))]
     if not there:
         raise HarnessError(f"{corpora}: has no inputs of {', '.join(names)}")
     if find_spec("coverage") is None:
         raise HarnessError(f"coverage of Python code needs coverage.py: {HOW_TO_INSTALL}")
+    _refuse_foreign(out)
     tools = programs()
     if not report.quiet and not report.json:
         report.line("building the core with counters")
@@ -75,18 +82,46 @@ def cover(corpora: Path, names: Sequence[str], out: Path, seconds: float, report
             raise HarnessError("no input ran anything of the core")
         core = reporter.parts(merged := reporter.merge("all", profiles))
         reporter.write(merged)
-        shutil.rmtree(out / "core", ignore_errors=True)
-        shutil.move(place / "html", out / "core")
-        shutil.move(place / "coverage.lcov", out / "core.lcov")
-        python = _python(place, out / "python")
-    _tell(report, out, {"core": core, "python": python})
+        shutil.copytree(place / "html", _emptied(out / _CORE), dirs_exist_ok=True)
+        shutil.move(place / "coverage.lcov", out / _LCOV)
+        python = _python(place, out / _PYTHON)
+    _tell(report, out, {_CORE: core, _PYTHON: python})
+
+
+def _refuse_foreign(out: Path) -> None:
+    foreign = [
+        pages
+        for pages in (out / _CORE, out / _PYTHON)
+        if pages.is_symlink()
+        or (pages.exists() and not pages.is_dir())
+        or (pages.is_dir() and any(pages.iterdir()) and not (pages / _MARK).is_file())
+    ]
+    if not (out / _CORE / _MARK).is_file() and (out / _LCOV).exists():
+        foreign.append(out / _LCOV)
+    if foreign:
+        raise HarnessError(
+            f"{foreign[0]}: was not written by --coverage, and would be replaced;"
+            " move it away, or name another directory"
+        )
+
+
+def _emptied(pages: Path) -> Path:
+    """Return a directory of pages, with nothing in it but its mark, which is never missing."""
+    pages.mkdir(exist_ok=True)
+    (pages / _MARK).touch()
+    for path in pages.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _MARK:
+            path.unlink()
+    return pages
 
 
 def _run(name: str, corpus: Path, place: Path, built: Built, seconds: float) -> Run:
     """Run the inputs of a target in a process, which a crash may end."""
     target = target_named(name)
     against = next(one for one in target.against if one not in (QEMU, BARE))
-    inputs = len([*corpus.iterdir()])
+    inputs = sum(path.is_file() for path in corpus.iterdir())
     environment = os.environ | {
         # %c keeps the counters in the file all the time: a crash loses none.
         "LLVM_PROFILE_FILE": str(place / f"{name}-%c%p.profraw"),
@@ -120,8 +155,7 @@ def _python(place: Path, pages: Path) -> list[Part]:
         data_file=str(place / "combined"), config_file=False, branch=True
     )
     counter.combine(counted)
-    shutil.rmtree(pages, ignore_errors=True)
-    counter.html_report(directory=str(pages), ignore_errors=True)
+    counter.html_report(directory=str(_emptied(pages)), ignore_errors=True)
     counter.json_report(outfile=str(place / "python.json"), ignore_errors=True)
     files = json.loads((place / "python.json").read_text())["files"]
     return [

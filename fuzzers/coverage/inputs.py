@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     counter.start()
     try:
-        said = _run(name, against, sorted(Path(directory).iterdir()), float(seconds))
+        paths = sorted(path for path in Path(directory).iterdir() if path.is_file())
+        said = _run(name, against, paths, float(seconds))
     finally:
         counter.stop()
         counter.save()

@@ -19,9 +19,10 @@ from fuzzers import instrumented
 from fuzzers.campaign import covering
 from fuzzers.campaign.covering import cover
 from fuzzers.campaign.files import CORPUS, Files
-from fuzzers.coverage.build import programs
+from fuzzers.coverage.build import Built, programs
 from fuzzers.target import target_named
 from harness.errors import HarnessError
+from harness.native.loading import core
 from harness.report import Report
 
 QUIET = Report(argparse.Namespace(json=False, quiet=True, color="never"))
@@ -64,6 +65,38 @@ def test_without_coverage_py_it_says_what_is_missing(
         cover(corpora, ["viot"], tmp_path / "out", 60, QUIET)
 
 
+@needs_coverage
+@pytest.mark.parametrize("mine", ["core/notes.txt", "python/notes.txt", "core", "core.lcov"])
+def test_what_it_did_not_write_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mine: str
+) -> None:
+    monkeypatch.setattr(covering, "programs", lambda: pytest.fail("not refused"))
+    corpora = keep(tmp_path, "viot", 1)
+    notes = tmp_path / "out" / mine
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    with pytest.raises(HarnessError, match=r"not written by --coverage.*another directory"):
+        cover(corpora, ["viot"], tmp_path / "out", 60, QUIET)
+    assert notes.read_text() == "mine"
+
+
+@needs_coverage
+def test_a_campaign_may_be_named_relative_to_any_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A core without counters does for which inputs are found.
+    built = Built(Path(str(core().__file__)))
+    monkeypatch.setattr(covering, "programs", lambda: None)
+    monkeypatch.setattr(covering, "build", lambda tools: built)
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(keep(Path("mine"), "viot", 3) / "viot" / "fifo")
+    told = Report(argparse.Namespace(json=True, quiet=False, color="never"))
+    with pytest.raises(HarnessError, match="no input ran anything of the core"):
+        cover(Path("mine") / CORPUS, ["viot"], Path("out"), 60, told)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["run"], said["inputs"], said["trouble"]) == (3, 3, "")
+
+
 def measured(directory: Path, out: Path, *words: str) -> list[dict[str, Any]]:
     done = subprocess.run(
         [
@@ -93,6 +126,7 @@ def test_pages_show_what_the_inputs_run(tmp_path: Path) -> None:
     (page,) = (out / "core").rglob("walk.cpp.html")
     assert "uncovered-line" in page.read_text(), "tables of pages were walked"
     assert "viot_rules.py" in (out / "python/index.html").read_text()
+    (out / "core/an-old-page.html").touch()
     assert (out / "core.lcov").read_text().count("end_of_record") == core["files"]
 
     keep(directory, "descriptors", 5)
@@ -102,4 +136,5 @@ def test_pages_show_what_the_inputs_run(tmp_path: Path) -> None:
     assert core["lines"]["covered"] < more["lines"]["covered"] < more["lines"]["count"]
     assert core["branches"]["covered"] < more["branches"]["covered"]
     assert python["lines"]["covered"] < more_python["lines"]["covered"]
+    assert not (out / "core/an-old-page.html").exists(), "pages of before are there"
     assert more["page"] == str(out / "core/index.html")

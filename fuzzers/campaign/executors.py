@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import pickle
@@ -130,9 +131,10 @@ class Cluster:
             distributed: Any = import_module("distributed")
         except ImportError as error:
             raise HarnessError(f"--scheduler needs Dask: {HOW_TO_INSTALL} ({error})") from error
+        _refuse_odd(address)
         try:
             self._client = distributed.Client(address, timeout=_CONNECTING, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise HarnessError(f"{address}: no Dask scheduler answers ({error})") from error
         self._workers, self._do = workers, do
         # Campaigns that share machines must not take what is another's.
@@ -181,8 +183,23 @@ class Cluster:
         """Leave slices alone: what they find is taken by the next campaign that runs there."""
 
     def close(self) -> None:
-        """Disconnect."""
-        self._client.close(timeout=_CONNECTING)
+        """Disconnect; a scheduler that is gone is not waited for, nor told of again."""
+        with contextlib.suppress(OSError):
+            self._client.close(timeout=_CONNECTING)
+
+
+def _refuse_odd(address: str) -> None:
+    """Raise HarnessError for what names no scheduler: a client of it would not end quietly."""
+    comm: Any = import_module("distributed.comm")
+    try:
+        resolved: str = comm.resolve_address(address)
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    else:
+        if not resolved.startswith("inproc:"):
+            return
+        problem = "inproc is for one process"
+    raise HarnessError(f"{address}: not the address of a Dask scheduler: {problem}")
 
 
 def run_remotely(

@@ -28,6 +28,18 @@ def test_without_dask_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -
         Cluster("tcp://127.0.0.1:1", Path(), 0)
 
 
+@needs_dask
+@pytest.mark.parametrize("address", ["nonsense", "tcp://there", "other://there:8786", "inproc://1"])
+def test_what_is_no_address_is_refused_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A client that could not be made says so when it is collected, half a minute later.
+    client = "distributed.Client"
+    monkeypatch.setattr(client, lambda *_, **__: pytest.fail("a client was made"))
+    with pytest.raises(HarnessError, match=f"{address}: not the address of a Dask scheduler: "):
+        Cluster(address, Path(), 0)
+
+
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[tuple[str, list[Machine]]]:
     with two_machines(tmp_path, os.environ | {"PYTHONPATH": str(ROOT)}) as there:

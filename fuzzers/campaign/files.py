@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,14 @@ from harness.signature import Signature
 
 CORPUS: Final = "corpus"
 """The directory with one of inputs for each target."""
+
+PAGE: Final = "status.html"
+
+_DRAFT: Final = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+"""How harness.files.replacing names a file until it is whole."""
+
+_NO_RECORD: Final = (OSError, ValueError, KeyError, TypeError, RecursionError, DecodeError)
+"""What comes of reading a record that is none."""
 
 _FULL_SQLITE: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
@@ -96,14 +105,18 @@ class Files:
     def all_records(self) -> Iterator[Record]:
         """Yield what is known of findings by files alone."""
         for path in sorted(self.records.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, DecodeError):
+            with contextlib.suppress(*_NO_RECORD):
+                if not path.is_file():
+                    continue
                 plain = json.loads(path.read_text())
                 signature = Signature.from_json(plain["signature"])
-                yield Record(str(plain["target"]), signature, Path(plain["input"]).name)
+                if _is_name(plain["target"]) and _is_name(plain["input"]):
+                    yield Record(plain["target"], signature, plain["input"])
 
     def all_inputs(self, target: str) -> Iterator[tuple[str, int]]:
         """Yield name and size of each input of a corpus; what is damaged is put aside."""
-        yield from self._whole(self.corpus / target)
+        if _is_name(target):
+            yield from self._whole(self.corpus / target)
 
     def targets(self) -> list[str]:
         """Return the targets that have a corpus."""
@@ -118,9 +131,13 @@ class Files:
         return _read(self.findings / target / name)
 
     def tidy(self) -> None:
-        """Remove drafts that a killed campaign has left."""
-        for path in self.directory.rglob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        """Remove drafts that a killed campaign has left, where it writes and nowhere else."""
+        for draft in self.directory.glob(f".{PAGE}.*.tmp"):
+            _remove_draft(draft)
+        below = [*self.corpus.glob("*"), *self.findings.glob("*")]
+        for folder in (self.records, self.reports, *below):
+            for draft in folder.glob(".*.tmp"):
+                _remove_draft(draft)
 
     def _whole(self, folder: Path) -> Iterator[tuple[str, int]]:
         if not folder.is_dir():
@@ -136,12 +153,23 @@ class Files:
                 path.replace(self.damaged / f"{folder.name}-{path.name}")
 
 
+def _is_name(text: str) -> bool:
+    """Say whether it names a file in a directory, and leads nowhere else."""
+    return Path(text).name == text and text not in ("", "..")
+
+
+def _remove_draft(path: Path) -> None:
+    if _DRAFT.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+        path.unlink(missing_ok=True)
+
+
 def _read(path: Path) -> bytes | None:
+    """Return what a regular file holds: a pipe would be waited for."""
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.is_file() else None
     except OSError:
         return None
-    return data if name_of(data) == path.name else None
+    return data if data is not None and name_of(data) == path.name else None
 
 
 def _write(path: Path, data: bytes, *, again: bool = False) -> None:

@@ -121,7 +121,7 @@ class State:
     def apply_known(self) -> None:
         """Mark the findings that known.txt lists, and no others."""
         path = self.files.directory / KNOWN_FILE
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
         keys = {line.partition("#")[0].strip() for line in lines} - {""}
         with self._transaction() as database:
             for row in database.execute("SELECT target, key, state FROM findings").fetchall():

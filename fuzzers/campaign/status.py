@@ -14,13 +14,13 @@ from typing import Final
 
 from tqdm import tqdm
 
+from fuzzers.campaign.files import PAGE
 from fuzzers.campaign.page import render
 from fuzzers.campaign.slices import Result, Slice
 from fuzzers.campaign.state import State
 from harness.files import replacing
 from harness.report import Report
 
-PAGE: Final = "status.html"
 _PAGE_EVERY: Final = 10.0
 _TROUBLE_SHOWN: Final = 200
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from fuzzers import instrumented
 from fuzzers.findings import Findings, Kept
 from fuzzers.jobs import Job, Totals
-from fuzzers.target import AGAINST, FuzzTarget, judged_by, target_named, target_names
+from fuzzers.target import AGAINST, AS_ASKED, FuzzTarget, judged_by, target_named, target_names
 from harness.errors import HarnessError
 from harness.report import Report
 
@@ -70,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
     target = target_named(args.name)
     against = judged_by(args.against, deviations=args.deviations) or target.against[0]
     if against not in target.against:
-        known = ", ".join(target.against)
-        raise HarnessError(f"{target.name} cannot be compared with {against}; it knows {known}")
+        known = ", ".join(AS_ASKED.get(one, one) for one in target.against)
+        asked = AS_ASKED.get(against, against)
+        raise HarnessError(f"{target.name} cannot be compared with {asked}; it knows {known}")
     report = Report(args)
     instrumented.atheris_runtime()
     if instrumented.stale():

@@ -25,6 +25,9 @@ BARE: Final = "qemu-bare"
 
 AGAINST: Final = (NONE, MODEL, QEMU)
 
+AS_ASKED: Final = {BARE: "qemu with --no-deviations"}
+"""How a command line says what is no member of AGAINST."""
+
 
 Trace = tuple[Header, Sequence[Event]]
 

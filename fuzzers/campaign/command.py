@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sqlite3
 import time
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from fuzzers.campaign.covering import cover
 from fuzzers.campaign.engine import Campaign, Options
 from fuzzers.campaign.executors import executor_for
 from fuzzers.campaign.files import CORPUS, is_full
-from fuzzers.campaign.state import State, alone
+from fuzzers.campaign.state import DATABASE, State, alone
 from fuzzers.campaign.status import Teller
 from fuzzers.command import add_deviations
-from fuzzers.target import AGAINST, judged_by, target_named, target_names
+from fuzzers.target import AGAINST, AS_ASKED, judged_by, target_named, target_names
 from harness.errors import HarnessError
 from harness.report import Report
 
@@ -101,19 +102,25 @@ def run(args: argparse.Namespace) -> int:
 def chosen(names: str, against: str | None) -> dict[str, str]:
     """Return targets with what they are compared with. Errors: HarnessError when none is left."""
     made = {}
-    for name in dict.fromkeys(filter(None, names.split(","))):
+    wanted = dict.fromkeys(filter(None, names.split(",")))
+    if not wanted:
+        raise HarnessError(f"--targets {names!r} names none; there are {', '.join(target_names())}")
+    for name in wanted:
         target = target_named(name)
         if against is None or against in target.against:
             made[name] = against or target.against[0]
     if not made:
-        raise HarnessError(f"none of {names} can be compared with {against}")
+        asked = AS_ASKED.get(str(against), against)
+        raise HarnessError(f"none of {', '.join(wanted)} can be compared with {asked}")
     return made
 
 
 def _opened(directory: Path) -> State:
     try:
         return State(directory)
-    except Exception as error:
-        if not is_full(error):
+    except (OSError, sqlite3.Error) as error:
+        if is_full(error):
+            raise HarnessError(f"{directory}: no room to begin: {error}") from error
+        if isinstance(error, OSError):
             raise
-        raise HarnessError(f"{directory}: no room to begin: {error}") from error
+        raise HarnessError(f"{directory / DATABASE}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,59 @@ def test_a_damaged_database_is_made_again_from_files(
         assert [row["key"] for row in again.findings()] == [signature(1).key]
     finally:
         again.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE findings SET signature = 'nonsense'",
+        "UPDATE findings SET signature = '{}'",
+        "UPDATE findings SET signature = CAST(x'ff' AS TEXT)",
+        "UPDATE findings SET size = 'large'",
+        "UPDATE targets SET clock = x'00'",
+        "DROP TABLE findings",
+        "ALTER TABLE samples DROP COLUMN corpus",
+        "PRAGMA user_version = 0",
+    ],
+)
+def test_what_sqlite_takes_for_sound_is_damaged_too(
+    state: State, tmp_path: Path, damage: str
+) -> None:
+    state.take(result(FUZZ, b"one", findings=(seen(1),)))
+    state.database.execute(damage)
+    state.close()
+    again = State(tmp_path)
+    try:
+        again.reconcile()
+        assert set(again.corpus(TARGET)) == {b"seed", b"one"}
+        assert [row["key"] for row in again.findings()] == [signature(1).key]
+        assert (tmp_path / "state.db.damaged1").is_file(), "nothing was put aside"
+    finally:
+        again.close()
+
+
+def test_a_database_that_is_sound_is_not_put_aside(state: State, tmp_path: Path) -> None:
+    state.take(result(FUZZ, b"one", findings=(seen(1),)))
+    state.close()
+    State(tmp_path).close()
+    assert list(tmp_path.glob("*.damaged*")) == []
+
+
+@pytest.mark.parametrize("name", ["state.db", "state.db-wal"])
+def test_a_directory_in_place_of_a_database_is_no_full_disk(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(HarnessError, match=f"{name}: not a regular file"):
+        State(tmp_path)
+
+
+def test_a_directory_that_may_not_be_written_is_no_full_disk(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state.close()
+    # Whoever may do everything is not refused by modes.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(HarnessError, match=f"{tmp_path}: a campaign may not write there"):
+        State(tmp_path)
 
 
 def test_what_cannot_be_written_leaves_no_row(

@@ -69,3 +69,9 @@ def test_a_miss_and_a_finding_without_a_defect_are_failures() -> None:
     assert not failed(MEASURED[:2])
     control = searched(CONTROL, "virtio", 1.0, found=True)
     assert failed([*MEASURED[:2], (row(CONTROL), [control])])
+
+
+def test_one_is_said_in_the_singular() -> None:
+    assert searched("early", "virtio", 2.0, found=True, least=1).smallest == "1 event"
+    assert searched("early", "virtio", 2.0, found=True, least=2).smallest == "2 events"
+    assert searched("early", "virtio", 2.0, found=True).smallest == ""

@@ -57,6 +57,12 @@ class Searched:
     unit: str = ""
     """What `least` counts."""
 
+    @property
+    def smallest(self) -> str:
+        """Return `least` with its unit; empty where nothing was minimised."""
+        unit = self.unit.removesuffix("s") if self.least == 1 else self.unit
+        return f"{self.least} {unit}" if unit else ""
+
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)

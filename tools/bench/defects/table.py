@@ -34,7 +34,7 @@ Measured = Sequence[tuple[Row, Sequence[Searched]]]
 def line(one: Searched) -> str:
     """Return what one search did, in a line."""
     what = f"found {one.signature}" if one.found else "not found"
-    least = f", {one.least} {one.unit}" if one.unit else ""
+    least = f", {one.smallest}" if one.smallest else ""
     return (
         f"{one.defect} by {one.target}: {what}; {one.seconds:.1f} s, "
         f"{one.executions} executions{least} (start {one.startup:.1f} s)"
@@ -88,11 +88,10 @@ def _row(row: Row, tried: Sequence[Searched]) -> str:
     vain = "; ".join(f"not {one.target} in {one.seconds:.0f} s" for one in tried if not one.found)
     if found is None:
         return f"| `{row.name}` | {row.source} | {vain} | | | | |"
-    least = f"{found.least} {found.unit}" if found.unit else ""
     by = f"{found.target} ({vain})" if vain else found.target
     return (
         f"| `{row.name}` | {row.source} | {by} | {found.seconds:.1f} | {found.executions} "
-        f"| {found.size} | {least} |"
+        f"| {found.size} | {found.smallest} |"
     )
 
 

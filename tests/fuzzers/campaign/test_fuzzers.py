@@ -5,6 +5,7 @@ DMAREWIND_KILLS says how many kills there are, DMAREWIND_SEED when they come.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,7 +30,11 @@ from tests.fuzzers.campaign.test_killed import assert_there, kept, unacknowledge
 KILLS = int(os.environ.get("DMAREWIND_KILLS", "3"))
 SEED = int(os.environ.get("DMAREWIND_SEED", "5"))
 LONGEST = 30.0
-"""Seconds until a kill; checks of what is kept take the first of them, more with load."""
+"""Seconds until a kill that comes at any moment."""
+HOLDS = 60.0
+"""Seconds until a kill that waits for a slice with something new, which may not come."""
+ENOUGH = 8
+"""Kills of which one at least must meet such a slice."""
 
 pytestmark = [pytest.mark.clang, pytest.mark.optional, needs_fuzzers]
 
@@ -40,6 +45,27 @@ def waiting_findings(directory: Path) -> set[str]:
     return {
         f"{place.about()[1]}-{seen.signature.key}" for place in places for seen in place.left()
     } - {""}
+
+
+def held(directory: Path) -> set[str]:
+    """Return inputs and findings that slices have found, and that are not kept yet.
+
+    What is at work is looked at first: what is taken in meanwhile counts as kept.
+    """
+    inputs, findings = unacknowledged(directory), waiting_findings(directory)
+    now, known = kept(directory)
+    return (inputs - now) | (findings - known.keys())
+
+
+def wait_for_news(running: Running, directory: Path, seconds: float, old: set[str]) -> None:
+    """Wait until a slice holds something beside what is old, but no longer than so."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        assert running.process.poll() is None, running.errors()
+        with contextlib.suppress(FileNotFoundError):  # A place goes while it is looked at.
+            if held(directory) - old:
+                return
 
 
 def assert_told_of(directory: Path, findings: dict[str, str]) -> None:
@@ -65,18 +91,21 @@ def test_kill_9_while_fuzzers_run_loses_nothing(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     directory, chance = tmp_path / "campaign", Random(SEED)
-    words = command(directory, "--slice", "3", "--workers", "2")
+    words = command(directory, "--slice", "8", "--workers", "2")
     inputs: set[str] = set()
     findings: dict[str, str] = {}
     left: set[str] = set()
     left_findings: set[str] = set()
-    slices = salvaged = 0
+    slices = salvaged = caught = 0
     for number in range(KILLS):
         where = f"seed {SEED}, kill {number}"
         running = Running(words, tmp_path / f"run{number}.log")
         try:
-            time.sleep(chance.uniform(0.3, LONGEST))
-            assert running.process.poll() is None, running.errors()
+            if number % 3:
+                wait_for_news(running, directory, HOLDS, left | left_findings)
+            else:
+                time.sleep(chance.uniform(0.3, LONGEST))
+                assert running.process.poll() is None, running.errors()
             running.kill(everything=bool(number % 2))
         except BaseException:
             running.end()
@@ -90,9 +119,11 @@ def test_kill_9_while_fuzzers_run_loses_nothing(
         assert_told_of(directory, known)
         salvaged += len(left & now - inputs) + len(left_findings & known.keys() - findings.keys())
         waiting, waiting_ones = unacknowledged(directory), waiting_findings(directory)
+        caught += bool((waiting | waiting_ones) - left - left_findings - now - known.keys())
         assert left <= now | waiting, f"{where}: what a killed slice had reached was lost"
         assert left_findings <= known.keys() | waiting_ones, f"{where}: what it had found was lost"
         inputs, findings, left, left_findings = now, known, waiting, waiting_ones
+    assert caught or KILLS < ENOUGH, "no kill met a slice that held something new"
     before = executions(directory)
     running = Running([*words, "--minutes", "0.7"], tmp_path / "last.log")
     try:
@@ -103,13 +134,15 @@ def test_kill_9_while_fuzzers_run_loses_nothing(
     now, known = kept(directory)
     assert inputs | left <= now
     assert findings.keys() | left_findings <= known.keys()
+    salvaged += len(left - inputs) + len(left_findings - findings.keys())
     assert_there(directory)
     assert executions(directory) > before, "it did not go on"
     assert not [*directory.rglob(".*.tmp")], "half-written files stay"
     record_property(
         "summary",
         f"fuzzers, {KILLS} times kill -9 (seed {SEED}): {len(now)} inputs and {len(known)} "
-        f"findings kept, none lost, {salvaged} of them taken from slices that were killed; "
+        f"findings kept, none lost; {caught} kills met slices that held something new, {salvaged} "
+        "inputs and findings of these were kept then; "
         f"{slices + running.told().slices} slices ended",
     )
 

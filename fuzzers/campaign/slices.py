@@ -81,8 +81,8 @@ class Result:
     trace: str = ""
     """Of a finding that was shrunk, its smallest trace."""
     complete: bool = False
-    """Whether all was run that was given, so that what did not show does not; of SHRINK, whether
-    the finding is as small as it gets, too."""
+    """Whether all that was given was run, and the fuzzer ended by itself: only then does it mean
+    something that a finding was not seen. Of SHRINK the first round does, if not stopped."""
 
 
 @dataclass

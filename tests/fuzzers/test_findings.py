@@ -47,7 +47,8 @@ def test_an_explanation_ends_with_the_trace(tmp_path: Path) -> None:
 
 
 def test_what_one_input_shows_is_kept_with_an_explanation_each(tmp_path: Path) -> None:
-    target, findings = target_named("descriptors"), Findings(tmp_path)
+    target, findings = target_named("stateful"), Findings(tmp_path)
+    image, images = target_named("descriptors"), Findings(tmp_path / "images")
     other = Signature("divergence", "Access", "access", "translation -> fault 0x05")
 
     def raising(data: bytes) -> None:
@@ -56,10 +57,15 @@ def test_what_one_input_shows_is_kept_with_an_explanation_each(tmp_path: Path) -
 
     for _ in range(2):
         keeping(target, raising, findings)(b"\7")
+        # Where bytes are no choices, an input is written in another way instead.
+        keeping(image, raising, images)(b"\7")
     kept = {one.signature: one for one in findings}
     assert set(kept) == {SIGNATURE, other}
     assert "the first" in kept[SIGNATURE].text and "the second" in kept[other].text
     assert [kept[one].path.read_bytes() for one in (SIGNATURE, other)] == [b"\7", b"\7\0"]
+    inputs = {one.signature: one.path.read_bytes() for one in images}
+    assert (inputs[SIGNATURE], len(inputs[other])) == (b"\7", 1)
+    assert inputs[other] != b"\7"
 
 
 def test_what_a_full_disk_refuses_is_kept_when_there_is_room(

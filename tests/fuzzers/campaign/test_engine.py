@@ -64,7 +64,7 @@ class Noting(Local):
 
 
 def run(
-    directory: Path, executor: Failing, capsys: pytest.CaptureFixture[str], seconds: float = 2
+    directory: Path, executor: Failing, capsys: pytest.CaptureFixture[str], seconds: float = 5
 ) -> list[dict[str, Any]]:
     """Run a campaign; return what it has told."""
     state = State(directory)
@@ -151,7 +151,7 @@ def test_checks_take_turns_with_fuzzing(
     executor = Failing(tmp_path / "work", FULL, 0)
     state = State(tmp_path)
     args = argparse.Namespace(json=True, quiet=False, color="never")
-    options = Options(dict.fromkeys(names, "none"), 0.5, time.monotonic() + 2)
+    options = Options(dict.fromkeys(names, "none"), 0.5, time.monotonic() + 5)
     Campaign(state, executor, options, Teller(args, tmp_path, names)).run()
     state.close()
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

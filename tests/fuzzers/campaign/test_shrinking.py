@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from fuzzers.campaign.places import Seen
 from fuzzers.campaign.shrinking import CANDIDATES, candidates, judge_of, shrink, smallest_trace
+from fuzzers.instrumented import ROOT
 from harness.signature import CRASH, DISAGREEMENT, Signature
 from tests.fuzzers.campaign.chores import seen
 
@@ -72,7 +72,7 @@ def test_why_a_trace_is_not_smaller_stands_in_it(tmp_path: Path) -> None:
         ("divergence", "qemu-bare", "no judge of"),
     ):
         one = Seen(Signature(kind), b"", f"it said no\n\nas a trace:\n\n{head}reset\n")
-        found = smallest_trace(one, against, tmp_path, 60, os.environ)
+        found = smallest_trace(one, against, tmp_path, 60, {"PYTHONPATH": str(ROOT)})
         assert found.startswith(f"{head}# not minimised: {why}")
         assert found.endswith("reset\n")
 

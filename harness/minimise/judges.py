@@ -24,7 +24,7 @@ from harness.findings import Finding
 from harness.minimise.trace import Trace
 from harness.model.config import UnitConfig
 from harness.native import core
-from harness.qemu.pc import PROGRAM
+from harness.qemu.pc import PROGRAM, Pc
 from harness.qemu.process import EndedError
 from harness.replay import unit_config
 from harness.signature import (
@@ -153,6 +153,11 @@ class QemuJudge:
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        # One that never starts has not been ended by any trace.
+        try:
+            Pc((), self._program).close()
+        except EndedError as error:
+            raise HarnessError(f"{self._program} does not start: {error}") from error
         return self
 
     def __exit__(

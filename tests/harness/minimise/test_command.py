@@ -297,3 +297,16 @@ def test_a_running_qemu_judges(
     assert "shows in 2 of 2 runs" in said
     assert len(read(small).events) <= 11
     assert main(["replay", "--target", "qemu", str(small)]) == 1
+
+
+def test_a_qemu_that_does_not_start_is_no_finding(
+    tmp_path: Path, trace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "qemu"
+    program.write_text("#!/bin/sh\necho 'bad luck' >&2\nexit 3\n")
+    program.chmod(0o755)
+    words = ["-o", str(tmp_path / "x.txt"), "--target", "qemu", "--program", str(program)]
+    assert main(["minimise", str(trace), *words]) == 2
+    said = capsys.readouterr().err
+    assert "does not start" in said and "bad luck" in said
+    assert not (tmp_path / "x.txt").exists()

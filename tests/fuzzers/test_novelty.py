@@ -36,7 +36,7 @@ def _reached(corpus: Path, runs: int, novelty: str = "1") -> tuple[int, int]:
 
 @pytest.mark.clang
 def test_what_is_shown_is_kept(tmp_path: Path) -> None:
-    instrumented.build(("twin_acpi",), "-DDMAREWIND_LIBFUZZER=ON")
+    instrumented.build(("_core", "twin_acpi"), "-DDMAREWIND_LIBFUZZER=ON")
     corpus = tmp_path / "corpus"
     plant(target_named("acpi"), corpus)
     first = _reached(corpus, 0)

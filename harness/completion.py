@@ -44,7 +44,7 @@ def describe(name: str, summary: str, parser: argparse.ArgumentParser) -> Verb:
         if not action.option_strings:
             words += choices
             continue
-        shown = " ".join((action.help or "").split()).replace("%(default)s", str(action.default))
+        shown = " ".join((action.help or "").split()) % {**vars(action), "prog": parser.prog}
         takes_value = action.nargs != 0
         options.append(Option(tuple(action.option_strings), takes_value, choices, shown))
     return Verb(name, summary, tuple(options), tuple(words))

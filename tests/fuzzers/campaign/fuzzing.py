@@ -101,9 +101,12 @@ class Running:
         return self._log.with_suffix(".errors").read_text()[-4000:]
 
     def kill(self, *, everything: bool) -> None:
-        """Kill the campaign alone, or its fuzzers with it, as a reboot does."""
-        if everything:
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """Kill the campaign alone, or its fuzzers with it, as a reboot does.
+
+        Fuzzers that are left get no further: libFuzzer puts shorter inputs in the place of longer
+        ones, and what is there at this moment is compared later.
+        """
+        os.killpg(self.process.pid, signal.SIGKILL if everything else signal.SIGSTOP)
         self.process.kill()
         self.process.wait()
 

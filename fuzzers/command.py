@@ -9,13 +9,18 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 from fuzzers import instrumented
 from fuzzers.findings import Findings, Kept
 from fuzzers.jobs import Job, Totals
 from fuzzers.target import AGAINST, AS_ASKED, FuzzTarget, judged_by, target_named, target_names
 from harness.errors import HarnessError
+from harness.options import add_deviations
 from harness.report import Report
+
+BARE_AGAINST: Final = "; without, --against is qemu"
+"""What is said of --no-deviations beside what it says elsewhere."""
 
 _PAUSE = 0.2
 _SHOWN_EVERY = 5.0
@@ -29,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", choices=AGAINST, help="what the core is compared with (default: the first of"
         " what the target knows; none: nothing, and fastest)",
     )  # fmt: skip
-    add_deviations(parser)
+    add_deviations(parser, BARE_AGAINST)
     parser.add_argument("--minutes", type=_minutes, default=1.0, help="default %(default)s")
     parser.add_argument("--jobs", type=_jobs, default=1, help="processes (default %(default)s)")
     parser.add_argument("--until-found", action="store_true", help="end when something was found")
@@ -40,15 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--findings", type=Path, metavar="DIR", help="where findings go (default findings/NAME)"
     )
     parser.epilog = "Words behind `--` are flags for libFuzzer, such as -max_len=64."
-
-
-def add_deviations(parser: argparse.ArgumentParser) -> None:
-    """Add the option that disables what is known of a QEMU."""
-    parser.add_argument(
-        "--deviations", action=argparse.BooleanOptionalAction, default=True,
-        help="accept what a QEMU is known to do otherwise than the specification says; without,"
-        " --against is qemu",
-    )  # fmt: skip
 
 
 def _minutes(text: str) -> float:

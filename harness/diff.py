@@ -27,6 +27,7 @@ from harness.files import replacing
 from harness.generate.virtio import Step
 from harness.generate.vtd_machines import MACHINES as SIMULATED
 from harness.model.virtio.dialect import SPECIFICATION, dialect_named
+from harness.options import add_deviations
 from harness.qemu.pc import PROGRAM
 from harness.qemu.process import EndedError
 from harness.qemu.unit import QemuUnit, devices_for
@@ -101,12 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=_seed, metavar="S", help="of the first sequence (default: by chance)"
     )
-    parser.add_argument(
-        "--deviations",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="accept what a QEMU is known to do otherwise than the specification says",
-    )
+    add_deviations(parser)
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="write what diverged there, as text traces"
     )

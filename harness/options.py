@@ -8,6 +8,16 @@ from typing import Final
 MOST_SECONDS: Final = 86_400.0
 
 
+def add_deviations(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Declare --no-deviations; more is said in its help."""
+    parser.add_argument(
+        "--deviations",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="accept what a QEMU is known to do otherwise than the specification says" + more,
+    )
+
+
 def number_of_things(text: str) -> int:
     """Return a number of things, as an option gives it."""
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1

@@ -15,9 +15,10 @@ from fuzzers.campaign.executors import executor_for
 from fuzzers.campaign.files import CORPUS, is_full
 from fuzzers.campaign.state import DATABASE, State, alone
 from fuzzers.campaign.status import Teller
-from fuzzers.command import add_deviations
+from fuzzers.command import BARE_AGAINST
 from fuzzers.target import AGAINST, AS_ASKED, judged_by, target_named, target_names
 from harness.errors import HarnessError
+from harness.options import add_deviations
 from harness.report import Report
 
 _SLICE: float = 45.0
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", choices=AGAINST, help="what the core is compared with (default: the first of"
         " what each target knows; targets that do not know it are left out)",
     )  # fmt: skip
-    add_deviations(parser)
+    add_deviations(parser, BARE_AGAINST)
     parser.add_argument(
         "--slice", type=_positive, default=_SLICE, metavar="SECONDS",
         help="how long one process fuzzes before its inputs are shared (default %(default)s)",

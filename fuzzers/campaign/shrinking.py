@@ -15,13 +15,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from decoders.errors import DecodeError
 from fuzzers.campaign.places import Seen
-from fuzzers.target import QEMU
+from fuzzers.target import BARE, QEMU
 from harness.signature import DISAGREEMENT, Signature
+from harness.trace import VIRTIO, Header, open_events
 
 CANDIDATES: Final = 128
 """Candidates of one round."""
-TRACE_BUDGET: Final = {"pair": 1000, "qemu": 100}
+PAIR: Final = "pair"
+DIFF: Final = "diff"
+TRACE_BUDGET: Final = {PAIR: 1000, DIFF: 100, QEMU: 100}
 """Runs of the judge that minimises a trace."""
 _PROBLEM_KEPT: Final = 500
 _HEAD: Final = 2
@@ -73,20 +77,21 @@ def smallest_trace(
     _, _, trace = seen.text.partition(_HEADING)
     if not trace:
         return ""
-    judge = judge_of(seen.signature, against)
-    if judge is None:
-        return _remarked(trace, f"not minimised: {_UNJUDGED}")
     before, after = scratch / "found.txt", scratch / "small.txt"
     # A real unit is a program of its own, which does not run in that.
     where = {**os.environ, "PYTHONPATH": environment["PYTHONPATH"]}
-    if judge == "pair":
-        where = dict(environment)
     try:
         before.write_text(trace.rstrip("\n") + "\n")
+        with open_events(before) as source:
+            judge = judge_of(seen.signature, against, source.header)
+        if not judge:
+            return _remarked(trace, f"not minimised: {_UNJUDGED}")
+        if judge[0] == PAIR:
+            where = dict(environment)
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "harness", "--json", "minimise", str(before)),
-                *("-o", str(after), "--target", judge, "--budget", str(TRACE_BUDGET[judge])),
+                *("-o", str(after), "--target", *judge, "--budget", str(TRACE_BUDGET[judge[0]])),
             ],
             env=where, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=seconds, check=False,
@@ -97,7 +102,7 @@ def smallest_trace(
         problem = done.stderr.strip()[-_PROBLEM_KEPT:]
     except subprocess.TimeoutExpired:
         problem = f"not done after {seconds:.0f} s"
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (DecodeError, OSError, ValueError, KeyError, IndexError) as error:
         problem = str(error)
     return _remarked(trace, f"not minimised: {problem}")
 
@@ -109,11 +114,12 @@ def _remarked(trace: str, remark: str) -> str:
     return "".join([*lines[:_HEAD], *said, *lines[_HEAD:]])
 
 
-def judge_of(signature: Signature, against: str) -> str | None:
-    """Return which judge of `dmarewind minimise` sees a finding; None where none does.
-
-    That of a real unit goes by its deviations: what BARE finds it may permit.
-    """
+def judge_of(signature: Signature, against: str, header: Header) -> tuple[str, ...]:
+    """Return which judge of `dmarewind minimise` sees a finding, and its options; () for none."""
+    if against in (QEMU, BARE) and any(unit.kind == VIRTIO for unit in header.units):
+        return (QEMU,)
     if against == QEMU:
-        return "qemu"
-    return "pair" if signature.kind == DISAGREEMENT else None
+        return (DIFF,)
+    if against == BARE:
+        return DIFF, "--no-deviations"
+    return (PAIR,) if signature.kind == DISAGREEMENT else ()

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from harness.errors import HarnessError
 from harness.export.forms import FORMS, form_of, write
 from harness.files import is_same, replacing
+from harness.minimise.diff_judge import DiffJudge
 from harness.minimise.engine import ATTEMPTS, DEFAULT_BUDGET, Options, Result, minimise
 from harness.minimise.explanation import paragraph
 from harness.minimise.judges import (
@@ -24,13 +25,15 @@ from harness.minimise.judges import (
     ScriptJudge,
 )
 from harness.minimise.trace import Trace, read
-from harness.options import number_of_things, seconds
+from harness.options import add_deviations, number_of_things, seconds
 from harness.qemu.pc import PROGRAM
 from harness.report import Report
 from harness.targets import REAL_TARGETS, target_names
 
 DISAGREEING: Final = "pair"
 """Name of the judge that compares the model with the native core."""
+DIFFERING: Final = DiffJudge.name
+"""Name of the judge that does on a QEMU what the trace does, as `dmarewind diff` does."""
 STATE_SUFFIX: Final = ".state"
 CANDIDATE: Final = "candidate"
 """Name of the file that a script is given, without what says its form."""
@@ -46,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     judges = parser.add_mutually_exclusive_group()
     judges.add_argument(
         "--target",
-        choices=(*target_names(), DISAGREEING),
+        choices=(*target_names(), DISAGREEING, DIFFERING),
         default="native",
-        help=f"whose finding it is (default native); {DISAGREEING}: model and native disagree",
+        help=f"whose finding it is (default native); {DISAGREEING}: model and native disagree;"
+        f" {DIFFERING}: what `dmarewind diff --unit vtd` shows on a QEMU",
     )
     judges.add_argument(
         "--test",
@@ -112,8 +116,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--program",
         default=PROGRAM,
         metavar="FILE",
-        help="the QEMU that the target qemu runs (default %(default)s)",
+        help="the QEMU that the targets qemu and diff run (default %(default)s)",
     )
+    add_deviations(parser, f" (target {DIFFERING})")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
     form_of(args.output)
     if args.jobs < 1 or args.attempts < 1:
         raise HarnessError("--jobs and --attempts begin at 1")
+    if not args.deviations and args.target != DIFFERING:
+        raise HarnessError(f"--no-deviations is for --target {DIFFERING}")
     trace = read(args.trace)
     state = args.state or args.output.with_name(args.output.name + STATE_SUFFIX)
     _keep_apart(state, args)
@@ -165,6 +172,8 @@ def _judge(args: argparse.Namespace, stack: ExitStack) -> Judge:
         return ScriptJudge(args.test, CANDIDATE + args.form, put, args.seconds)
     if args.target == DISAGREEING:
         return DisagreementJudge()
+    if args.target == DIFFERING:
+        return stack.enter_context(DiffJudge(args.program, deviations=args.deviations))
     if args.target in REAL_TARGETS:
         return stack.enter_context(QemuJudge(args.program))
     return ReplayJudge(args.target)

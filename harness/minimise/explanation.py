@@ -47,6 +47,8 @@ def paragraph(shown: Shown, trace: Trace) -> str:
         return f"The model and the native core part{where}: {signature.subject}{said}."
     if signature.kind in (CRASH, HANG):
         return f"The target does not survive this: {signature}."
+    if finding is None and signature.kind in list(FindingKind):
+        return f"The unit does otherwise than it should: {signature}."
     if finding is None:
         return f"The judge takes this for interesting: {signature}."
     return " ".join(_sentences(finding, trace, kind)) + _rule(kind, finding)

@@ -77,16 +77,17 @@ class Judge(Protocol):
         ...
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return what tells the content of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest_of_core() -> str:
-    return _digest(Path(str(core().__file__)))
+    return digest(Path(str(core().__file__)))
 
 
-def _version(program: str) -> str:
+def version_of(program: str) -> str:
     """Return what a QEMU says of its version; a script that starts one stays the same."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(
@@ -103,7 +104,8 @@ def _fed(target: ReplayTarget, trace: Trace) -> list[Finding]:
     return target.findings()
 
 
-def _once(shown: list[Shown]) -> list[Shown]:
+def once(shown: list[Shown]) -> list[Shown]:
+    """Return each signature once, where it comes first."""
     return list({one.signature: one for one in reversed(shown)}.values())[::-1]
 
 
@@ -135,7 +137,7 @@ class ReplayJudge:
 
 
 def _shown(trace: Trace, found: Sequence[Finding]) -> list[Shown]:
-    return _once([Shown(of_finding(one, _event(trace, one.event)), one) for one in found])
+    return once([Shown(of_finding(one, _event(trace, one.event)), one) for one in found])
 
 
 class QemuJudge:
@@ -174,7 +176,7 @@ class QemuJudge:
         where = shutil.which(self._program)
         if where is None:
             return self.name, self._program
-        return self.name, self._program, _digest(Path(where)), _version(where)
+        return self.name, self._program, digest(Path(where)), version_of(where)
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return the findings, or how QEMU ended."""
@@ -261,7 +263,7 @@ class ScriptJudge:
     def identity(self) -> Sequence[str]:
         """Return the script and its content, the form that it gets, and what it may take."""
         script = str(self._script)
-        return script, _digest(self._script), self._file_name, str(self._seconds)
+        return script, digest(self._script), self._file_name, str(self._seconds)
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return INTERESTING or nothing; a script that takes too long has not said 0."""

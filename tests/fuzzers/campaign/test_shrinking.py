@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from fuzzers.campaign.places import Seen
 from fuzzers.campaign.shrinking import CANDIDATES, candidates, judge_of, shrink, smallest_trace
 from fuzzers.instrumented import ROOT
 from harness.signature import CRASH, DISAGREEMENT, Signature
+from harness.trace import VIRTIO, VTD, Header, UnitInfo
 from tests.fuzzers.campaign.chores import seen
 
 BAD = b"DMRo"
@@ -57,19 +60,32 @@ def test_candidates_are_never_larger_nor_repeated() -> None:
     assert b"" in made
 
 
-def test_traces_are_judged_where_somebody_sees_the_finding() -> None:
-    assert judge_of(Signature(DISAGREEMENT), "model") == "pair"
-    assert judge_of(Signature(CRASH), "model") is None
-    assert judge_of(Signature("divergence"), "qemu") == "qemu"
-    assert judge_of(Signature("divergence"), "qemu-bare") is None
+@pytest.mark.parametrize(
+    ("kind", "against", "unit", "judge"),
+    [
+        (DISAGREEMENT, "model", VTD, ("pair",)),
+        (CRASH, "model", VTD, ()),
+        ("divergence", "qemu", VTD, ("diff",)),
+        ("divergence", "qemu-bare", VTD, ("diff", "--no-deviations")),
+        ("divergence", "qemu-bare", VIRTIO, ("qemu",)),
+    ],
+)
+def test_traces_are_judged_where_somebody_sees_the_finding(
+    kind: str, against: str, unit: str, judge: tuple[str, ...]
+) -> None:
+    header = Header(units=(UnitInfo(kind=unit),))
+    assert judge_of(Signature(kind), against, header) == judge
 
 
 def test_why_a_trace_is_not_smaller_stands_in_it(tmp_path: Path) -> None:
-    head = "dmarewind-text 1\nheader {}\n"
-    for kind, against, why in (
-        (DISAGREEMENT, "model", "error: "),
-        (CRASH, "model", "no judge of"),
-        ("divergence", "qemu-bare", "no judge of"),
+    kept = ROOT / "corpora" / "deviations" / "dirty-bit-lost.txt"
+    whole = "".join(kept.read_text().splitlines(keepends=True)[:2])
+    empty = "dmarewind-text 1\nheader {}\n"
+    for kind, against, head, why in (
+        (DISAGREEMENT, "model", whole, "error: "),
+        (DISAGREEMENT, "model", empty, "text.header"),
+        (CRASH, "model", whole, "no judge of"),
+        (CRASH, "none", whole, "no judge of"),
     ):
         one = Seen(Signature(kind), b"", f"it said no\n\nas a trace:\n\n{head}reset\n")
         found = smallest_trace(one, against, tmp_path, 60, {"PYTHONPATH": str(ROOT)})

@@ -64,7 +64,10 @@ class Place:
         for data in inputs:
             (self.corpus / name_of(data)).write_bytes(data)
         note = {"kind": kind, "target": target, "given": [*map(name_of, inputs)]}
-        (self.path / _NOTE).write_text(json.dumps(note))
+        with (self.path / _NOTE).open("w") as stream:
+            stream.write(json.dumps(note))
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def about(self) -> tuple[str, str, frozenset[str]]:
         """Return kind, target and the names of inputs that were given, as far as is on record."""

@@ -6,10 +6,12 @@ of candidates, of which the smallest is run first.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -27,6 +29,8 @@ PAIR: Final = "pair"
 DIFF: Final = "diff"
 TRACE_BUDGET: Final = {PAIR: 1000, DIFF: 100, QEMU: 100}
 """Runs of the judge that minimises a trace."""
+_PAUSE: Final = 0.2
+_ENDING: Final = 5.0
 _PROBLEM_KEPT: Final = 500
 _HEAD: Final = 2
 """Lines of a trace's text in front of its events."""
@@ -67,12 +71,13 @@ def candidates(data: bytes) -> Iterator[bytes]:
 
 
 def smallest_trace(
-    seen: Seen, against: str, scratch: Path, seconds: float, environment: Mapping[str, str]
-) -> str:
+    seen: Seen, against: str, scratch: Path, seconds: float, environment: Mapping[str, str],
+    over: Callable[[], bool],
+) -> str:  # fmt: skip
     """Return the trace of a finding, minimised where something can judge traces; may be empty.
 
     What fuzzers run in is given: the core that they ran is the one that has to show it. Where it
-    cannot be minimised, a remark says why.
+    cannot be minimised, or that is over first, a remark says why.
     """
     _, _, trace = seen.text.partition(_HEADING)
     if not trace:
@@ -88,23 +93,42 @@ def smallest_trace(
             return _remarked(trace, f"not minimised: {_UNJUDGED}")
         if judge[0] == PAIR:
             where = dict(environment)
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "harness", "--json", "minimise", str(before)),
-                *("-o", str(after), "--target", *judge, "--budget", str(TRACE_BUDGET[judge[0]])),
-            ],
-            env=where, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=seconds, check=False,
-        )  # fmt: skip
-        if done.returncode == 0:
+        words = [
+            *(sys.executable, "-m", "harness", "--json", "minimise", str(before)),
+            *("-o", str(after), "--target", *judge, "--budget", str(TRACE_BUDGET[judge[0]])),
+        ]
+        done = _run(words, where, seconds, over)
+        if done is None:
+            problem = "stopped" if over() else f"not done after {seconds:.0f} s"
+        elif done.returncode == 0:
             cause = json.loads(done.stdout.splitlines()[-1])["cause"]
             return _remarked(after.read_text(), cause)
-        problem = done.stderr.strip()[-_PROBLEM_KEPT:]
-    except subprocess.TimeoutExpired:
-        problem = f"not done after {seconds:.0f} s"
+        else:
+            problem = done.stderr.strip()[-_PROBLEM_KEPT:]
     except (DecodeError, OSError, ValueError, KeyError, IndexError) as error:
         problem = str(error)
     return _remarked(trace, f"not minimised: {problem}")
+
+
+def _run(
+    words: Sequence[str], environment: Mapping[str, str], seconds: float, over: Callable[[], bool]
+) -> subprocess.CompletedProcess[str] | None:
+    """Run a program; None when it was ended, because that is over or it takes too long."""
+    deadline = time.monotonic() + seconds
+    with subprocess.Popen(
+        words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        while time.monotonic() < deadline and not over():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out, err = process.communicate(timeout=_PAUSE)
+                return subprocess.CompletedProcess(words, process.returncode, out, err)
+        process.terminate()  # It ends its QEMU.
+        try:
+            process.communicate(timeout=_ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return None
 
 
 def _remarked(trace: str, remark: str) -> str:

@@ -181,7 +181,7 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
             done.complete &= not stopped()
             if smallest is not None and done.complete:
                 trace = shrinking.smallest_trace(
-                    smallest, task.against, place.path, task.seconds, environment()
+                    smallest, task.against, place.path, task.seconds, environment(), stopped
                 )
         else:
             done.complete = run_job(target, task.against, place.path, place.corpus, flags,

@@ -17,6 +17,10 @@ from tests.fuzzers.campaign.chores import seen
 BAD = b"DMRo"
 
 
+def never() -> bool:
+    return False
+
+
 def shows(data: bytes) -> bool:
     return all(byte in data for byte in BAD)
 
@@ -88,11 +92,18 @@ def test_why_a_trace_is_not_smaller_stands_in_it(tmp_path: Path) -> None:
         (CRASH, "none", whole, "no judge of"),
     ):
         one = Seen(Signature(kind), b"", f"it said no\n\nas a trace:\n\n{head}reset\n")
-        found = smallest_trace(one, against, tmp_path, 60, {"PYTHONPATH": str(ROOT)})
+        found = smallest_trace(one, against, tmp_path, 60, {"PYTHONPATH": str(ROOT)}, never)
         assert found.startswith(f"{head}# not minimised: {why}")
         assert found.endswith("reset\n")
 
 
+def test_minimising_ends_when_the_slice_is_over(tmp_path: Path) -> None:
+    trace = (ROOT / "corpora" / "deviations" / "dirty-bit-lost.txt").read_text()
+    one = Seen(Signature(DISAGREEMENT), b"", f"it said no\n\nas a trace:\n\n{trace}")
+    found = smallest_trace(one, "model", tmp_path, 60, {"PYTHONPATH": str(ROOT)}, lambda: True)
+    assert "# not minimised: stopped\n" in found
+
+
 def test_what_has_no_trace_gets_none(tmp_path: Path) -> None:
     one = Seen(Signature(DISAGREEMENT), b"", "it said no\n")
-    assert smallest_trace(one, "model", tmp_path, 60, {}) == ""
+    assert smallest_trace(one, "model", tmp_path, 60, {}, never) == ""

@@ -98,7 +98,7 @@ def build(targets: tuple[str, ...] = ("_core",), *options: str, directory: Path 
     """
     if not (SOURCES / "CMakeLists.txt").is_file():
         raise HarnessError("fuzzing needs a checkout: an installed package lacks the core's source")
-    cmake, ninja = _program("cmake"), _program("ninja")
+    cmake, ninja = installed("cmake"), installed("ninja")
     if cmake is None:
         raise HarnessError(f"there is no cmake; {HOW_TO_INSTALL}")
     with _alone(directory):
@@ -122,7 +122,7 @@ def build(targets: tuple[str, ...] = ("_core",), *options: str, directory: Path 
     return built
 
 
-def _program(name: str) -> str | None:
+def installed(name: str) -> str | None:
     """Return a program's path; what pip has installed need not be on the search path."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fuzzers.instrumented import HOW_TO_INSTALL, installed
 from harness.errors import HarnessError
 
 ROOT: Final = Path(__file__).parents[2]
@@ -68,15 +69,18 @@ def build(tools: Programs, *, tests: bool = False) -> Built:
     """Build what is out of date, for the Python that runs this. Errors: HarnessError."""
     if not (ROOT / "harness/native/CMakeLists.txt").is_file():
         raise HarnessError("coverage needs a checkout: an installed package lacks the sources")
-    configure = ["cmake", "-S", str(ROOT / "harness" / "native"), "-B", str(BUILD)]
+    cmake, ninja = installed("cmake"), installed("ninja")
+    if cmake is None:
+        raise HarnessError(f"coverage needs cmake: {HOW_TO_INSTALL}")
+    configure = [cmake, "-S", str(ROOT / "harness" / "native"), "-B", str(BUILD)]
     configure += ["-DDMAREWIND_COVERAGE=ON", "-DCMAKE_BUILD_TYPE=Release"]
     configure += [f"-DCMAKE_C_COMPILER={tools.clang}", f"-DCMAKE_CXX_COMPILER={tools.compiler}"]
     configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-    if shutil.which("ninja"):  # there may be no make
-        configure += ["-G", "Ninja"]
+    if ninja:  # there may be no make
+        configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     called(configure, "coverage")
     targets = ["core_tests", "_core"] if tests else ["_core"]
-    called(["cmake", "--build", str(BUILD), "--target", *targets], "coverage")
+    called([cmake, "--build", str(BUILD), "--target", *targets], "coverage")
     modules = list((BUILD / "bind").glob("_core.*.so"))
     if len(modules) != 1:
         raise HarnessError(f"{BUILD}/bind has {len(modules)} modules: remove {BUILD} and try again")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzzers.campaign.files import Files
 from fuzzers.campaign.places import Place, name_of
 from tests.fuzzers.campaign.fuzzing import (
     PATIENCE,
@@ -33,6 +34,9 @@ BOTH = "stateful,descriptors"
 
 SLICES = 4
 """Slices that each machine has to bring."""
+
+NEAR = (b"DMRhh", b"DMRuu")
+"""One change away from what chance alone may find in one campaign and not in the other."""
 
 ROUNDS = 6
 REACHED = 0.95
@@ -76,6 +80,8 @@ def test_two_machines_find_what_one_does(
     spread, alone = tmp_path / "spread", tmp_path / "alone"
     ways = {spread: ("--scheduler", where), alone: ("--workers", "2")}
     told: dict[Path, set[str]] = {spread: set(), alone: set()}
+    for directory in ways:
+        Files(directory).add_inputs("planted", NEAR)
     # Chance decides what is found first: each goes on until it has found what the other has.
     for number in range(ROUNDS):
         directory = (spread, alone)[number % 2]

@@ -98,13 +98,16 @@ def test_a_campaign_may_be_named_relative_to_any_directory(
 
 
 def measured(directory: Path, out: Path, *words: str) -> list[dict[str, Any]]:
+    # As with .venv/bin/dmarewind: what pip has installed beside it is not on the search path.
+    beside = str(Path(sys.executable).parent)
+    paths = os.pathsep.join(one for one in os.get_exec_path() if one != beside)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "harness", "--json", "campaign", str(directory)),
             *("--coverage", str(out), *words),
         ],
-        env=os.environ | {"PYTHONPATH": str(instrumented.ROOT)}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=1800, check=False,
+        env=os.environ | {"PYTHONPATH": str(instrumented.ROOT), "PATH": paths},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -71,14 +71,21 @@ class Findings:
         The signature is written last: a writer that is killed before has kept nothing, and whoever
         finds the same keeps it.
         """
-        name = f"{target.name}-{hashlib.sha1(data).hexdigest()}"
-        path = self.directory / name
-        claim = self.directory / _SIGNATURES / f"{target.name}-{signature.key}"
-        if self._has(claim):
+        if self._has(self._claim(target, signature)):
             return None
         if trace is None and isinstance(target, Traced):
             trace = target.events(data)
-        explanation = _explain(target, signature, text, trace)
+        return self.adopt(target, data, signature, _explain(target, signature, text, trace))
+
+    def adopt(
+        self, target: FuzzTarget, data: bytes, signature: Signature, explanation: str
+    ) -> Path | None:
+        """Keep an input with the explanation that it has elsewhere; None as of add()."""
+        name = f"{target.name}-{hashlib.sha1(data).hexdigest()}"
+        path = self.directory / name
+        claim = self._claim(target, signature)
+        if self._has(claim):
+            return None
         plain = {"input": name, "signature": signature.as_json()}
         with self._alone():
             if self._has(claim):
@@ -87,6 +94,9 @@ class Findings:
             _write(path.with_name(name + EXPLANATION), explanation.encode())
             _write(claim, f"{json.dumps(plain)}\n".encode())
         return path
+
+    def _claim(self, target: FuzzTarget, signature: Signature) -> Path:
+        return self.directory / _SIGNATURES / f"{target.name}-{signature.key}"
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from fuzzers.choices import ByteRandom
 from fuzzers.target import Found, Trace
 from harness.deviations import known_crash as virtio_crash
 from harness.deviations_vtd import known_crash as vtd_crash
-from harness.differential.bare import Bare
+from harness.differential.bare import Bare, of_end
 from harness.differential.engine import Differential as VirtioDifferential
 from harness.differential.real import Qemu
 from harness.differential.vtd import Differential, Totals
@@ -23,10 +23,10 @@ from harness.generate.vtd import Generator
 from harness.generate.vtd_steps import Scene, Step
 from harness.model.dialects import dialect_named
 from harness.model.virtio.dialect import SPECIFICATION
-from harness.qemu.process import LOST, EndedError
+from harness.qemu.process import LOST
 from harness.qemu.unit import QemuUnit
 from harness.qemu.vtd import VtdQemu
-from harness.signature import CRASH, Signature, of_crash, of_finding
+from harness.signature import of_finding
 from harness.trace import Header
 
 _INHERITED: Final = ("LD_PRELOAD", "ASAN_OPTIONS", "PYTHONMALLOC")
@@ -162,7 +162,4 @@ class VirtioJudge:
 
 
 def _ended(error: HarnessError, trace: Trace) -> Found:
-    signature = of_crash(str(error))
-    if signature.kind == CRASH and isinstance(error, EndedError):
-        signature = Signature(CRASH, "QEMU", signature.subject, signature.outcome)
-    return Found(signature, str(error), trace)
+    return Found(of_end(error), str(error), trace)

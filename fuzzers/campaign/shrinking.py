@@ -96,6 +96,7 @@ def smallest_trace(
         words = [
             *(sys.executable, "-m", "harness", "--json", "minimise", str(before)),
             *("-o", str(after), "--target", *judge, "--budget", str(TRACE_BUDGET[judge[0]])),
+            *("--signature", seen.signature.key),
         ]
         done = _run(words, where, seconds, over)
         if done is None:

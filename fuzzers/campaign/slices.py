@@ -183,6 +183,9 @@ def _work(task: Slice, place: Place, stopped: Stopped) -> Result:
                 trace = shrinking.smallest_trace(
                     smallest, task.against, place.path, task.seconds, environment(), stopped
                 )
+                # What was cut short is done again.
+                done.complete = not stopped()
+                trace = trace if done.complete else ""
         else:
             done.complete = run_job(target, task.against, place.path, place.corpus, flags,
                                     task.seconds, done, stopped)  # fmt: skip
@@ -273,7 +276,7 @@ def _shrink(
         others = Findings(place.findings)
         for seen in findings_in(scratch / _FINDINGS):
             if seen.signature.key != task.wanted:
-                others.add(target, seen.data, seen.signature, seen.text)
+                others.adopt(target, seen.data, seen.signature, seen.text)
         best = _wanted(scratch / _FINDINGS, task.wanted)
         done.complete |= ended or best is not None
         return best

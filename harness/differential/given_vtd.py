@@ -41,7 +41,7 @@ def machine_named(header: Header) -> str:
     """
     name = header.source.get("machine")
     if not isinstance(name, str) or name not in MACHINES:
-        raise HarnessError("the trace does not name a machine of `dmarewind diff`; give --machine")
+        raise HarnessError("the trace names no machine of `dmarewind diff`, whose --machine can")
     return name
 
 

@@ -16,7 +16,6 @@ from decoders.vtd.descriptors import (
     PasidDeviceTlbInvalidation,
     descriptor_type,
 )
-from harness.generate.vtd_tables import QUEUE
 from harness.model.queue import QUEUE_UNIT
 from harness.targets.model import ModelReplay
 
@@ -35,6 +34,11 @@ def head(guide: ModelReplay) -> int:
     return guide.unit.registers.load(vtd.IQH)
 
 
+def base(guide: ModelReplay) -> int:
+    """Return where the queue is in memory."""
+    return guide.unit.registers.load(vtd.IQA) & -QUEUE_UNIT
+
+
 def taken(guide: ModelReplay, since: int, slot: int) -> list[tuple[int, ...]]:
     """Return the descriptors that a unit took from its queue since its head was somewhere."""
     count = (head(guide) - since) % QUEUE_UNIT // slot
@@ -44,7 +48,7 @@ def taken(guide: ModelReplay, since: int, slot: int) -> list[tuple[int, ...]]:
 
 def descriptor(guide: ModelReplay, place: int, slot: int) -> tuple[int, ...]:
     """Return the descriptor at a place of the queue."""
-    return unpack(f"<{slot // 8}Q", guide.unit.load(QUEUE + place % QUEUE_UNIT, slot))
+    return unpack(f"<{slot // 8}Q", guide.unit.load(base(guide) + place % QUEUE_UNIT, slot))
 
 
 def refused(guide: ModelReplay, slot: int) -> tuple[int, ...]:
@@ -71,11 +75,11 @@ def oddity(words: Sequence[int], *, page_requests: bool) -> str:
     return "device-TLB descriptor with PFSID" if has_physical_function(words) else ""
 
 
-def descriptors(stores: Sequence[Store], slot: int) -> list[tuple[int, ...]]:
-    """Return the descriptors that stores put into the queue."""
+def descriptors(stores: Sequence[Store], start: int, slot: int) -> list[tuple[int, ...]]:
+    """Return the descriptors that stores put into a queue that starts somewhere."""
     words: dict[int, dict[int, int]] = {}
     for store in stores:
-        if QUEUE <= store.address < QUEUE + QUEUE_UNIT:
-            place = store.address - QUEUE
+        if start <= store.address < start + QUEUE_UNIT:
+            place = store.address - start
             words.setdefault(place // slot, {})[place % slot // 8] = store.value
     return [tuple(found.get(n, 0) for n in range(slot // 8)) for found in words.values()]

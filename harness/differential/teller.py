@@ -16,7 +16,7 @@ from decoders.events import (
 from decoders.vtd import registers as vtd
 from decoders.vtd.descriptors import descriptor_type
 from harness.differential.device_tlb import DeviceMessages
-from harness.differential.queued import descriptors, head, taken
+from harness.differential.queued import base, descriptors, head, taken
 from harness.differential.situation import LOST, History
 from harness.differential.table_use import TableUse
 from harness.findings import Finding
@@ -49,7 +49,7 @@ class Teller:
         self.use = TableUse()
         self.noticed: list[Finding] = []
         """What is not as it should be, and no event says."""
-        self._queued: list[tuple[int, ...]] = []
+        self._stores: Sequence[Store] = ()
         self._messages = messages
 
     def access(self, access: Access) -> None:
@@ -110,8 +110,8 @@ class Teller:
                     keep(model.unit, access.sid, access.iova, way)
 
     def stores(self, stores: Sequence[Store]) -> None:
-        """Take note of the descriptors among stores."""
-        self._queued = descriptors(stores, self._slot)
+        """Take note of stores, which may be descriptors."""
+        self._stores = stores
 
     def write(self, write: RegWrite) -> None:
         """Apply a register write and what comes with it."""
@@ -123,7 +123,8 @@ class Teller:
         # Other writes can set the head back.
         moved = write.offset == vtd.IQT.offset
         done = taken(guide, before, self._slot) if moved else []
-        self.history.written(guide, write, self._queued, done)
+        queued = descriptors(self._stores, base(guide), self._slot)
+        self.history.written(guide, write, queued, done)
         if self._fetches(write, done):
             for model in self.models:
                 for sid in self._sids:

@@ -41,6 +41,7 @@ class DiffJudge:
     def __init__(self, program: str = PROGRAM, *, deviations: bool = True) -> None:
         self._program, self._deviations = program, deviations
         self._machines: dict[str, _Known | _Unknown] = {}
+        self._asked = False
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -64,11 +65,17 @@ class DiffJudge:
         return *who, self._program, digest(Path(where)), version_of(where)
 
     def __call__(self, trace: Trace) -> list[Shown]:
-        """Return what differs, or how QEMU ended; nothing for what its machine cannot do."""
+        """Return what differs, or how QEMU ended; nothing for what its machine cannot do.
+
+        Errors: HarnessError when it cannot do what the first trace says.
+        """
         machine = self._machine(machine_named(trace.header))
+        first, self._asked = not self._asked, True
         try:
             steps = steps_of(trace.events, machine.qemu, machine.scene)
         except HarnessError:
+            if first:
+                raise
             return []
         return once(machine.shown(steps, descriptor_bytes(trace.events)))
 

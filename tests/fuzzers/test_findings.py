@@ -46,6 +46,16 @@ def test_an_explanation_ends_with_the_trace(tmp_path: Path) -> None:
     assert parse_text(trace.rstrip("\n")) == target.events(data)  # type: ignore[attr-defined]
 
 
+def test_what_is_taken_over_keeps_its_explanation(tmp_path: Path) -> None:
+    target = target_named("descriptors")
+    first, second = Findings(tmp_path / "first"), Findings(tmp_path / "second")
+    assert first.add(target, b"\0", SIGNATURE, "it said no") is not None
+    (kept,) = first
+    assert second.adopt(target, b"\0", SIGNATURE, kept.text) is not None
+    assert second.adopt(target, b"\0", SIGNATURE, kept.text) is None, "it is there already"
+    assert [one.text for one in second] == [kept.text]
+
+
 def test_what_one_input_shows_is_kept_with_an_explanation_each(tmp_path: Path) -> None:
     target, findings = target_named("stateful"), Findings(tmp_path)
     image, images = target_named("descriptors"), Findings(tmp_path / "images")

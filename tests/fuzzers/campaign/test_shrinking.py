@@ -97,6 +97,23 @@ def test_why_a_trace_is_not_smaller_stands_in_it(tmp_path: Path) -> None:
         assert found.endswith("reset\n")
 
 
+@pytest.mark.qemu
+@pytest.mark.parametrize(
+    ("outcome", "remark"),
+    [
+        ("taken -> refused", "# The unit does otherwise than it should: divergence, Descriptor"),
+        ("refused -> taken", "# not minimised: error: diff: no signature begins with"),
+    ],
+)
+def test_a_trace_is_about_its_finding(tmp_path: Path, outcome: str, remark: str) -> None:
+    trace = (ROOT / "corpora" / "deviations" / "empty-wait.txt").read_text()
+    wanted = Signature("divergence", "Descriptor", "InvalidationWait", outcome)
+    one = Seen(wanted, b"", f"it said no\n\nas a trace:\n\n{trace}")
+    found = smallest_trace(one, "qemu-bare", tmp_path, 60, {"PYTHONPATH": str(ROOT)}, never)
+    assert remark in found
+    assert (len(found.splitlines()) < len(trace.splitlines())) == (remark[2] == "T")
+
+
 def test_minimising_ends_when_the_slice_is_over(tmp_path: Path) -> None:
     trace = (ROOT / "corpora" / "deviations" / "dirty-bit-lost.txt").read_text()
     one = Seen(Signature(DISAGREEMENT), b"", f"it said no\n\nas a trace:\n\n{trace}")

@@ -34,7 +34,7 @@ def test_a_trace_of_another_machine_is_refused(
     trace = FOLDER.parent / "traces" / "passthrough.trace"
     out = tmp_path / "small.txt"
     assert main(["minimise", str(trace), "-o", str(out), "--target", "diff"]) == 2
-    assert "does not name a machine of `dmarewind diff`" in capsys.readouterr().err
+    assert "names no machine of `dmarewind diff`" in capsys.readouterr().err
 
 
 def test_the_specification_alone_is_for_that_judge(

@@ -156,5 +156,5 @@ def test_a_trace_of_another_machine_is_refused(tmp_path: Path) -> None:
     trace = tmp_path / "guest.txt"
     with open_events(FOLDER / "dirty-bit-lost.txt") as source:
         write_text(trace, replace(source.header, source={}), list(source))
-    with pytest.raises(HarnessError, match="does not name a machine"):
+    with pytest.raises(HarnessError, match="names no machine"):
         machine_named(header_at(trace))

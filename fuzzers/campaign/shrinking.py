@@ -96,7 +96,8 @@ def smallest_trace(
         words = [
             *(sys.executable, "-m", "harness", "--json", "minimise", str(before)),
             *("-o", str(after), "--target", *judge, "--budget", str(TRACE_BUDGET[judge[0]])),
-            *("--signature", seen.signature.key),
+            # A pair parts once; how, is put into coarser words there.
+            *(() if judge[0] == PAIR else ("--signature", seen.signature.key)),
         ]
         done = _run(words, where, seconds, over)
         if done is None:

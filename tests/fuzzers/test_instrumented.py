@@ -26,7 +26,7 @@ def test_what_was_killed_while_it_was_configured_is_configured_again(
     for name in left:
         (tmp_path / name).touch()
     monkeypatch.setattr(instrumented, "_do", do)
-    monkeypatch.setattr(instrumented, "_program", lambda name: name)
+    monkeypatch.setattr(instrumented, "installed", lambda name: name)
     monkeypatch.setattr(instrumented, "compiler", lambda: "clang++")
     monkeypatch.setattr(instrumented, "_MODULE", "bind/_core.so")
     assert instrumented.build(directory=tmp_path) == tmp_path / "bind/_core.so"

@@ -72,6 +72,11 @@ class Told:
         self.slices += int(event["event"] == "slice" and bool(event["target"]))
 
 
+def hear_ctrl_c() -> None:
+    """Have a process end at Ctrl-C, also where the tests run in the background, which ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Running:
     """Run a campaign in a session of its own; what it says goes to a file, which survives it."""
 
@@ -80,7 +85,7 @@ class Running:
         with log.open("wb") as stream, log.with_suffix(".errors").open("wb") as errors:
             self.process = subprocess.Popen(
                 words, cwd=ROOT, env=surroundings(), stdin=subprocess.DEVNULL, stdout=stream,
-                stderr=errors, start_new_session=True,
+                stderr=errors, start_new_session=True, preexec_fn=hear_ctrl_c,
             )  # fmt: skip
 
     def events(self) -> Iterator[dict[str, Any]]:

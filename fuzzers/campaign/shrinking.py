@@ -20,14 +20,13 @@ from typing import Final
 from decoders.errors import DecodeError
 from fuzzers.campaign.places import Seen
 from fuzzers.target import BARE, QEMU
+from harness.minimise.command import DIFFERING, DISAGREEING
 from harness.signature import DISAGREEMENT, Signature
 from harness.trace import VIRTIO, Header, open_events
 
 CANDIDATES: Final = 128
 """Candidates of one round."""
-PAIR: Final = "pair"
-DIFF: Final = "diff"
-TRACE_BUDGET: Final = {PAIR: 1000, DIFF: 100, QEMU: 100}
+TRACE_BUDGET: Final = {DISAGREEING: 1000, DIFFERING: 100, QEMU: 100}
 """Runs of the judge that minimises a trace."""
 _PAUSE: Final = 0.2
 _ENDING: Final = 5.0
@@ -91,13 +90,13 @@ def smallest_trace(
             judge = judge_of(seen.signature, against, source.header)
         if not judge:
             return _remarked(trace, f"not minimised: {_UNJUDGED}")
-        if judge[0] == PAIR:
+        if judge[0] == DISAGREEING:
             where = dict(environment)
         words = [
             *(sys.executable, "-m", "harness", "--json", "minimise", str(before)),
             *("-o", str(after), "--target", *judge, "--budget", str(TRACE_BUDGET[judge[0]])),
             # A pair parts once; how, is put into coarser words there.
-            *(() if judge[0] == PAIR else ("--signature", seen.signature.key)),
+            *(() if judge[0] == DISAGREEING else ("--signature", seen.signature.key)),
         ]
         done = _run(words, where, seconds, over)
         if done is None:
@@ -145,7 +144,7 @@ def judge_of(signature: Signature, against: str, header: Header) -> tuple[str, .
     if against in (QEMU, BARE) and any(unit.kind == VIRTIO for unit in header.units):
         return (QEMU,)
     if against == QEMU:
-        return (DIFF,)
+        return (DIFFERING,)
     if against == BARE:
-        return DIFF, "--no-deviations"
-    return (PAIR,) if signature.kind == DISAGREEMENT else ()
+        return DIFFERING, "--no-deviations"
+    return (DISAGREEING,) if signature.kind == DISAGREEMENT else ()

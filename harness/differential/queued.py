@@ -16,7 +16,7 @@ from decoders.vtd.descriptors import (
     PasidDeviceTlbInvalidation,
     descriptor_type,
 )
-from harness.model.queue import QUEUE_UNIT
+from harness.model.queue import IQA, QUEUE_UNIT
 from harness.targets.model import ModelReplay
 
 _WAIT: Final = layout(InvalidationWait)
@@ -36,7 +36,7 @@ def head(guide: ModelReplay) -> int:
 
 def base(guide: ModelReplay) -> int:
     """Return where the queue is in memory."""
-    return guide.unit.registers.load(vtd.IQA) & -QUEUE_UNIT
+    return IQA["iqa"].address((guide.unit.registers.load(vtd.IQA),))
 
 
 def taken(guide: ModelReplay, since: int, slot: int) -> list[tuple[int, ...]]:

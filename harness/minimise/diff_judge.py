@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,7 +14,7 @@ from harness.differential.given_vtd import descriptor_bytes, machine_named, step
 from harness.differential.vtd import MODEL, Differential, Divergence
 from harness.errors import HarnessError
 from harness.generate.vtd_steps import Scene, Step
-from harness.minimise.judges import Shown, digest, once, version_of
+from harness.minimise.judges import Shown, identity_of, once
 from harness.minimise.trace import Trace
 from harness.model.dialects import dialect_named
 from harness.qemu.pc import PROGRAM
@@ -58,11 +56,8 @@ class DiffJudge:
     @property
     def identity(self) -> Sequence[str]:
         """Return the program, its content and what it says of its version, and who judges."""
-        who = self.name, "deviations" if self._deviations else "no deviations"
-        where = shutil.which(self._program)
-        if where is None:
-            return *who, self._program
-        return *who, self._program, digest(Path(where)), version_of(where)
+        judged = "deviations" if self._deviations else "no deviations"
+        return self.name, judged, *identity_of(self._program)
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return what differs, or how QEMU ended; nothing for what its machine cannot do.

@@ -77,17 +77,16 @@ class Judge(Protocol):
         ...
 
 
-def digest(path: Path) -> str:
-    """Return what tells the content of a file."""
+def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest_of_core() -> str:
-    return digest(Path(str(core().__file__)))
+    return _digest(Path(str(core().__file__)))
 
 
-def version_of(program: str) -> str:
+def _version(program: str) -> str:
     """Return what a QEMU says of its version; a script that starts one stays the same."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(
@@ -95,6 +94,12 @@ def version_of(program: str) -> str:
             errors="replace", timeout=_VERSION_SECONDS, check=False,
         ).stdout  # fmt: skip
     return ""
+
+
+def identity_of(program: str) -> tuple[str, ...]:
+    """Return what tells a QEMU from others: how it was named, its content, its version."""
+    where = shutil.which(program)
+    return (program,) if where is None else (program, _digest(Path(where)), _version(where))
 
 
 def _fed(target: ReplayTarget, trace: Trace) -> list[Finding]:
@@ -173,10 +178,7 @@ class QemuJudge:
     @property
     def identity(self) -> Sequence[str]:
         """Return the program, its content and what it says of its version."""
-        where = shutil.which(self._program)
-        if where is None:
-            return self.name, self._program
-        return self.name, self._program, digest(Path(where)), version_of(where)
+        return self.name, *identity_of(self._program)
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return the findings, or how QEMU ended."""
@@ -263,7 +265,7 @@ class ScriptJudge:
     def identity(self) -> Sequence[str]:
         """Return the script and its content, the form that it gets, and what it may take."""
         script = str(self._script)
-        return script, digest(self._script), self._file_name, str(self._seconds)
+        return script, _digest(self._script), self._file_name, str(self._seconds)
 
     def __call__(self, trace: Trace) -> list[Shown]:
         """Return INTERESTING or nothing; a script that takes too long has not said 0."""

@@ -51,7 +51,7 @@ SCALABLE_ROLES = {
     Role.QUEUE,
     Role.INTERRUPT_TABLE,
 }
-KILLS = int(os.environ.get("DMAREWIND_KILLS", "8"))
+KILLS = 20
 FULL_TRACE = 40_000
 """Bytes that the trace of a guest which is not killed has, or a little less."""
 BARE = ("qemu-system-x86_64", "-machine", "q35", "-m", "64M", "-nodefaults", "-display", "none")
